@@ -1,0 +1,24 @@
+#include "console.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <unistd.h>
+
+void complain(const char *what, int error)
+{
+    if (error != 0)
+        dprintf(STDERR_FILENO, "pandastack-agent: %s: %s\n", what, strerror(error));
+    else
+        dprintf(STDERR_FILENO, "pandastack-agent: %s\n", what);
+}
+
+_Noreturn void give_up(const char *what, int error)
+{
+    complain(what, error);
+    if (getpid() == 1) {
+        sync();
+        reboot(RB_POWER_OFF);
+    }
+    _exit(1);
+}

@@ -1,0 +1,111 @@
+/* The agent in the guest: PID 1 of a machine, or an ordinary process for tests and for the process driver. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "boot.h"
+#include "console.h"
+#include "gate.h"
+#include "link.h"
+#include "machine.h"
+#include "serve.h"
+
+struct options {
+    const char *socket;
+    int fd; /* -1: none */
+    bool no_machine;
+};
+
+static _Noreturn void usage(void)
+{
+    dprintf(STDERR_FILENO, "usage: pandastack-agent (--socket PATH | --fd N) [--no-machine]\n"
+                           "       pandastack-agent --version\n"
+                           "As PID 1 it boots the machine and serves the virtio port named pandastack.\n");
+    _exit(2);
+}
+
+static int parse_fd(const char *text)
+{
+    char *end;
+    errno = 0;
+    long number = strtol(text, &end, 10);
+    if (errno != 0 || *text == '\0' || *end != '\0' || number < 0 || number > 1 << 20)
+        usage();
+    return (int)number;
+}
+
+static struct options parse_options(int count, char **arguments)
+{
+    struct options options = {.fd = -1};
+    for (int at = 1; at < count; at++) {
+        const char *name = arguments[at];
+        if (strcmp(name, "--version") == 0) {
+            dprintf(STDOUT_FILENO, "pandastack-agent %s\n", AGENT_VERSION);
+            _exit(0);
+        }
+        if (strcmp(name, "--no-machine") == 0)
+            options.no_machine = true;
+        else if (strcmp(name, "--socket") == 0 && at + 1 < count)
+            options.socket = arguments[++at];
+        else if (strcmp(name, "--fd") == 0 && at + 1 < count)
+            options.fd = parse_fd(arguments[++at]);
+        else
+            usage();
+    }
+    if ((options.socket != NULL) == (options.fd >= 0))
+        usage();
+    return options;
+}
+
+/* A path that a former agent left behind is taken over; only this user may connect. */
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        give_up(path, ENAMETOOLONG);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    unlink(path);
+    mode_t mask = umask(0177);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 4) != 0)
+        give_up(path, errno);
+    umask(mask);
+    return fd;
+}
+
+static _Noreturn void run_machine(void)
+{
+    boot();
+    serve_prepare();
+    gate_own_machine();
+    link_open_port(boot_open_port());
+    serve();
+}
+
+static _Noreturn void run_process(int count, char **arguments)
+{
+    struct options options = parse_options(count, arguments);
+    serve_prepare();
+    if (!options.no_machine) {
+        if (!machine_prepare())
+            give_up("prepare the machine", errno);
+        gate_own_machine();
+    }
+    if (options.socket != NULL)
+        link_open_listener(listen_at(options.socket));
+    else
+        link_open_descriptor(options.fd);
+    serve();
+}
+
+int main(int count, char **arguments)
+{
+    if (getpid() == 1 && count == 1)
+        run_machine();
+    run_process(count, arguments);
+}

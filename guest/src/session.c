@@ -1,0 +1,266 @@
+#include "session.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/utsname.h>
+
+#include "clock.h"
+#include "follow.h"
+#include "frame.h"
+#include "gate.h"
+#include "operation.h"
+#include "worker.h"
+
+static bool welcomed; /* a HELLO came: frames are taken. Else everything up to the next HELLO is dropped */
+static bool sealed;   /* SEAL was answered and the gate not passed since: streams keep silent */
+static size_t turn;   /* the stream whose turn it is, for fairness */
+static struct utsname kernel;
+
+void session_open(void)
+{
+    uname(&kernel);
+}
+
+static void reset(void)
+{
+    size_t at = 0;
+    for (struct stream *stream; (stream = stream_next(&at)) != NULL;) {
+        const struct operation_kind *kind = operation_kind((uint8_t)stream->operation);
+        if (!kind->finishes)
+            worker_stop(stream);
+        stream_forget(stream);
+    }
+    welcomed = false;
+}
+
+static void take_hello(const struct frame *frame)
+{
+    reset();
+    welcomed = true;
+    link_discard();
+    struct writer payload = link_begin();
+    uint8_t version[4];
+    store32(version, PROTOCOL_VERSION);
+    put_bytes(&payload, frame->payload.data, NONCE_SIZE);
+    put_bytes(&payload, version, sizeof version);
+    put_text(&payload, TAG_AGENT, AGENT_VERSION);
+    put_number(&payload, TAG_GATE_OPEN, gate_is_open());
+    put_text(&payload, TAG_KERNEL, kernel.release);
+    link_end(&payload, FRAME_WELCOME, 0);
+}
+
+static void take_gate(const struct frame *frame)
+{
+    uint64_t began = monotonic_ns();
+    const char *what;
+    int error = gate_pass(frame->payload, &what);
+    if (error == 0)
+        sealed = false;
+    struct writer payload = link_begin();
+    put_number(&payload, TAG_ERRNO, (uint64_t)error);
+    if (error != 0)
+        put_text(&payload, TAG_MESSAGE, what);
+    put_number(&payload, TAG_SPENT_US, (monotonic_ns() - began) / NS_PER_US);
+    link_end(&payload, FRAME_GATED, 0);
+}
+
+static void answer(enum frame_type type, struct span bytes)
+{
+    struct writer payload = link_begin();
+    put_bytes(&payload, bytes.data, bytes.size);
+    link_end(&payload, type, 0);
+}
+
+static void take_session_frame(const struct frame *frame)
+{
+    if (frame->type == FRAME_HELLO) {
+        take_hello(frame);
+    } else if (frame->type == FRAME_GATE) {
+        take_gate(frame);
+    } else if (frame->type == FRAME_PING) {
+        answer(FRAME_PONG, frame->payload);
+    } else {
+        gate_close();
+        sealed = true;
+        answer(FRAME_SEALED, (struct span){NULL, 0});
+    }
+}
+
+static void start(struct stream *stream, const struct operation_kind *kind, const struct fields *fields)
+{
+    if (kind->run != NULL)
+        worker_start(stream, kind, fields);
+    else if (stream->operation == OP_EXEC)
+        follow_exec(stream, fields);
+    else if (stream->operation == OP_ATTACH)
+        follow_attach(stream, fields);
+    else if (stream->operation == OP_KILL)
+        kill_process(stream, fields);
+}
+
+/* A stream that cannot be: told so without ever becoming one. */
+static void refuse(uint32_t id, int error, const char *what)
+{
+    struct stream none = {.id = id, .talk = END_CLOSED, .source = END_CLOSED, .sink = END_CLOSED};
+    stream_done(&none, error, what);
+}
+
+static void take_open(const struct frame *frame)
+{
+    struct fields fields;
+    uint8_t operation = frame->payload.data[0];
+    const struct operation_kind *kind = operation_kind(operation);
+    struct span payload = {frame->payload.data + 1, frame->payload.size - 1};
+    if (!gate_is_open()) {
+        refuse(frame->stream, ESHUTDOWN, "the gate is closed");
+        return;
+    }
+    if (kind == NULL || !fields_parse(payload, kind->rules, kind->count, &fields) ||
+        !operation_fits(operation, &fields)) {
+        refuse(frame->stream, EPROTO, "open");
+        return;
+    }
+    struct stream *stream = stream_open(frame->stream, (enum operation)operation);
+    if (stream == NULL)
+        refuse(frame->stream, EAGAIN, "too many streams");
+    else
+        start(stream, kind, &fields);
+}
+
+static void take_close(struct stream *stream, uint8_t mode)
+{
+    if (stream->process != NULL && mode == CLOSE_KILL)
+        process_signal(stream->process, SIGKILL);
+    worker_stop(stream);
+    stream_done(stream, ECANCELED, "closed");
+}
+
+static bool take_credit(struct stream *stream, uint32_t bytes)
+{
+    stream->credit += bytes;
+    return true;
+}
+
+static bool take_resize(const struct stream *stream, struct span payload)
+{
+    uint16_t rows = load16(payload.data);
+    uint16_t columns = load16(payload.data + 2);
+    if (rows == 0 || columns == 0)
+        return false;
+    if (stream->process != NULL)
+        process_resize(stream->process, rows, columns);
+    return true;
+}
+
+static bool take_signal(const struct stream *stream, uint8_t number)
+{
+    if (number < 1 || number > 64)
+        return false;
+    if (stream->process != NULL)
+        process_signal(stream->process, number);
+    return true;
+}
+
+/* False when the frame breaks the protocol on its stream. */
+static bool take_stream_frame(struct stream *stream, const struct frame *frame)
+{
+    struct span payload = frame->payload;
+    switch (frame->type) {
+    case FRAME_DATA:
+        return payload.data[0] == CHANNEL_IN &&
+               stream_take_input(stream, (struct span){payload.data + 1, payload.size - 1});
+    case FRAME_EOF:
+        return payload.data[0] == CHANNEL_IN && stream_take_end(stream);
+    case FRAME_CREDIT:
+        return take_credit(stream, load32(payload.data));
+    case FRAME_RESIZE:
+        return take_resize(stream, payload);
+    case FRAME_SIGNAL:
+        return take_signal(stream, payload.data[0]);
+    default:
+        if (payload.data[0] > CLOSE_KILL)
+            return false;
+        take_close(stream, payload.data[0]);
+        return true;
+    }
+}
+
+/* False when the frame breaks the session. */
+static bool take_frame(const struct frame *frame)
+{
+    if (frame->stream == 0) {
+        take_session_frame(frame);
+        return true;
+    }
+    struct stream *stream = stream_find(frame->stream);
+    if (frame->type == FRAME_OPEN) {
+        if (stream == NULL)
+            take_open(frame);
+        return stream == NULL;
+    }
+    if (stream != NULL && !take_stream_frame(stream, frame)) {
+        worker_stop(stream);
+        stream_done(stream, EPROTO, "stream");
+    }
+    return true;
+}
+
+static bool is_full(void)
+{
+    return link_queued() >= LINK_FULL;
+}
+
+/* How many leading bytes are dealt with: whole frames, or what stands before a HELLO while none is welcomed. */
+static size_t take(struct span bytes)
+{
+    size_t taken = 0;
+    while (!is_full()) {
+        struct frame frame;
+        struct span rest = {bytes.data + taken, bytes.size - taken};
+        if (!welcomed)
+            taken += frame_find_hello(rest);
+        rest = (struct span){bytes.data + taken, bytes.size - taken};
+        enum frame_state state = frame_parse(rest, &frame);
+        if (state == FRAME_PARTIAL)
+            break;
+        if (state == FRAME_READY && take_frame(&frame)) {
+            taken += frame.whole;
+            continue;
+        }
+        reset();
+        taken++;
+    }
+    return taken;
+}
+
+const struct link_reader session_reader = {.take = take, .full = is_full, .lost = reset};
+
+static bool stream_turn(struct stream *stream)
+{
+    bool moved = stream_feed(stream);
+    if (sealed || link_queued() >= LINK_BUSY)
+        return moved;
+    moved |= stream_allow(stream);
+    if (stream->operation == OP_PROCESSES)
+        return tell_processes_turn(stream);
+    return (stream->process != NULL ? follow_turn(stream) : worker_turn(stream)) || moved;
+}
+
+/* Each open stream once, beginning behind the one that came first the last time. */
+bool session_turn(void)
+{
+    bool moved = false;
+    struct stream *stream;
+    size_t first = turn;
+    size_t at = first;
+    turn = 0;
+    while ((stream = stream_next(&at)) != NULL) {
+        if (turn == 0)
+            turn = at;
+        moved |= stream_turn(stream);
+    }
+    at = 0;
+    while ((stream = stream_next(&at)) != NULL && at <= first)
+        moved |= stream_turn(stream);
+    return moved;
+}

@@ -1,0 +1,114 @@
+"""PandaStack: every sandbox a microVM of its own.
+
+    from pandastack import Sandbox
+
+    with Sandbox.create() as sandbox:
+        print(sandbox.exec("uname -a").stdout)
+
+What is imported here comes from `pandastack.client`, and is loaded at its first use: the server and the
+command line, which live in the same package, never pay for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandastack.client import (
+        APIConnectionError,
+        AsyncClient,
+        AsyncProcess,
+        AsyncSandbox,
+        AsyncSandboxCommands,
+        AsyncSandboxFilesystem,
+        AsyncTerminal,
+        AuthError,
+        BadRequestError,
+        Client,
+        CommandFailed,
+        ConnectionError,
+        CreateCancelled,
+        CreateRetryEvent,
+        Event,
+        ExecInterrupted,
+        ExecResult,
+        FileEvent,
+        FileInfo,
+        NotFoundError,
+        PandastackError,
+        Process,
+        ProcessInfo,
+        ProcessOutput,
+        Sandbox,
+        SandboxCommands,
+        SandboxFilesystem,
+        SandboxTimeout,
+        ServerError,
+        Template,
+        Terminal,
+        Token,
+        get_default_async_client,
+        get_default_client,
+        set_default_async_client,
+        set_default_client,
+    )
+
+    __version__: str
+
+__all__ = [
+    "APIConnectionError",
+    "AsyncClient",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncSandboxCommands",
+    "AsyncSandboxFilesystem",
+    "AsyncTerminal",
+    "AuthError",
+    "BadRequestError",
+    "Client",
+    "CommandFailed",
+    "ConnectionError",
+    "CreateCancelled",
+    "CreateRetryEvent",
+    "Event",
+    "ExecInterrupted",
+    "ExecResult",
+    "FileEvent",
+    "FileInfo",
+    "NotFoundError",
+    "PandastackError",
+    "Process",
+    "ProcessInfo",
+    "ProcessOutput",
+    "Sandbox",
+    "SandboxCommands",
+    "SandboxFilesystem",
+    "SandboxTimeout",
+    "ServerError",
+    "Template",
+    "Terminal",
+    "Token",
+    "__version__",
+    "get_default_async_client",
+    "get_default_client",
+    "set_default_async_client",
+    "set_default_client",
+]
+
+_MODULES = ("exceptions", "sandbox", "templates", "tokens")
+"""Modules that programs written for the official SDK reach as attributes."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("pandastack")
+    if name in _MODULES:
+        return import_module(f"pandastack.{name}")
+    if name in __all__:
+        return getattr(import_module("pandastack.client"), name)
+    raise AttributeError(f"module 'pandastack' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *_MODULES])

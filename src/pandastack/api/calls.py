@@ -1,0 +1,46 @@
+"""What the handlers are given: every service, and the typed call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pandastack.endpoint import Call
+from pandastack.model.account import Limits
+from pandastack.services.accounts import Accounts
+from pandastack.services.commands import Commands
+from pandastack.services.events import Events
+from pandastack.services.files import Files
+from pandastack.services.placement import Placement
+from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.templates import Templates
+from pandastack.services.trail import Trail
+from pandastack.services.vitals import Vitals
+from pandastack.telemetry import Metrics
+
+Body = TypeVar("Body")
+Query = TypeVar("Query")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The control plane's verbs, by noun."""
+
+    sandboxes: Sandboxes
+    commands: Commands
+    files: Files
+    events: Events
+    vitals: Vitals
+    templates: Templates
+    accounts: Accounts
+    trail: Trail
+    placement: Placement
+    metrics: Metrics
+    limits: Limits
+    sizes: Mapping[str, int]
+    version: str
+    beat_seconds: float
+
+
+Api = Call[Services, Body, Query]

@@ -1,0 +1,176 @@
+"""The OpenAPI 3.1 document, and a page to read it that needs nothing from elsewhere; both made from the table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from inspect import cleandoc, getdoc
+
+import msgspec
+
+from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
+from pandastack.model.account import Scope
+
+JSON = "application/json"
+TEMPLATE = "#/components/schemas/{name}"
+
+DESCRIPTION = """
+Every sandbox is a microVM of its own, restored from a baked snapshot.
+
+Send `Authorization: Bearer <key>` (or `X-API-Key`). Errors are `{"error": "<sentence>", "code": …, "retryable": …,
+"request_id": …}`; one that may be sent again unchanged has `Retry-After`. Every answer carries `X-Request-Id`.
+"""
+
+ERROR: dict[str, object] = {
+    "type": "object",
+    "title": "Error",
+    "required": ["error", "code", "retryable"],
+    "properties": {
+        "error": {"type": "string", "description": "A sentence for a person."},
+        "code": {"type": "string", "description": "For programs, for example sandbox.not_found."},
+        "retryable": {"type": "boolean"},
+        "details": {"type": "object"},
+        "request_id": {"type": "string"},
+    },
+}
+
+
+def document(endpoints: Sequence[Endpoint], version: str) -> dict[str, object]:
+    """The whole document."""
+    schemas, components = _schemas(endpoints)
+    paths: dict[str, dict[str, object]] = {}
+    for endpoint in endpoints:
+        method = "get" if endpoint.method == WEBSOCKET else endpoint.method.lower()
+        paths.setdefault(endpoint.path, {})[method] = _operation(endpoint, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "PandaStack", "version": version, "description": cleandoc(DESCRIPTION)},
+        "paths": paths,
+        "components": {
+            "schemas": components | {"Error": ERROR},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        "security": [{"bearer": []}, {"key": []}],
+    }
+
+
+Schemas = dict[object, dict[str, object]]
+
+
+def _schemas(endpoints: Iterable[Endpoint]) -> tuple[Schemas, dict[str, object]]:
+    kinds: list[object] = []
+    for endpoint in endpoints:
+        for kind in (endpoint.body, endpoint.answer, endpoint.query):
+            if kind is not None and kind not in kinds:
+                kinds.append(kind)
+    found, components = msgspec.json.schema_components(kinds, ref_template=TEMPLATE)
+    return dict(zip(kinds, found, strict=True)), dict(components)
+
+
+def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
+    words = getdoc(endpoint.handler) or ""
+    operation: dict[str, object] = {
+        "summary": endpoint.summary,
+        "operationId": f"{endpoint.tag}.{endpoint.handler.__name__}",  # type: ignore[attr-defined]  # a function
+        "tags": [endpoint.tag],
+        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint)],
+        "responses": _responses(endpoint, schemas),
+    }
+    if words:
+        operation["description"] = words
+    if endpoint.scope is Scope.PUBLIC:
+        operation["security"] = []
+    if endpoint.raw_body:
+        operation["requestBody"] = {"content": {"application/octet-stream": {}}, "required": True}
+    elif endpoint.body is not None:
+        operation["requestBody"] = {"content": {JSON: {"schema": schemas[endpoint.body]}}}
+    return operation
+
+
+def _path_parameters(endpoint: Endpoint) -> list[dict[str, object]]:
+    names = re.findall(r"{(\w+)}", endpoint.path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _query_parameters(endpoint: Endpoint) -> list[dict[str, object]]:
+    if endpoint.query is Nothing:
+        return []
+    schema = msgspec.json.schema_components([endpoint.query], ref_template=TEMPLATE)[1][endpoint.query.__name__]
+    required = schema.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": field}
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _responses(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
+    good: dict[str, object] = {"description": "Done."}
+    if endpoint.method == WEBSOCKET:
+        return {"101": {"description": "A WebSocket."}}
+    if endpoint.media != JSON:
+        good["content"] = {endpoint.media: {}}
+    elif endpoint.answer is not None:
+        good["content"] = {JSON: {"schema": schemas[endpoint.answer]}}
+    error = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    return {str(endpoint.status): good, "default": {"description": "Refused or failed.", **error}}
+
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1e21;background:#fff}
+h2{margin-top:2.5rem;border-bottom:1px solid #ddd;text-transform:capitalize}
+details{border:1px solid #e3e5e8;border-radius:6px;margin:.4rem 0;padding:.4rem .8rem}
+summary{cursor:pointer}code{font:14px ui-monospace,monospace}
+.m{display:inline-block;min-width:6.5rem;font-weight:600}table{border-collapse:collapse;margin:.4rem 0}
+td{border-top:1px solid #eee;padding:.2rem .8rem .2rem 0;vertical-align:top}.q{color:#666}
+@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#16181b}details,td,h2{border-color:#33373c}.q{color:#999}}
+"""
+
+
+def page(endpoints: Sequence[Endpoint], version: str) -> str:
+    """One HTML page, without scripts or anything to fetch."""
+    tags = list(dict.fromkeys(endpoint.tag for endpoint in endpoints))
+    sections = "".join(
+        f"<h2>{escape(tag)}</h2>" + "".join(_details(e) for e in endpoints if e.tag == tag) for tag in tags
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>PandaStack API {escape(version)}</title><style>{STYLE}</style></head><body>"
+        f"<h1>PandaStack API <small class=q>{escape(version)}</small></h1>"
+        f"<p>{escape(cleandoc(DESCRIPTION))}</p>"
+        f'<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>{sections}</body></html>'
+    )
+
+
+def _details(endpoint: Endpoint) -> str:
+    rows = [("Needs", f"a key of scope {endpoint.scope.name.lower()}")]
+    if endpoint.scope is Scope.PUBLIC:
+        rows = [("Needs", "no key")]
+    rows += [(f"?{name}", _type(kind)) for name, kind in _hints(endpoint.query)]
+    rows += [("body", "bytes")] if endpoint.raw_body else []
+    rows += [(f"body.{name}", _type(kind)) for name, kind in _hints(endpoint.body)]
+    answer = endpoint.media if endpoint.answer is None else _type(endpoint.answer)
+    rows.append((str(endpoint.status), "nothing" if endpoint.status == 204 else answer))
+    rows += [(f"{name}", _type(kind)) for name, kind in _hints(endpoint.answer)]
+    table = "".join(
+        f"<tr><td><code>{escape(a)}</code></td><td><code>{escape(b)}</code></td></tr>" for a, b in rows
+    )
+    return (
+        f"<details><summary><code class=m>{escape(endpoint.method)}</code> <code>{escape(endpoint.path)}</code>"
+        f" <span class=q>{escape(endpoint.summary)}</span></summary><table>{table}</table></details>"
+    )
+
+
+def _hints(kind: object) -> list[tuple[str, object]]:
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return []
+    return [(field.encode_name, field.type) for field in msgspec.structs.fields(kind)]
+
+
+def _type(kind: object) -> str:
+    text = getattr(kind, "__name__", None) if isinstance(kind, type) else None
+    return re.sub(r"typing\.|datetime\.|[a-z_]+\.(?=[A-Za-z_]+)", "", text or str(kind))

@@ -1,0 +1,97 @@
+"""Sandboxes over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from pandastack.api.calls import Api
+from pandastack.endpoint import Nothing, Reply
+from pandastack.errors import InvalidRequest
+from pandastack.model.sandbox import Lifecycle, LifecycleChange, Sandbox, SandboxCreate, SandboxState
+from pandastack.services.vitals import SandboxMetrics
+
+SECRET = "secret."  # noqa: S105  # the prefix of metadata keys, no password
+REDACTED = "[redacted]"
+KEY_LENGTH = 255
+
+
+class SandboxView(Sandbox, frozen=True, kw_only=True):
+    """A sandbox on the wire. `state` is `status` again; metadata keys that begin with `secret.` are redacted."""
+
+    state: SandboxState
+
+
+class WhichOne(Struct, frozen=True):
+    """`deleted=1` finds a sandbox that is no more, for as long as it is remembered."""
+
+    deleted: bool = False
+
+
+class WhichOnes(Struct, frozen=True):
+    """Only those in this state, of this template."""
+
+    state: SandboxState | None = None
+    template: Annotated[str, Meta(max_length=128)] | None = None
+
+
+def view(sandbox: Sandbox) -> SandboxView:
+    """What its owner is shown."""
+    fields = {name: getattr(sandbox, name) for name in sandbox.__struct_fields__}
+    fields["metadata"] = {
+        key: REDACTED if key.startswith(SECRET) else value for key, value in sandbox.metadata.items()
+    }
+    return SandboxView(**fields, state=sandbox.status)
+
+
+async def create(call: Api[SandboxCreate, Nothing]) -> Reply:
+    key = call.connection.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= KEY_LENGTH:
+        raise InvalidRequest(f"An Idempotency-Key has 1 to {KEY_LENGTH} characters.")
+    created = await call.app.sandboxes.create(call.caller, call.body, key)
+    headers = {"idempotent-replayed": "true"} if created.replayed else {}
+    return Reply(view(created.sandbox), 201, headers)
+
+
+async def list_all(call: Api[None, WhichOnes]) -> list[SandboxView]:
+    query = call.query
+    return [
+        view(sandbox)
+        for sandbox in await call.app.sandboxes.list(call.caller)
+        if query.state in (None, sandbox.status) and query.template in (None, sandbox.template)
+    ]
+
+
+async def get(call: Api[None, WhichOne]) -> SandboxView:
+    sandbox_id = call.path["sandbox_id"]
+    return view(await call.app.sandboxes.get(call.caller, sandbox_id, deleted=call.query.deleted))
+
+
+async def delete(call: Api[None, Nothing]) -> None:
+    await call.app.sandboxes.delete(call.caller, call.path["sandbox_id"])
+
+
+async def pause(call: Api[None, Nothing]) -> None:
+    await call.app.sandboxes.pause(call.caller, call.path["sandbox_id"])
+
+
+async def resume(call: Api[None, Nothing]) -> None:
+    await call.app.sandboxes.resume(call.caller, call.path["sandbox_id"])
+
+
+async def lifecycle(call: Api[None, Nothing]) -> Lifecycle:
+    return await call.app.sandboxes.lifecycle(call.caller, call.path["sandbox_id"])
+
+
+async def change_lifecycle(call: Api[LifecycleChange, Nothing]) -> Lifecycle:
+    return await call.app.sandboxes.change_lifecycle(call.caller, call.path["sandbox_id"], call.body)
+
+
+async def merge_metadata(call: Api[dict[str, str], Nothing]) -> SandboxView:
+    sandbox_id = call.path["sandbox_id"]
+    return view(await call.app.sandboxes.merge_metadata(call.caller, sandbox_id, call.body))
+
+
+async def metrics(call: Api[None, Nothing]) -> SandboxMetrics:
+    return await call.app.vitals.metrics(call.caller, call.path["sandbox_id"])

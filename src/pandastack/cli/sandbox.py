@@ -1,0 +1,196 @@
+"""`pandastack sandbox`: one command a verb of the SDK."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+import pandastack
+from pandastack.cli import copy, shell
+from pandastack.cli.run import GREEDY, attached
+from pandastack.cli.session import pairs, session_of
+
+app = typer.Typer(no_args_is_help=True, help="Create, use and destroy sandboxes.")
+
+SandboxId = Annotated[str, typer.Argument(metavar="ID", help="The sandbox, as `sandbox ls` shows it.")]
+
+
+@app.command()
+def create(  # each is an option of the command line
+    ctx: typer.Context,
+    template: Annotated[str, typer.Option("--template", "-t", help="Made from this.")] = "code-interpreter",
+    ttl: Annotated[int | None, typer.Option(help="Seconds it may idle.")] = None,
+    persistent: Annotated[bool, typer.Option("--persistent", help="Never end it for idling.")] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE")] = None,
+    metadata: Annotated[list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE")] = None,
+) -> None:
+    """Create a sandbox and print its id."""
+    session = session_of(ctx)
+    made = session.client().sandboxes.create(
+        template,
+        ttl_seconds=ttl,
+        persistent=persistent,
+        env=pairs(env or [], "--env"),
+        metadata=pairs(metadata or [], "--metadata"),
+    )
+    typer.echo(f"{made.template} · {made.boot_mode} · {made.boot_ms} ms · {made.isolation}", err=True)
+    session.show(made.to_dict(), made.id)
+
+
+@app.command("ls")
+def list_all(ctx: typer.Context) -> None:
+    """List the sandboxes."""
+    session = session_of(ctx)
+    found = session.client().sandboxes.list()
+    rows = [
+        (each.id, each.template, each.status, age(each.created_at), f"{each.boot_ms or 0} ms", size_of(each))
+        for each in found
+    ]
+    session.table(
+        [each.to_dict() for each in found], ("ID", "TEMPLATE", "STATUS", "AGE", "BOOT", "SIZE"), rows
+    )
+
+
+@app.command()
+def get(ctx: typer.Context, sandbox_id: SandboxId) -> None:
+    """Show everything about a sandbox."""
+    session = session_of(ctx)
+    found = session.sandbox(sandbox_id).to_dict()
+    lines = [f"{name}: {value}" for name, value in found.items() if value not in (None, {}, "")]
+    session.show(found, "\n".join(lines))
+
+
+@app.command("rm")
+def remove(
+    ctx: typer.Context,
+    sandbox_ids: Annotated[list[str] | None, typer.Argument(metavar="ID...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+) -> None:
+    """Destroy sandboxes."""
+    client = session_of(ctx).client()
+    if everything == bool(sandbox_ids):
+        raise typer.BadParameter("Name the sandboxes, or say --all.")
+    for each in sandbox_ids or [found.id for found in client.sandboxes.list()]:
+        client.sandboxes.delete(each)
+        typer.echo(each)
+
+
+@app.command("exec", context_settings=GREEDY)
+def execute(  # each is an option of the command line
+    ctx: typer.Context,
+    sandbox_id: SandboxId,
+    command: Annotated[list[str], typer.Argument(metavar="[--] COMMAND...")],
+    timeout: Annotated[float | None, typer.Option(help="Seconds until it is killed.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE")] = None,
+    cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="Its directory.")] = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Its user; root by default.")] = None,
+) -> None:
+    """Run a command in a sandbox and exit with its exit code."""
+    sandbox = session_of(ctx).sandbox(sandbox_id)
+    environment = pairs(env or [], "--env")
+    raise typer.Exit(attached(sandbox, words_of(command), timeout, cwd=cwd, env=environment, user=user))
+
+
+@app.command("shell")
+def open_shell(
+    ctx: typer.Context,
+    sandbox_id: SandboxId,
+    cmd: Annotated[str | None, typer.Option("--cmd", help="Another program than the user's shell.")] = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Its user; root by default.")] = None,
+) -> None:
+    """Open a terminal in a sandbox."""
+    session = session_of(ctx)
+    raise typer.Exit(shell.interact(session.api, session.token, sandbox_id, cmd=cmd, user=user))
+
+
+@app.command("cp")
+def copy_files(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A path, or ID:/path.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="A path, or ID:/path.")],
+) -> None:
+    """Copy a file or directory into a sandbox or out of it."""
+    copy.between(session_of(ctx), source, target)
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    sandbox_id: SandboxId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only so many last lines.")] = None,
+) -> None:
+    """Print the console of a sandbox."""
+    for line in session_of(ctx).sandbox(sandbox_id).logs(follow=follow, tail=tail):
+        typer.echo(line)
+
+
+@app.command()
+def events(
+    ctx: typer.Context,
+    sandbox_id: SandboxId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    tail: Annotated[int, typer.Option("--tail", "-n", help="So many of the last.")] = 50,
+) -> None:
+    """Print the history of a sandbox, also of one that is gone."""
+    session = session_of(ctx)
+    gone = pandastack.Sandbox.from_dict({"id": sandbox_id}, session.client())
+    for event in gone.events(tail=tail, follow=follow):
+        details = " ".join(f"{name}={value}" for name, value in (event.payload or {}).items())
+        session.show(event, f"{event.time}  {event.type}  {details}".rstrip())
+
+
+@app.command()
+def metrics(ctx: typer.Context, sandbox_id: SandboxId) -> None:
+    """Print what a sandbox's machine uses on its host."""
+    session = session_of(ctx)
+    found = session.sandbox(sandbox_id).metrics()
+    session.show(found, "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+@app.command()
+def pause(ctx: typer.Context, sandbox_id: SandboxId) -> None:
+    """Stop the processors of a sandbox."""
+    session_of(ctx).sandbox(sandbox_id).pause()
+
+
+@app.command()
+def resume(ctx: typer.Context, sandbox_id: SandboxId) -> None:
+    """Let a paused sandbox go on."""
+    session_of(ctx).sandbox(sandbox_id).resume()
+
+
+@app.command()
+def ttl(
+    ctx: typer.Context,
+    sandbox_id: SandboxId,
+    seconds: Annotated[int | None, typer.Argument(help="Let it idle this long from now on.")] = None,
+) -> None:
+    """Show how long a sandbox may idle, or change it."""
+    session = session_of(ctx)
+    sandbox = session.sandbox(sandbox_id)
+    found = sandbox.lifecycle() if seconds is None else sandbox.set_ttl(seconds)
+    session.show(found, "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+def words_of(command: list[str]) -> list[str]:
+    """The command without the `--` that may stand before it."""
+    return command[1:] if command[:1] == ["--"] else command
+
+
+def age(created_at: str | None) -> str:
+    """How long ago, roughly: `12s`, `5m`, `3h`, `2d`."""
+    if not created_at:
+        return ""
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def size_of(sandbox: pandastack.Sandbox) -> str:
+    """Processors and memory."""
+    return f"{sandbox.cpu} cpu, {sandbox.memory_mb} MiB"

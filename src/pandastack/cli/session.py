@@ -1,0 +1,107 @@
+"""What every command shares: which server, and how an answer is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import typer
+
+import pandastack
+from pandastack import errors
+from pandastack.errors import PandastackError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pandastack import Client, Sandbox
+
+ADVICE: Mapping[type[PandastackError], str] = {
+    errors.Unauthorized: "Give a key with --token or PANDASTACK_API_KEY.",
+    errors.SandboxNotFound: "`pandastack sandbox ls` lists those there are.",
+    errors.TemplateNotFound: "`pandastack template ls` lists those there are.",
+    errors.QuotaExceeded: "Remove a sandbox with `pandastack sandbox rm`, or raise the limit of the server.",
+    errors.NoCapacity: "Try again shortly.",
+    errors.NoSpace: "Free disk space on the server's machine.",
+    errors.BootFailed: "`pandastack doctor` tells what this machine lacks.",
+}
+"""What to do next, where the server's sentence does not say it."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The program's own options."""
+
+    json: bool = False
+    api: str | None = None
+    token: str | None = None
+
+    def client(self) -> Client:
+        """A client of the server that is meant."""
+        return pandastack.Client(api_url=self.api, api_key=self.token)
+
+    def sandbox(self, sandbox_id: str) -> Sandbox:
+        """The sandbox with this id; NotFound when there is none."""
+        return self.client().sandboxes.get(sandbox_id)
+
+    def show(self, value: object, text: str) -> None:
+        """Print the value as JSON for a program, the text for a person."""
+        typer.echo(encoded(value) if self.json else text)
+
+    def table(self, values: Sequence[object], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print the values as a JSON array for a program, the rows as a table for a person."""
+        if self.json:
+            typer.echo(encoded(values))
+        else:
+            print_table(columns, rows)
+
+
+def session_of(ctx: typer.Context) -> Session:
+    """The session of a command."""
+    session = ctx.find_object(Session)
+    return session if session is not None else Session()
+
+
+def encoded(value: object) -> str:
+    """JSON, indented."""
+    json = import_module("msgspec").json
+    return str(json.format(json.encode(value), indent=2).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table without lines; piped to a program its columns are never cut."""
+    table = import_module("rich.table").Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    stdout = console()
+    stdout.print(table, soft_wrap=not stdout.is_terminal, crop=stdout.is_terminal)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output (or error) as rich writes to it."""
+    made: Console = import_module("rich.console").Console(stderr=stderr, highlight=False)
+    return made
+
+
+def advise(error: PandastackError) -> str:
+    """One sentence about an error, and what to do next."""
+    sentence = str(error).strip() or type(error).__name__
+    if sentence[-1] not in ".!?":
+        sentence += "."
+    advice = next((text for kind, text in ADVICE.items() if isinstance(error, kind)), "")
+    return f"{sentence} {advice}".strip()
+
+
+def pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    """`KEY=VALUE` items as a dictionary; a usage error for an item without `=`."""
+    found = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{option} takes KEY=VALUE, not {item!r}.")
+        found[key] = value
+    return found

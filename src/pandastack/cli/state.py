@@ -1,0 +1,74 @@
+"""What `up` leaves for `down` and for clients: the lock of a state directory, the user's key."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from pandastack.client import ConfigFile, read_config
+from pandastack.errors import Conflict
+
+LOCK = "server.lock"
+"""Locked while a server uses the directory, and holds its process id."""
+
+
+@contextmanager
+def held(state: Path) -> Iterator[None]:
+    """Be the one server of a state directory, which is made when it is not there.
+
+    Errors: Conflict, naming the process, when there is another.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state / LOCK).open("a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"A server (process {_pid(state) or 'unknown'}) already runs on {state}. "
+                f"End it with `pandastack down --state {state}`, or choose another --state."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        yield
+        file.truncate(0)
+
+
+def holder(state: Path) -> int | None:
+    """The process id of the server that uses a state directory, None when there is none."""
+    try:
+        file = (state / LOCK).open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _pid(state)
+        return None
+
+
+def _pid(state: Path) -> int | None:
+    text = (state / LOCK).read_text()
+    return int(text) if text.isdigit() else None
+
+
+def remember(path: Path, api_url: str, token: str) -> ConfigFile:
+    """Write server and key where every client of this user finds them, readable by nobody else.
+
+    What stood there for another server is kept beside it as `….old`, and returned.
+    """
+    before = read_config(path)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if before.token or before.api_key:
+        path.replace(path.with_name(f"{path.name}.old"))
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.touch(mode=0o600)
+    fresh.chmod(0o600)
+    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(ConfigFile(api_url, token))) + b"\n")
+    fresh.replace(path)
+    return before

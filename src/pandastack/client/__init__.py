@@ -1,0 +1,127 @@
+"""The SDK: `Sandbox` and `Client` for blocking code, `AsyncSandbox` and `AsyncClient` for asyncio."""
+
+from __future__ import annotations
+
+from pandastack.client._async.client import (
+    AsyncClient,
+    AsyncSandboxAPI,
+    AsyncTemplatesAPI,
+    AsyncTokensAPI,
+    get_default_async_client,
+    set_default_async_client,
+)
+from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
+from pandastack.client._async.connection import AsyncConnection
+from pandastack.client._async.files import AsyncSandboxFilesystem
+from pandastack.client._async.sandbox import AsyncSandbox
+from pandastack.client._async.terminal import AsyncTerminal
+from pandastack.client._config import (
+    DEFAULT_API_URL,
+    ConfigFile,
+    Settings,
+    Surroundings,
+    config_path,
+    read_config,
+    read_surroundings,
+    settle,
+)
+from pandastack.client._errors import (
+    APIConnectionError,
+    AuthError,
+    BadRequestError,
+    CommandFailed,
+    ConnectionError,
+    CreateCancelled,
+    ExecInterrupted,
+    NotFoundError,
+    PandastackError,
+    SandboxTimeout,
+    ServerError,
+)
+from pandastack.client._pair import CancelEvent
+from pandastack.client._retry import CreateRetryEvent
+from pandastack.client._sync.client import (
+    Client,
+    SandboxAPI,
+    TemplatesAPI,
+    TokensAPI,
+    get_default_client,
+    set_default_client,
+)
+from pandastack.client._sync.commands import Process, SandboxCommands
+from pandastack.client._sync.connection import Connection
+from pandastack.client._sync.files import SandboxFilesystem
+from pandastack.client._sync.sandbox import Sandbox
+from pandastack.client._sync.terminal import Terminal
+from pandastack.client._values import (
+    Event,
+    ExecResult,
+    FileEvent,
+    FileInfo,
+    Lifecycle,
+    Metrics,
+    ProcessInfo,
+    ProcessOutput,
+    Template,
+    Token,
+    Written,
+)
+
+__all__ = [
+    "DEFAULT_API_URL",
+    "APIConnectionError",
+    "AsyncClient",
+    "AsyncConnection",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncSandboxAPI",
+    "AsyncSandboxCommands",
+    "AsyncSandboxFilesystem",
+    "AsyncTemplatesAPI",
+    "AsyncTerminal",
+    "AsyncTokensAPI",
+    "AuthError",
+    "BadRequestError",
+    "CancelEvent",
+    "Client",
+    "CommandFailed",
+    "ConfigFile",
+    "Connection",
+    "ConnectionError",
+    "CreateCancelled",
+    "CreateRetryEvent",
+    "Event",
+    "ExecInterrupted",
+    "ExecResult",
+    "FileEvent",
+    "FileInfo",
+    "Lifecycle",
+    "Metrics",
+    "NotFoundError",
+    "PandastackError",
+    "Process",
+    "ProcessInfo",
+    "ProcessOutput",
+    "Sandbox",
+    "SandboxAPI",
+    "SandboxCommands",
+    "SandboxFilesystem",
+    "SandboxTimeout",
+    "ServerError",
+    "Settings",
+    "Surroundings",
+    "Template",
+    "TemplatesAPI",
+    "Terminal",
+    "Token",
+    "TokensAPI",
+    "Written",
+    "config_path",
+    "get_default_async_client",
+    "get_default_client",
+    "read_config",
+    "read_surroundings",
+    "set_default_async_client",
+    "set_default_client",
+    "settle",
+]

@@ -1,0 +1,1 @@
+"""The SDK for asyncio, written by hand; `_sync` is made from it by `scripts/unasync`."""

@@ -1,0 +1,170 @@
+"""The few things that the two halves of the SDK cannot share: each one twice, `…_async` first.
+
+`scripts/unasync` turns the first name of a pair into the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from websockets.asyncio.client import ClientConnection as AsyncSocket
+from websockets.asyncio.client import connect as connect_async
+from websockets.sync.client import ClientConnection as Socket
+from websockets.sync.client import connect
+
+__all__ = [
+    "AsyncCancelEvent",
+    "AsyncSocket",
+    "CancelEvent",
+    "Socket",
+    "check_cancel",
+    "check_cancel_async",
+    "connect",
+    "connect_async",
+    "opened",
+    "pause",
+    "pause_async",
+    "pieces",
+    "pieces_async",
+    "put",
+    "put_async",
+    "replacing",
+    "replacing_async",
+    "scope",
+    "scope_async",
+]
+
+PIECE_BYTES = 256 * 1024
+
+
+AsyncCancelEvent = asyncio.Event
+"""What gives up a create that waits for capacity."""
+
+
+class CancelEvent(Protocol):
+    """What gives up a create that waits for capacity: `threading.Event`, `multiprocessing.Event`."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+async def pause_async(seconds: float, cancel: asyncio.Event | None) -> bool:
+    """Sleep, or until `cancel` is set; tells whether it was."""
+    if cancel is None:
+        await asyncio.sleep(seconds)
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            return await cancel.wait()
+    except TimeoutError:
+        return cancel.is_set()
+
+
+def pause(seconds: float, cancel: CancelEvent | None) -> bool:
+    """Sleep, or until `cancel` is set; tells whether it was."""
+    if cancel is None:
+        time.sleep(seconds)
+        return False
+    return bool(cancel.wait(seconds))
+
+
+def check_cancel_async(cancel: object) -> None:
+    """TypeError, before anything is sent, for a `cancel` that cannot be awaited."""
+    if cancel is not None and not isinstance(cancel, asyncio.Event):
+        raise TypeError(f"cancel= takes an asyncio.Event here, not {type(cancel).__name__}.")
+
+
+def check_cancel(cancel: object) -> None:
+    """TypeError, before anything is sent, for a `cancel` whose wait does not block."""
+    if cancel is None:
+        return
+    wait = getattr(cancel, "wait", None)
+    if (
+        not callable(wait)
+        or not callable(getattr(cancel, "is_set", None))
+        or inspect.iscoroutinefunction(wait)
+    ):
+        raise TypeError(
+            f"cancel= takes a threading.Event or multiprocessing.Event, not {type(cancel).__name__}: "
+            "this create blocks its thread."
+        )
+
+
+class _Process:
+    """The one scope of blocking code."""
+
+
+_PROCESS = _Process()
+
+
+def scope_async() -> object:
+    """What a default client belongs to: connections cannot outlive their event loop."""
+    return asyncio.get_running_loop()
+
+
+def scope() -> object:
+    """What a default client belongs to: the whole process."""
+    return _PROCESS
+
+
+def opened(path: Path) -> BinaryIO:
+    """A local file, open for reading; what it takes to open one is not worth a thread."""
+    return path.open("rb")
+
+
+async def pieces_async(file: BinaryIO) -> AsyncIterator[bytes]:
+    """A local file's content, read beside the event loop."""
+    while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+        yield piece
+
+
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """A local file's content."""
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+
+
+async def put_async(file: BinaryIO, piece: bytes) -> None:
+    """Write to a local file beside the event loop."""
+    await asyncio.to_thread(file.write, piece)
+
+
+def put(file: BinaryIO, piece: bytes) -> None:
+    """Write to a local file."""
+    file.write(piece)
+
+
+@asynccontextmanager
+async def replacing_async(path: Path) -> AsyncIterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends well, and is gone when it does not."""
+    with replacing(path) as file:
+        yield file
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends well, and is gone when it does not.
+
+    What is no regular file (a pipe, a device) is written directly.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+        return
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

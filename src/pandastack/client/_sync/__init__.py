@@ -1,0 +1,2 @@
+# Made from `../_async/__init__.py` by `scripts/unasync`: change that file.
+"""The SDK for blocking code."""

@@ -1,0 +1,239 @@
+# Made from `../_async/client.py` by `scripts/unasync`: change that file.
+"""`Client`: one server, and the nouns it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import httpx2
+
+from pandastack.client import _wire
+from pandastack.client._config import Surroundings, read_surroundings, settle
+from pandastack.client._pair import CancelEvent, scope
+from pandastack.client._retry import CreateRetryEvent
+from pandastack.client._sync.connection import Connection
+from pandastack.client._sync.default import default_connection, set_default_connection
+from pandastack.client._sync.sandbox import Sandbox
+from pandastack.client._values import Template, Token
+from pandastack.client._wire import Call
+
+
+class SandboxAPI:
+    """`client.sandboxes`: the sandboxes of one server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create(  # noqa: PLR0913  # the official SDK's signature
+        self,
+        template: str = Sandbox.default_template,
+        cpu: int | None = None,
+        memory_mb: int | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        from_snapshot: str | None = None,
+        volumes: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cancel: CancelEvent | None = None,
+    ) -> Sandbox:
+        """Create a sandbox; see `Sandbox.create`."""
+        _wire.warn_of_sizes(cpu, memory_mb)
+        body = _wire.create_body(
+            template=template,
+            metadata=metadata,
+            ttl_seconds=ttl_seconds,
+            persistent=persistent,
+            from_snapshot=from_snapshot,
+            volumes=volumes,
+            env=env,
+        )
+        return Sandbox.create_on(self._connection, body, cancel=cancel)
+
+    def list(self) -> Sequence[Sandbox]:
+        """Every sandbox that the key may see."""
+        return Sandbox.list_on(self._connection)
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """The sandbox with this id; NotFoundError when there is none."""
+        return Sandbox.get_on(self._connection, sandbox_id)
+
+    def delete(self, sandbox_id: str) -> None:
+        """Destroy the sandbox with this id; NotFoundError when there is none."""
+        path = f"/sandboxes/{_wire.segment(sandbox_id)}"
+        self._connection.request(Call(method="DELETE", path=path))
+
+
+class TemplatesAPI:
+    """`client.templates`: what sandboxes are made from."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Sequence[Template]:
+        """Every template that the key may use."""
+        answer = self._connection.request(Call(method="GET", path="/templates"))
+        return [Template.from_dict(item) for item in _wire.items_of(answer)]
+
+    def get(self, name: str) -> Template:
+        """One template; NotFoundError when there is none of this name."""
+        call = Call(method="GET", path=f"/templates/{_wire.segment(name)}")
+        return Template.from_dict(self._connection.request(call))
+
+    def bake(self, name: str) -> Template:
+        """Make sure that the server can restore this template: boots it once when it never did, for up to
+        minutes.
+        """
+        path = f"/templates/{_wire.segment(name)}/bake"
+        call = Call(method="POST", path=path, read_timeout=_wire.BAKE_SECONDS)
+        return Template.from_dict(self._connection.request(call))
+
+
+class TokensAPI:
+    """`client.tokens`: the keys of the API."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Sequence[Token]:
+        """Every token, without its secret."""
+        answer = self._connection.request(Call(method="GET", path="/me/tokens"))
+        return [Token.from_dict(item) for item in _wire.items_of(answer)]
+
+    def create(self, name: str, expires_in_days: int | None = None) -> Token:
+        """Make a token; its `token` is the secret and is told only here."""
+        body = _wire.clean(label=name, expires_in_days=expires_in_days)
+        call = Call(method="POST", path="/me/tokens", json=body)
+        return Token.from_dict(self._connection.request(call))
+
+    def revoke(self, prefix: str) -> None:
+        """End a token, named by its prefix; NotFoundError when there is none."""
+        path = f"/me/tokens/{_wire.segment(prefix)}"
+        self._connection.request(Call(method="DELETE", path=path))
+
+
+class Client:
+    """A PandaStack server.
+
+    What is not given comes from the environment (`PANDASTACK_API`, `PANDASTACK_API_KEY`), else from
+    `~/.config/pandastack/config.json`, else it is the server of this machine, http://127.0.0.1:8080. A key
+    that the file names together with another server is not used.
+
+    `timeout` is the longest silence, in seconds, of a server that owes an answer; commands may be silent for
+    longer. A create that is refused for lack of room is repeated for `max_create_retry_seconds` (60, or
+    `PANDASTACK_MAX_CREATE_RETRY_SECONDS`; 0 = never), after telling `on_create_retry`. `transport` replaces
+    the network.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        api_base: str | None = None,
+        max_create_retry_seconds: float | None = None,
+        on_create_retry: Callable[[CreateRetryEvent], None] | None = None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        settings = settle(
+            surroundings or read_surroundings(),
+            api_url=api_url if api_url is not None else api_base,
+            api_key=api_key,
+            timeout=timeout,
+            create_retry_seconds=max_create_retry_seconds,
+        )
+        self._use(Connection(settings, transport=transport))
+        self.connection.on_create_retry = on_create_retry
+
+    @classmethod
+    def over(cls, connection: Connection) -> Self:
+        """A client that speaks over this connection."""
+        client = cls.__new__(cls)
+        client._use(connection)
+        return client
+
+    def _use(self, connection: Connection) -> None:
+        self.connection = connection
+        self.sandboxes = SandboxAPI(connection)
+        self.templates = TemplatesAPI(connection)
+        self.tokens = TokensAPI(connection)
+
+    @property
+    def api_url(self) -> str:
+        """The server's address."""
+        return self.connection.settings.api_url
+
+    @property
+    def api_base(self) -> str:
+        """The server's address, by its older name."""
+        return self.api_url
+
+    @property
+    def api_key(self) -> str | None:
+        """The credential."""
+        return self.connection.settings.api_key
+
+    @property
+    def max_create_retry_seconds(self) -> float:
+        """For how long a create is repeated that is refused for lack of room."""
+        return self.connection.settings.create_retry_seconds
+
+    @property
+    def timeout(self) -> float:
+        """The longest silence of a server that owes an answer, in seconds."""
+        return self.connection.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self.connection.timeout = seconds
+
+    def me(self) -> dict[str, Any]:
+        """Who the key belongs to."""
+        return self.connection.request(Call(method="GET", path="/me")) or {}
+
+    def capabilities(self) -> dict[str, Any]:
+        """What this server can do, and what stands between its sandboxes and their host."""
+        return self.connection.request(Call(method="GET", path="/capabilities")) or {}
+
+    def boot_stats(self, limit: int = 50) -> dict[str, Any]:
+        """How long the last creates took, in milliseconds, by mode and template."""
+        call = Call(method="GET", path="/stats/boot", params=_wire.query(limit=limit))
+        return self.connection.request(call) or {}
+
+    def close(self) -> None:
+        """Close the connections; sandboxes live on."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_defaults: WeakKeyDictionary[object, Client] = WeakKeyDictionary()
+
+
+def get_default_client() -> Client:
+    """The client of every verb that was given none, made from the surroundings at its first use."""
+    here = scope()
+    if here not in _defaults:
+        _defaults[here] = Client.over(default_connection())
+    return _defaults[here]
+
+
+def set_default_client(client: Client | None) -> None:
+    """Use this client from now on; None forgets it."""
+    set_default_connection(client.connection if client else None)
+    if client is None:
+        _defaults.pop(scope(), None)
+    else:
+        _defaults[scope()] = client

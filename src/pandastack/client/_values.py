@@ -1,0 +1,175 @@
+"""What the verbs of the SDK give back.
+
+Frozen dataclasses rather than the structs of `pandastack.model`: programs take these apart with
+`dataclasses`, and a client must read the answers of older and newer servers, so a missing field has a default
+and an unknown one is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict, TypeVar
+
+T = TypeVar("T")
+
+
+def take(cls: type[T], data: Mapping[str, Any]) -> T:
+    """An instance of the dataclass `cls` from those of its fields that `data` has and that are not null."""
+    names = (field.name for field in fields(cls))  # type: ignore[arg-type]  # every caller passes a dataclass
+    return cls(**{name: data[name] for name in names if data.get(name) is not None})
+
+
+class Lifecycle(TypedDict):
+    """How long a sandbox may idle, in seconds; a persistent one is never reaped."""
+
+    ttl_seconds: int
+    persistent: bool
+    idle_seconds: int
+
+
+class Written(TypedDict):
+    """What a write did: where, and how many bytes."""
+
+    path: str
+    bytes: int
+
+
+class Metrics(TypedDict):
+    """Counters of the process that runs the machine, on its host."""
+
+    pid: int
+    uptime_seconds: float
+    host_cpu_percent: float
+    host_rss_bytes: int
+    host_vsz_bytes: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command printed and how it ended; `duration_ms` was measured next to the command."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    duration_ms: int = 0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ExecResult:
+        """Read the answer of any server, old field names included."""
+        return cls(
+            stdout=str(data.get("stdout") or ""),
+            stderr=str(data.get("stderr") or ""),
+            exit_code=int(data.get("exit_code", data.get("exit", 0))),
+            duration_ms=int(data.get("duration_ms") or 0),
+        )
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file or directory. `mode` is the type letter of find(1), `permissions` the mode bits, `mtime` Unix
+    seconds.
+    """
+
+    name: str
+    path: str
+    is_dir: bool
+    size: int = 0
+    mode: str = ""
+    mtime: int = 0
+    permissions: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    link: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], parent: str = "") -> FileInfo:
+        """Read one entry; without a path of its own it lies directly in `parent`."""
+        name = str(data.get("name") or "")
+        path = str(data.get("path") or (f"{parent.rstrip('/')}/{name}" if parent else name))
+        bits = data.get("permissions")
+        permissions = int(bits, 8) if isinstance(bits, str) else bits
+        return take(cls, {"is_dir": False, **data, "name": name, "path": path, "permissions": permissions})
+
+
+@dataclass(frozen=True)
+class FileEvent:
+    """A change below a watched path: create, modify, remove, move, attrib or overflow (events were lost)."""
+
+    name: str
+    event: str
+
+
+@dataclass(frozen=True)
+class ProcessOutput:
+    """A piece of a process's output; `stream` is "stdout" or "stderr"."""
+
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    """A background process that the sandbox remembers; `id` is what re-attaches to it."""
+
+    id: str
+    pid: int
+    command: str = ""
+    running: bool = True
+    exit_code: int | None = None
+    tty: bool = False
+    started_ns: int | None = None
+    """When, on the guest's clock: nanoseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a sandbox's history."""
+
+    time: str
+    sandbox_id: str
+    type: str
+    payload: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """An API token. `token` is the secret, which only the answer of its creation carries."""
+
+    prefix: str
+    name: str = ""
+    token: str | None = None
+    created_at: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Token:
+        """Read one token; servers call its name `label` or `name`."""
+        return take(cls, {"prefix": "", **data, "name": data.get("name") or data.get("label")})
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template as the server lists it. Sizes are bytes and MiB."""
+
+    name: str
+    rootfs_path: str | None = None
+    size_bytes: int | None = None
+    cpu: int | None = None
+    memory_mb: int | None = None
+    is_global: bool | None = None
+    workspace: str | None = None
+    label: str | None = None
+    description: str | None = None
+    category: str | None = None
+    base: str | None = None
+    tools: list[str] | None = None
+    meta: dict[str, Any] | None = None
+    disk_mb: int | None = None
+    digest: str | None = None
+    baked: bool | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Template:
+        """Read one template."""
+        return take(cls, {"name": "", **data})

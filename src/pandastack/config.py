@@ -1,0 +1,219 @@
+"""What a process can be told, read once and frozen.
+
+`load` merges four sources, the later one wins: the defaults here, a TOML file (one table a process:
+`[control]`, `[host]`, `[client]`), the environment (`PANDASTACK_` and the key in capitals), the flags of the
+command line. Only a composition root calls it; everything below takes the finished value as an argument.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pandastack.errors import InvalidRequest
+
+PREFIX = "PANDASTACK_"
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=1)]
+
+
+class OnExit(StrEnum):
+    """What becomes of the machines when the server ends. KEEP leaves them to be adopted by the next start."""
+
+    KEEP = "keep"
+    DESTROY = "destroy"
+
+
+class DriverName(StrEnum):
+    """How machines are run. PROCESS runs the guest agent as a plain local process, for tests alone."""
+
+    QEMU = "qemu"
+    PROCESS = "process"
+
+
+class LogFormat(StrEnum):
+    """CONSOLE for people, JSON for programs."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The control plane. Sizes are bytes, times seconds."""
+
+    listen: str = "127.0.0.1:8080"
+    state_dir: Path = Path("/var/lib/pandastack")
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_level: str = "info"
+    bootstrap_token: str | None = None
+    """The first admin token; without one a token is made on the first start."""
+    workspace: str = "default"
+    on_exit: OnExit = OnExit.KEEP
+
+    default_template: str = "code-interpreter"
+    default_ttl_seconds: Count = 300
+    create_timeout_seconds: Seconds = 300.0
+    """Longest wait for a host to start one machine; the first spawn of a template bakes it, which is most of
+    it.
+    """
+    host_timeout_seconds: Seconds = 60.0
+    """Longest wait for any other order to a host."""
+    concurrent_creates: Count = os.cpu_count() or 1
+    """So many machines start at a time; the others wait in line."""
+    queue_seconds: Seconds = 60.0
+    """Longest wait in that line, then 503 with Retry-After."""
+    default_exec_timeout_seconds: Seconds | None = None
+    """For commands that name no timeout of their own; None lets them run."""
+
+    quota_sandboxes: Count = 500
+    quota_vcpus: Count | None = None
+    quota_memory_mb: Count | None = None
+
+    max_json_bytes: Bytes = 1 << 20
+    max_stdin_bytes: Bytes = 16 << 20
+    max_upload_bytes: Bytes = 16 << 30
+    max_output_bytes: Bytes = 32 << 20
+    """Each of stdout and stderr of a plain exec; of more, the last part is kept and `truncated` set."""
+
+    retention_seconds: Seconds = 86_400.0
+    """How long a deleted sandbox's events and cause stay askable, and idempotency keys are honoured."""
+    audit_retention_seconds: Seconds = 30 * 86_400.0
+
+
+class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One machine's host."""
+
+    state_dir: Path = Path("/var/lib/pandastack")
+    cache_dir: Path = Path("~/.cache/pandastack")
+    driver: DriverName = DriverName.QEMU
+    insecure_no_isolation: bool = False
+    """Allows the process driver, which has no isolation at all."""
+
+
+class ClientConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A program that talks to a server."""
+
+    api: str = "http://127.0.0.1:8080"
+    api_key: str | None = None
+    timeout_seconds: Seconds = 30.0
+
+
+ConfigT = TypeVar("ConfigT", ControlConfig, HostConfig, ClientConfig)
+
+TABLES: dict[type[Struct], str] = {ControlConfig: "control", HostConfig: "host", ClientConfig: "client"}
+
+
+def load(
+    kind: type[ConfigT],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> ConfigT:
+    """The configuration of one process; flags that are None count as not given.
+
+    Errors: InvalidRequest for a file that cannot be read, an unknown key (with the nearest known name) or a
+    value of the wrong type, naming the source.
+    """
+    merged: dict[str, Any] = {}
+    for source, values in (
+        (str(file), _from_file(kind, file)),
+        ("environment", _from_environment(kind, environment or {})),
+        ("command line", {key: value for key, value in (flags or {}).items() if value is not None}),
+    ):
+        _refuse_unknown(kind, values, source)
+        merged |= values
+    return _convert(kind, merged)
+
+
+def _from_file(kind: type[Struct], file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"The configuration file {file} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The configuration file {file} is not TOML: {error}.") from error
+    for table in tables:
+        if table not in TABLES.values():
+            raise InvalidRequest(f"{file}: no table [{table}] exists{nearest(table, TABLES.values())}.")
+    table_of_kind = tables.get(TABLES[kind], {})
+    if not isinstance(table_of_kind, dict):
+        raise InvalidRequest(f"{file}: {TABLES[kind]} is a table, not a value.")
+    return table_of_kind
+
+
+def _from_environment(kind: type[Struct], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The variables of this kind. One that is nearly a known name is taken for a slip of the pen and refused.
+
+    Any other variable with the prefix may belong to another program of the family.
+    """
+    mine = set(kind.__struct_fields__)
+    known = {field for table in TABLES for field in table.__struct_fields__} | set(CLIENT_VARIABLES)
+    found: dict[str, Any] = {}
+    for name, text in environment.items():
+        if not name.startswith(PREFIX):
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key in mine:
+            found[key] = text
+        elif key not in known and (hint := nearest(key, mine)):
+            raise InvalidRequest(f"environment: no setting {name} exists{hint}.")
+    return found
+
+
+CLIENT_VARIABLES = (
+    "api_url", "token", "exec_ready_timeout", "max_create_retry_seconds", "preview_host", "config",
+)  # fmt: skip
+"""Variables that client programs read and no configuration here has a field for."""
+
+
+def _refuse_unknown(kind: type[Struct], values: Mapping[str, Any], source: str) -> None:
+    for key in values:
+        if key not in kind.__struct_fields__:
+            hint = nearest(key, kind.__struct_fields__)
+            raise InvalidRequest(f"{source}: no setting {key!r} exists for {TABLES[kind]}{hint}.")
+
+
+def _convert(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    try:
+        config = msgspec.convert(values, kind, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"A setting has a wrong value: {error}.") from error
+    paths = {
+        name: value.expanduser()
+        for name in config.__struct_fields__
+        if isinstance(value := getattr(config, name), Path)
+    }
+    return msgspec.structs.replace(config, **paths)
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise NotImplementedError  # msgspec's own way to hear "no such conversion"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for a known name that resembles `name`, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` in two. Errors: InvalidRequest."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise InvalidRequest(f"listen is host:port, for example 127.0.0.1:8080; got {listen!r}.")
+    return host.strip("[]") or "127.0.0.1", int(port)

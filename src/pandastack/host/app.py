@@ -1,0 +1,96 @@
+"""The composition root of a host: a configuration in, its verbs out.
+
+The only place of `host/` that reads the clock, the random source and the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pandastack.config import HostConfig
+from pandastack.host.agent import find_images_dir
+from pandastack.host.baker import Baker
+from pandastack.host.driver import Driver
+from pandastack.host.guest import GuestLink
+from pandastack.host.packages import Progress
+from pandastack.host.paths import Cache
+from pandastack.host.probe import choose_vmm, host_cpu
+from pandastack.host.qemu import QemuDriver
+from pandastack.host.qemu_install import ensure_qemu
+from pandastack.host.shelf import BakedShelf
+from pandastack.host.templates import Shelf, Templates
+from pandastack.host.vms import Sources, Vms, open_vms
+from pandastack.model.host import HostReport
+from pandastack.model.image import Template
+
+HOST_ID = "local"
+
+
+class LocalHost:
+    """`model.host.Host` in this process."""
+
+    def __init__(self, vms: Vms, templates: Templates) -> None:
+        self.vms = vms
+        self.templates = templates
+        self.start = vms.start
+        self.stop = vms.stop
+        self.pause = vms.pause
+        self.resume = vms.resume
+        self.stats = vms.stats
+        self.console = vms.console
+        self.deaths = vms.deaths
+        self.end_all = vms.end_all
+
+    def guest(self, vm_id: str) -> GuestLink:
+        return self.vms.guest(vm_id)
+
+    async def bake(self, template: str) -> Template:
+        return (await self.templates.prepare(template)).template
+
+    async def report(self) -> HostReport:
+        driver = self.vms.driver
+        return HostReport(
+            id=HOST_ID,
+            driver=driver.name,
+            driver_version=driver.version,
+            isolation=driver.isolation,
+            vms=self.vms.reports(),
+            templates=self.templates.all(),
+        )
+
+
+@asynccontextmanager
+async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[LocalHost]:
+    """This machine as a host. Its machines are adopted at the start and let go at the end: they run on.
+
+    `progress` is told what takes long (a line, and a fraction where there is one). BuildFailed when no VMM can be had.
+    """
+    cache = Cache(config.cache_dir)
+    sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
+    driver = await _qemu(cache, progress)
+    baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
+    shelf = BakedShelf(cache, find_images_dir(), baker, progress)
+    async with host_of(driver, shelf, config.state_dir, sources) as host:
+        yield host
+
+
+@asynccontextmanager
+async def host_of(driver: Driver, shelf: Shelf, state: Path, sources: Sources) -> AsyncIterator[LocalHost]:
+    """A host with any driver; its machines live below `state`."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    templates = Templates(shelf)
+    try:
+        async with open_vms(driver, templates, state / "v", sources) as vms:
+            yield LocalHost(vms, templates)
+    finally:
+        await templates.close()
+
+
+async def _qemu(cache: Cache, progress: Progress) -> QemuDriver:
+    install = await ensure_qemu(cache, progress)
+    vmm = await choose_vmm(install, cache, dict(os.environ))
+    return QemuDriver(vmm, host_cpu=host_cpu())

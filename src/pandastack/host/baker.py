@@ -1,0 +1,158 @@
+"""Baking: a template boots once, is brought to "ready", and its snapshot is what every create restores.
+
+Everything that is slow the first time belongs before the snapshot: the start command runs, the ready command has
+succeeded, the warm commands have filled the guest's page cache and Python's byte-code, and one command has gone through
+the agent. What makes a machine one of its own does not belong in it: the gate is closed again before the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from pandastack.errors import BootFailed
+from pandastack.host import snapshots, unix
+from pandastack.host.death import answered
+from pandastack.host.driver import Machine, MachineConfig, SnapshotFiles
+from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.image import Image
+from pandastack.host.manifest import Recipe
+from pandastack.host.publish import locked, new_directory
+from pandastack.host.qemu import QemuDriver
+from pandastack.host.vms import BOOT_SECONDS, Sources
+from pandastack.model.guest import Command
+
+Report = Callable[[str], None]
+"""Takes one line about what is being done."""
+
+WARM_SECONDS = 300.0
+SETTLE_SECONDS = 1.0
+"""Between the last command and the snapshot: the guest's kernel finishes what it does in the background."""
+_RETRY_SECONDS = 0.25
+
+
+class Baker:
+    """Makes snapshots of images, below `<cache>/snapshots`. One file lock a template, so two programs bake once."""
+
+    def __init__(self, driver: QemuDriver, root: Path, locks: Path, sources: Sources) -> None:
+        self._driver = driver
+        self._root = root
+        self._locks = locks
+        self._sources = sources
+
+    def find(self, image: Image, config: MachineConfig) -> SnapshotFiles | None:
+        """The snapshot of exactly this image on exactly this machinery, if it has been baked."""
+        files = snapshots.files_in(self._directory(image, config))
+        return files if files.manifest.exists() else None
+
+    async def bake(self, image: Image, config: MachineConfig, report: Report) -> SnapshotFiles:
+        """The snapshot, baked if there is none, and checked against its hashes either way.
+
+        BootFailed with the last console lines when the guest does not come up or does not become ready.
+        """
+        files = snapshots.files_in(self._directory(image, config))
+        async with locked(self._locks / f"bake-{image.name}"):
+            if not files.manifest.exists():
+                with new_directory(files.directory) as draft:
+                    await self._bake(image, config, draft, report)
+        manifest = self._driver.check(files, config)
+        report(f"checking the snapshot of {image.name}")
+        await snapshots.verify(files, manifest)
+        return files
+
+    async def _bake(self, image: Image, config: MachineConfig, draft: Path, report: Report) -> None:
+        home = draft / "machine"
+        home.mkdir()
+        report(f"booting {image.name}")
+        async with booted(self._driver, config, home) as machine:
+            async with await GuestLink.connect(unix.connect(machine.guest_socket)) as link:
+                link.announce(self._sources.entropy(16), self._facts(image.recipe))
+                await answered(machine, link, BOOT_SECONDS)
+                await _make_ready(link, image.recipe, report)
+                await link.seal(deadline=30.0)
+            report(f"writing the snapshot of {image.name}")
+            await machine.snapshot(draft)
+        await asyncio.to_thread(_remove_tree, home)
+
+    def _facts(self, recipe: Recipe) -> GateFacts:
+        """Of nobody: each restore gets its own."""
+        return GateFacts(
+            entropy=self._sources.entropy(64),
+            clock_ns=self._sources.wall_ns(),
+            hostname="template",
+            machine_id=self._sources.entropy(16).hex(),
+            env=recipe.manifest.env,
+        )
+
+    def _directory(self, image: Image, config: MachineConfig) -> Path:
+        """Named by everything that the snapshot depends on."""
+        machinery = self._driver.machinery(config)
+        parts = [image.digest, config.kernel.resolve(), config.initrd, image.recipe.digest, machinery]
+        key = hashlib.sha256(msgspec.json.encode(parts, enc_hook=str)).hexdigest()[:24]
+        return self._root / image.name / key
+
+
+@asynccontextmanager
+async def booted(driver: QemuDriver, config: MachineConfig, home: Path) -> AsyncIterator[Machine]:
+    """A machine for the length of the block."""
+    machine = await driver.boot(config, home)
+    try:
+        yield machine
+    finally:
+        await machine.stop(0)
+
+
+async def _make_ready(link: GuestLink, recipe: Recipe, report: Report) -> None:
+    manifest = recipe.manifest
+    if manifest.start:
+        report(f"starting {recipe.name}")
+        await _start(link, manifest.start)
+    if manifest.ready:
+        report(f"waiting until {recipe.name} is ready")
+        await _until_ready(link, manifest.ready.command, manifest.ready.timeout_seconds)
+    for index, line in enumerate((*manifest.warm, "true", "sync"), start=1):
+        report(f"warming {recipe.name} ({index})")
+        await _must_run(link, line, index)
+    await asyncio.sleep(SETTLE_SECONDS)
+
+
+async def _start(link: GuestLink, line: str) -> None:
+    async with link.run(Command(process_id="start", shell=line, detached=True)) as process:
+        await process.detach()
+
+
+async def _until_ready(link: GuestLink, line: str, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while (await run_to_end(link, line, "ready"))[0] != 0:
+                await asyncio.sleep(_RETRY_SECONDS)
+    except TimeoutError as error:
+        raise BootFailed(f"The ready command did not succeed within {seconds:g} s: {line}") from error
+
+
+async def _must_run(link: GuestLink, line: str, index: int) -> None:
+    code, words = await run_to_end(link, line, f"warm-{index}")
+    if code != 0:
+        raise BootFailed(f"The warm command ended with {code}: {line}\n{words[-1000:]}")
+
+
+async def run_to_end(link: GuestLink, line: str, name: str) -> tuple[int, str]:
+    """Exit code and all output of a shell line."""
+    words: list[bytes] = []
+    timeout_ms = int(WARM_SECONDS * 1000)
+    async with link.run(Command(process_id=name, shell=line, timeout_ms=timeout_ms)) as process:
+        async for piece in process.output():
+            words.append(piece.data)
+        ended = await process.wait()
+    return ended.exit_code, b"".join(words).decode(errors="replace")
+
+
+def _remove_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink()
+    folder.rmdir()

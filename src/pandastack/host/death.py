@@ -1,0 +1,74 @@
+"""Why a machine died, in a sentence: from its exit status and its last words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from pandastack.errors import BootFailed
+from pandastack.host.driver import Machine
+from pandastack.host.guest import Entry, GuestLink
+
+_LAST_LINES = 12
+
+
+async def answered(machine: Machine, link: GuestLink, seconds: float) -> Entry:
+    """The agent's answer to what was announced, or BootFailed with the last lines if the machine ends first."""
+    entered = asyncio.ensure_future(link.entered(deadline=seconds))
+    ended = asyncio.ensure_future(machine.wait())
+    try:
+        await asyncio.wait((entered, ended), return_when=asyncio.FIRST_COMPLETED)
+        if entered.done() and (entered.exception() is None or not await _ends_soon(ended)):
+            return entered.result()
+        raise _boot_failed(cause_of_death(ended.result(), machine.last_words()), machine)
+    finally:
+        for task in (entered, ended):
+            task.cancel()
+        await asyncio.gather(entered, ended, return_exceptions=True)
+
+
+async def _ends_soon(ended: asyncio.Future[int]) -> bool:
+    """A dying machine closes its socket a moment before its process is gone."""
+    await asyncio.wait((ended,), timeout=0.5)
+    return ended.done()
+
+
+def _boot_failed(cause: str, machine: Machine) -> BootFailed:
+    console = machine.last_words()
+    return BootFailed(f"The machine did not come up. {cause}", console=console[-4000:])
+
+
+def cause_of_death(status: int, last_words: str) -> str:
+    """One sentence. `status` is negative for a signal; the last words tell a guest's panic from its power-off."""
+    if "Kernel panic" in last_words:
+        return f"The guest's kernel panicked: {_line_with('Kernel panic', last_words)}"
+    if status < 0 and status != -1:
+        return f"The virtual machine's process was killed by signal {-status} ({_signal_name(-status)})."
+    if status == 0:
+        return "The guest powered itself off."
+    last = "; ".join(last_words.splitlines()[-_LAST_LINES:])
+    ended = "ended" if status == -1 else f"ended with status {status}"
+    return f"The virtual machine's process {ended}. Its last lines: {last or 'none'}"
+
+
+def tail(path: Path, limit: int) -> bytes:
+    """The last `limit` bytes of a file; nothing when it does not exist."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return os.pread(file.fileno(), limit, max(0, size - limit))
+    except OSError:
+        return b""
+
+
+def _line_with(text: str, words: str) -> str:
+    return next(line for line in reversed(words.splitlines()) if text in line)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,99 @@
+"""The seam to a VMM: `Driver` starts machines, `Machine` is one of them.
+
+Rules that every driver keeps (and one contract suite checks): a failed or cancelled `boot` or `restore` leaves no
+process, file, mount or interface; `stop` twice is fine; a machine outlives the program that started it and `adopt` finds
+it again; foreign exceptions become `MachineError` with the VMM's last log lines.
+"""
+
+from __future__ import annotations
+
+from enum import Flag, auto
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from pandastack.model.sandbox import Isolation
+
+
+class Feature(Flag):
+    """What a driver can do; asked, never discovered by trying."""
+
+    SNAPSHOT = auto()
+    DIFF_SNAPSHOT = auto()
+    LIVE_FORK = auto()
+    LAZY_MEMORY = auto()
+    SOFT_EMULATION = auto()
+    PAUSE = auto()
+
+
+class MachineConfig(Struct, frozen=True, kw_only=True):
+    """A machine to be: everything a driver needs, nothing that a tenant chose but sizes."""
+
+    vm_id: str
+    cpus: int
+    memory_mb: int
+    root_disk: Path
+    """The immutable base image (raw ext4)."""
+    overlay: Path
+    """The empty copy-on-write layer over it; the driver copies it into the machine's home."""
+    disk_limit_bytes: int
+    """Largest size that any file of the machine may reach."""
+    kernel: Path
+    initrd: Path
+
+
+class SnapshotFiles(Struct, frozen=True):
+    """A snapshot on this host's disk: one directory, named files, a manifest that is checked before anything starts."""
+
+    directory: Path
+    memory: Path
+    state: Path
+    overlay: Path
+    manifest: Path
+
+
+class Stats(Struct, frozen=True):
+    """Counters of a VMM process. Bytes and seconds."""
+
+    cpu_seconds: float
+    rss_bytes: int
+    vsz_bytes: int
+    private_dirty_bytes: int
+    threads: int
+    uptime_seconds: float
+
+
+class Machine(Protocol):
+    """One running machine, bound to its home directory."""
+
+    pid: int
+    guest_socket: Path
+    phases_ms: dict[str, float]
+    """Where the time of `boot` or `restore` went."""
+
+    async def pause(self) -> None: ...
+    async def resume(self) -> None: ...
+    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles: ...
+    async def stats(self) -> Stats: ...
+    async def stop(self, grace: float = 5.0) -> None: ...
+    async def wait(self) -> int:
+        """The VMM's exit status once it has ended (of an adopted one: -1, nobody may reap it)."""
+        ...
+
+    def last_words(self) -> str:
+        """The last lines of the VMM's log and of the console, for an error's sentence."""
+        ...
+
+
+class Driver(Protocol):
+    """A way to run machines on this host."""
+
+    name: str
+    version: str
+    isolation: Isolation
+    features: Feature
+
+    async def boot(self, config: MachineConfig, home: Path) -> Machine: ...
+    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> Machine: ...
+    async def adopt(self, home: Path) -> Machine | None: ...

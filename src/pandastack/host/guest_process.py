@@ -1,0 +1,234 @@
+"""Commands in the guest: starting them, their streams, and finding them again."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from pandastack.errors import (
+    FileMissing,
+    FileRefused,
+    InvalidRequest,
+    PandastackError,
+)
+from pandastack.host import operations, refusals
+from pandastack.host.fields import Fields, Tag, Value, decode_fields, encode_fields, environment
+from pandastack.host.frames import Data, Frame, FrameType
+from pandastack.host.operations import CloseMode, Op
+from pandastack.host.questions import Questions, absolute
+from pandastack.host.stream import Stream
+from pandastack.model.guest import Channel, Command, Exit, Output, Process, ProcessInfo
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""Exit codes of a shell for a program that is not there, and for one that cannot be executed."""
+
+
+class GuestProcess:
+    """A command that runs. Its output is read by one task, at that task's pace."""
+
+    def __init__(self, stream: Stream, process_id: str, pid: int, *, stdin: bool) -> None:
+        self.id = process_id
+        self.pid = pid
+        self._stream = stream
+        self._stdin = stdin
+        self._wanted = False
+
+    async def output(self) -> AsyncIterator[Output]:
+        """What it writes, until it has ended. Not reading on holds the process up, and nothing else."""
+        self._wanted = True
+        while True:
+            item = await self._stream.receive()
+            if isinstance(item, Data):
+                yield Output(Channel(item.channel), item.content)
+            elif item.type is FrameType.DONE:
+                return
+
+    async def write(self, data: bytes) -> None:
+        """Write to its stdin as fast as it reads; what an ended process no longer reads is dropped."""
+        if not self._stdin:
+            raise InvalidRequest("the command was started without stdin")
+        await self._stream.write(data)
+
+    async def close_stdin(self) -> None:
+        """End its stdin."""
+        self._stream.send(FrameType.EOF, bytes((Channel.STDIN,)))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal the new size."""
+        if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+            raise InvalidRequest(f"a terminal cannot have {rows} rows and {columns} columns")
+        self._stream.send(FrameType.RESIZE, rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to its process group; nothing happens when it has ended."""
+        self._stream.send(FrameType.SIGNAL, bytes((_signal(number),)))
+
+    async def wait(self) -> Exit:
+        """How it ended. Output that nobody asked for is thrown away, so that the process can go on."""
+        if not self._wanted:
+            async for _ in self.output():
+                pass
+        done = decode_fields((await self._stream.done()).payload, operations.ENDED)
+        if done.number(Tag.ERRNO):
+            raise refusals.of_process(done, self.id)
+        return Exit(
+            done.number(Tag.EXIT_CODE), done.number(Tag.DURATION_US), bool(done.number(Tag.TIMED_OUT))
+        )
+
+    async def detach(self) -> None:
+        """Let it go on without us; its stream is over."""
+        self._stream.close(CloseMode.DETACH)
+
+    async def kill(self) -> None:
+        """Kill its process group; `wait` then tells 137."""
+        await self.signal(9)
+
+
+class NeverStarted:
+    """A command whose program could not be executed, told as by a shell: on stderr, and by 127 or 126."""
+
+    pid = 0
+
+    def __init__(self, process_id: str, exit_code: int, complaint: str) -> None:
+        self.id = process_id
+        self._exit = Exit(exit_code, 0)
+        self._complaint = complaint
+
+    async def output(self) -> AsyncIterator[Output]:
+        """The complaint."""
+        yield Output(Channel.STDERR, f"{self._complaint}\n".encode())
+
+    async def write(self, data: bytes) -> None:
+        """Dropped, as by any ended process."""
+
+    async def close_stdin(self) -> None:
+        """Nothing to do."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Nothing to do."""
+
+    async def signal(self, number: int) -> None:
+        """Nothing to do."""
+
+    async def wait(self) -> Exit:
+        """127 or 126, at once."""
+        return self._exit
+
+    async def detach(self) -> None:
+        """Nothing to do."""
+
+    async def kill(self) -> None:
+        """Nothing to do."""
+
+
+class Processes(Questions):
+    """The verbs for commands and processes."""
+
+    @asynccontextmanager
+    async def run(self, command: Command) -> AsyncIterator[Process]:
+        """Start a command; leaving the block kills its process group, or detaches from a detached one.
+
+        A program that is not there or cannot be executed is no error: the process ends with 127 or 126 and
+        says why on stderr. FileMissing or FileRefused for the working directory, InvalidRequest for the user.
+        """
+        on_leave = CloseMode.DETACH if command.detached else CloseMode.KILL
+        with self._link.open(Op.EXEC, encode_fields(_request(command)), on_leave=on_leave) as stream:
+            first = await stream.answer(self._deadlines.answer)
+            if isinstance(first, Frame) and first.type is FrameType.DONE:
+                yield _never_started(command, decode_fields(first.payload, operations.ENDED))
+            else:
+                stdin = command.stdin or command.terminal is not None
+                yield GuestProcess(stream, command.process_id, _pid(first), stdin=stdin)
+
+    @asynccontextmanager
+    async def attach(self, process_id: str) -> AsyncIterator[Process]:
+        """Take part in a process that runs, its last 64 KiB of output first; leaving detaches. NotFound."""
+        request = encode_fields([(Tag.PROCESS_ID, process_id)])
+        with self._link.open(Op.ATTACH, request, on_leave=CloseMode.DETACH) as stream:
+            first = await stream.answer(self._deadlines.answer)
+            if isinstance(first, Frame) and first.type is FrameType.DONE:
+                raise refusals.of_process(decode_fields(first.payload, operations.ENDED), process_id)
+            yield GuestProcess(stream, process_id, _pid(first), stdin=True)
+
+    async def processes(self) -> list[ProcessInfo]:
+        """The processes that were started through the agent and are still remembered."""
+        items = await self._items(Op.PROCESSES, b"", operations.PROCESS, _refused_listing)
+        return [_info(item) for item in items]
+
+    async def kill(self, process_id: str, signal: int) -> None:
+        """Send a signal to a process group; NotFound when it has ended."""
+        request = encode_fields([(Tag.PROCESS_ID, process_id), (Tag.SIGNAL_NUMBER, _signal(signal))])
+        await self._items(
+            Op.KILL, request, operations.NOTHING, lambda done: refusals.of_process(done, process_id)
+        )
+
+
+def _request(command: Command) -> Iterator[tuple[Tag, Value]]:
+    """The fields of an EXEC; InvalidRequest for a command that cannot be one."""
+    if bool(command.argv) == (command.shell is not None):
+        raise InvalidRequest("a command is either a list of arguments or a line for the shell")
+    yield Tag.PROCESS_ID, command.process_id
+    for argument in command.argv:
+        yield Tag.ARG, argument
+    yield Tag.SHELL, command.shell
+    yield Tag.CWD, absolute(command.cwd) if command.cwd is not None else None
+    for pair in environment(command.env):
+        yield Tag.ENV, pair
+    yield Tag.USER, command.user
+    yield Tag.TIMEOUT_MS, command.timeout_ms
+    yield Tag.STDIN, 1 if command.stdin else None
+    if command.terminal:
+        yield Tag.ROWS, command.terminal[0]
+        yield Tag.COLS, command.terminal[1]
+    yield Tag.DETACHED, 1 if command.detached else None
+
+
+def _pid(first: Frame | Data) -> int:
+    return Questions.opened(first, operations.STARTED).number(Tag.PID)
+
+
+def _never_started(command: Command, done: Fields) -> NeverStarted:
+    """The outcome of a command that was refused before it ran; raises unless it is the program's fault."""
+    number, message = done.number(Tag.ERRNO), refusals.message_of(done)
+    step, _, rest = message.partition(": ")
+    if step == "exec" and number == errno.E2BIG:
+        raise InvalidRequest("the command's arguments and environment are too long")
+    if step == "exec":
+        code = NOT_FOUND if number == errno.ENOENT else NOT_EXECUTABLE
+        return NeverStarted(command.process_id, code, rest or os.strerror(number))
+    raise _refused_start(command, done)
+
+
+def _refused_start(command: Command, done: Fields) -> PandastackError:
+    step, _, rest = refusals.message_of(done).partition(": ")
+    if step == "cwd":
+        error = refusals.of_file(done, command.cwd or "/")
+        sentence = f"the working directory cannot be entered: {error}"
+        return type(error)(sentence) if isinstance(error, FileMissing | FileRefused) else error
+    if step == "user":
+        return InvalidRequest(rest)
+    return refusals.of_process(done, command.process_id)
+
+
+def _info(item: Fields) -> ProcessInfo:
+    return ProcessInfo(
+        id=item.text(Tag.PROCESS_ID),
+        pid=item.number(Tag.PID),
+        command=item.text(Tag.COMMAND),
+        started_ns=item.number(Tag.STARTED_NS),
+        running=bool(item.number(Tag.RUNNING)),
+        exit_code=item.number(Tag.EXIT_CODE) if Tag.EXIT_CODE in item else None,
+        tty=bool(item.number(Tag.TTY)),
+    )
+
+
+def _signal(number: int) -> int:
+    if not 0 < number <= 64:
+        raise InvalidRequest(f"there is no signal {number}")
+    return number
+
+
+def _refused_listing(done: Fields) -> PandastackError:
+    return refusals.of_process(done, "list")

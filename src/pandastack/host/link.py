@@ -1,0 +1,330 @@
+"""The session with a guest's agent: one connection, the greeting and the gate, and the streams within.
+
+Everything that waits ends when the connection does: with the reason why it was lost, never by hanging. The
+link is not reconnected; whoever wants the guest again makes a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Self, cast
+
+from msgspec import Struct
+
+from pandastack.errors import GuestUnreachable, MachineError, PandastackError
+from pandastack.host import frames, operations
+from pandastack.host.fields import Fields, Tag, decode_fields, encode_fields, environment
+from pandastack.host.frames import Data, Frame, FrameType, malformed
+from pandastack.host.operations import CloseMode, Op
+from pandastack.host.stream import Stream, patience
+
+REPEAT_SECONDS = 1.5
+"""How often an unanswered HELLO is sent again."""
+CLOSE_SECONDS = 1.0
+"""How long a close waits for the guest to take what was written."""
+
+
+class GuestNetwork(Struct, frozen=True, kw_only=True):
+    """The guest's network device, in the notation of the gate (`10.0.2.15/24`)."""
+
+    address: str
+    gateway: str
+    dns: str
+    mac: str
+
+
+class GateFacts(Struct, frozen=True, kw_only=True):
+    """What makes a restored machine one of its own: entropy of 32 to 512 bytes, a machine id of 32 hex digits."""
+
+    entropy: bytes
+    clock_ns: int
+    """Wall clock at the moment of `announce` or `gate`, nanoseconds since 1970."""
+    hostname: str
+    machine_id: str
+    env: dict[str, str] = {}
+    network: GuestNetwork | None = None
+
+
+class Entry(Struct, frozen=True):
+    """How the agent let us in. `adopted`: its gate was open already, so nothing was changed in the guest."""
+
+    agent: str
+    kernel: str
+    adopted: bool
+    spent_us: int
+
+
+class Link(asyncio.Protocol):
+    """One session. Of one task or many; made by `connect`, ended by `close`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._decoder: frames.Decoder | None = None
+        self._unwelcomed = bytearray()
+        self._nonce = b""
+        self._streams: dict[int, Stream] = {}
+        self._last_stream = 0
+        self._pings = 0
+        self._answers: dict[tuple[FrameType, bytes], asyncio.Future[bytes]] = {}
+        self._repeat: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self.writable = True
+        self.lost: PandastackError | None = None
+        """Why nothing can be asked any more."""
+
+    @classmethod
+    async def connect(cls, where: Path | socket.socket, *, deadline: float) -> Self:
+        """Connect to the machine's socket, or take a connected one.
+
+        GuestUnreachable after `deadline` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(deadline):
+                if isinstance(where, socket.socket):
+                    _, link = await loop.create_unix_connection(cls, sock=where)
+                else:
+                    _, link = await loop.create_unix_connection(cls, str(where))
+        except OSError as error:  # TimeoutError is one of them
+            reason = errno.errorcode.get(error.errno or 0, f"no answer within {deadline:g} s")
+            raise GuestUnreachable(f"cannot connect to the guest's agent: {reason}") from error
+        return link
+
+    # -- greeting and gate
+
+    def announce(self, nonce: bytes, facts: GateFacts | None = None) -> None:
+        """Write HELLO, and GATE when there are facts, at once: the guest need not run yet.
+
+        They are repeated until the guest answers; `entered` waits for that. `nonce` is 16 fresh random bytes.
+        """
+        self._nonce, self._decoder = nonce, None
+        self._expect(FrameType.WELCOME)
+        if facts:
+            self._expect(FrameType.GATED)
+        self._greet(facts, self._loop.time())
+
+    async def entered(self, *, deadline: float) -> Entry:
+        """The agent's answer to `announce`.
+
+        GuestUnreachable when it did not come within `deadline` seconds, MachineError when the gate failed.
+        """
+        async with patience(deadline):
+            welcome = _welcomed(await self._answer(FrameType.WELCOME))
+            adopted, spent = bool(welcome.number(Tag.GATE_OPEN)), 0
+            if (FrameType.GATED, b"") in self._answers:
+                adopted, spent = _passed(await self._answer(FrameType.GATED))
+        return Entry(welcome.text(Tag.AGENT), welcome.text(Tag.KERNEL), adopted, spent)
+
+    async def gate(self, facts: GateFacts, *, deadline: float) -> int:
+        """Open the gate after a greeting; the microseconds that it took in the guest, 0 if it was open."""
+        self._expect(FrameType.GATED)
+        self.send(_gate_frame(facts, 0))
+        async with patience(deadline):
+            return _passed(await self._answer(FrameType.GATED))[1]
+
+    async def seal(self, *, deadline: float) -> None:
+        """Close the gate: the machine is about to become a snapshot."""
+        self._expect(FrameType.SEALED)
+        self.send(frames.encode(FrameType.SEAL, 0))
+        async with patience(deadline):
+            await self._answer(FrameType.SEALED)
+
+    async def ping(self, *, deadline: float) -> None:
+        """Return when the agent has answered; GuestUnreachable after `deadline` seconds."""
+        self._pings += 1
+        token = self._pings.to_bytes(8, "little")
+        self._expect(FrameType.PONG, token)
+        self.send(frames.encode(FrameType.PING, 0, token))
+        async with patience(deadline):
+            await self._answer(FrameType.PONG, token)
+
+    # -- streams
+
+    def open(self, op: Op, payload: bytes = b"", *, on_leave: CloseMode = CloseMode.KILL) -> Stream:
+        """Ask for an operation. Use it as `with`: leaving before the end closes it by `on_leave`."""
+        self._check()
+        request = frames.encode(FrameType.OPEN, self._last_stream + 1, bytes((op,)) + payload)
+        self._last_stream += 1
+        stream = self._streams[self._last_stream] = Stream(self, self._last_stream, on_leave)
+        self.send(request)
+        return stream
+
+    def send(self, *parts: bytes | memoryview) -> None:
+        """Hand one frame to the transport."""
+        self._check()
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines(parts)
+
+    def forget(self, stream: Stream) -> None:
+        """What still comes for this stream is ignored."""
+        self._streams.pop(stream.id, None)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were sent and that the guest has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    # -- the end
+
+    async def close(self) -> None:
+        """End the connection: what still waits fails, processes in the guest go on. Twice is fine."""
+        self._fail(GuestUnreachable("the connection to the guest's agent has been closed"))
+        self._transport.close()
+        try:
+            await asyncio.wait((self._ended,), timeout=CLOSE_SECONDS)
+        finally:
+            self._transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take what came; a guest that breaks the protocol loses the connection."""
+        try:
+            if self._decoder is None:
+                chunk = self._find_welcome(chunk)
+            if self._decoder is not None:
+                for item in self._decoder.feed(chunk):
+                    self._take(item)
+        except MachineError as error:
+            self._fail(error)
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        reason = f": {exc}" if exc else ""
+        self._fail(GuestUnreachable(f"the guest's agent has closed the connection{reason}"))
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def pause_writing(self) -> None:
+        """The guest does not read for now."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """The guest reads again."""
+        self.writable = True
+        for stream in self._streams.values():
+            stream.wake_writer()
+
+    # -- inside
+
+    def _greet(self, facts: GateFacts | None, since: float) -> None:
+        now = self._loop.time()
+        hello = frames.encode(FrameType.HELLO, 0, self._nonce + frames.VERSION.to_bytes(4, "little"))
+        self.send(hello + _gate_frame(facts, now - since) if facts else hello)
+        self._repeat = self._loop.call_later(REPEAT_SECONDS, self._greet, facts, since)
+
+    def _find_welcome(self, chunk: bytes) -> bytes:
+        """What follows from WELCOME on; an older session's answers before it are dropped."""
+        self._unwelcomed += chunk
+        at = frames.find_welcome(self._unwelcomed, self._nonce) if self._nonce else -1
+        if at < 0:
+            del self._unwelcomed[: -frames.WELCOME_HEAD]
+            return b""
+        rest = bytes(self._unwelcomed[at:])
+        self._unwelcomed.clear()
+        self._decoder = frames.Decoder()
+        return rest
+
+    def _take(self, item: Frame | Data) -> None:
+        stream = self._streams.get(item.stream)
+        if isinstance(item, Data):
+            if stream:
+                stream.take_data(item)
+        elif item.stream == 0:
+            self._take_answer(item)
+        elif stream:
+            stream.take(item)
+            if stream.over:
+                self.forget(stream)
+
+    def _take_answer(self, frame: Frame) -> None:
+        """Only what is waited for counts: a repeated HELLO is answered twice."""
+        if frame.type is FrameType.WELCOME:
+            self._stop_repeating()
+        token = frame.payload if frame.type is FrameType.PONG else b""
+        answer = self._answers.get((frame.type, token))
+        if answer and not answer.done():
+            answer.set_result(frame.payload)
+
+    def _expect(self, kind: FrameType, token: bytes = b"") -> None:
+        self._check()
+        self._answers[kind, token] = self._loop.create_future()
+
+    async def _answer(self, kind: FrameType, token: bytes = b"") -> bytes:
+        try:
+            return await self._answers[kind, token]
+        finally:
+            del self._answers[kind, token]
+
+    def _check(self) -> None:
+        if self.lost:
+            raise self.lost
+
+    def _fail(self, error: PandastackError) -> None:
+        """The first reason is the one that everybody is told."""
+        if self.lost:
+            return
+        self.lost = error
+        self._stop_repeating()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # asked here, so that one nobody waits for is not reported by asyncio
+        for stream in tuple(self._streams.values()):
+            stream.fail(error)
+        self._streams.clear()
+
+    def _stop_repeating(self) -> None:
+        if self._repeat:
+            self._repeat.cancel()
+            self._repeat = None
+
+
+def _gate_frame(facts: GateFacts, elapsed: float) -> bytes:
+    """The GATE of these facts, sent `elapsed` seconds after their clock was read."""
+    network = facts.network
+    fields: list[tuple[Tag, bytes | str | int | None]] = [
+        (Tag.ENTROPY, facts.entropy),
+        (Tag.CLOCK_NS, facts.clock_ns + int(elapsed * 1e9)),
+        (Tag.HOSTNAME, facts.hostname),
+        (Tag.MACHINE_ID, facts.machine_id),
+        *((Tag.ENV, pair) for pair in environment(facts.env)),
+    ]
+    if network:
+        fields += [
+            (Tag.NET_ADDRESS, network.address),
+            (Tag.NET_GATEWAY, network.gateway),
+            (Tag.NET_DNS, network.dns),
+            (Tag.NET_MAC, network.mac),
+        ]
+    return frames.encode(FrameType.GATE, 0, encode_fields(fields))
+
+
+def _welcomed(payload: bytes) -> Fields:
+    version = int.from_bytes(payload[16:20], "little")
+    if version != frames.VERSION:
+        raise malformed(f"version {version}")
+    return decode_fields(payload[20:], operations.WELCOME)
+
+
+def _passed(payload: bytes) -> tuple[bool, int]:
+    """Of a GATED: whether the gate was open before, and the microseconds that opening took."""
+    gated = decode_fields(payload, operations.GATED)
+    number = gated.number(Tag.ERRNO)
+    if number not in (0, errno.EALREADY):
+        raise MachineError(
+            f"the guest's restore gate failed: {gated.text(Tag.MESSAGE) or os.strerror(number)}"
+        )
+    return number == errno.EALREADY, gated.number(Tag.SPENT_US)

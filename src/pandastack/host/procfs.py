@@ -1,0 +1,60 @@
+"""What /proc tells of a process of this host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pandastack.host.driver import Stats
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def start_ticks(pid: int) -> int | None:
+    """When it was started, in clock ticks since the host's boot; with the pid it names a process for ever."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def children(pid: int) -> set[int]:
+    """Every living descendant of a process."""
+    found: set[int] = set()
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, _read(listing).split()):
+            found |= {child} | children(child)
+    return found
+
+
+def stats(pid: int) -> Stats | None:
+    """Its counters now; None when it has ended."""
+    fields = _stat(pid)
+    if not fields or fields[0] in ("Z", "X"):
+        return None
+    return Stats(
+        cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
+        rss_bytes=int(fields[21]) * _PAGE,
+        vsz_bytes=int(fields[20]),
+        private_dirty_bytes=_private_dirty(pid),
+        threads=int(fields[17]),
+        uptime_seconds=float(_read(Path("/proc/uptime")).split()[0]) - int(fields[19]) / _TICKS,
+    )
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (the second may hold spaces and parentheses)."""
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+
+
+def _private_dirty(pid: int) -> int:
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

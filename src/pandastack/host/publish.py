@@ -1,0 +1,128 @@
+"""Files that appear whole or not at all, and locks against making the same thing twice at once."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from pandastack.errors import NoSpace
+
+LOCK_POLL_SECONDS = 0.2
+
+
+@asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Hold the lock file at `path`; waits for another process that holds it.
+
+    The kernel lets go of it when its holder dies, so a crash never leaves it held.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        while not _try_lock(file.fileno()):
+            await asyncio.sleep(LOCK_POLL_SECONDS)
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def full_disk_said() -> Iterator[None]:
+    """Turn the system's ENOSPC into NoSpace with a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace("The disk is full. Free some space and try again; nothing was changed.") from error
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
+
+    Its files are on the disk before the rename, so that a crash shows all of them or none. When somebody else has
+    published the same target meanwhile, theirs stays: both were made from the same inputs.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with full_disk_said():
+            draft.chmod(0o755)
+            yield draft
+            _flush_tree(draft)
+            _rename_or_keep(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _rename_or_keep(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    _flush(target.parent)
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft_beside(path)
+    try:
+        with full_disk_said():
+            draft.write_bytes(data)
+            _flush(draft)
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, in one step for all who read it."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft_beside(link)
+    try:
+        draft.symlink_to(os.path.relpath(target, link.parent))
+        draft.replace(link)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+
+
+@contextmanager
+def workspace(parent: Path) -> Iterator[Path]:
+    """A temporary folder below `parent`, gone when the block ends."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build.", dir=parent) as name:
+        yield Path(name)

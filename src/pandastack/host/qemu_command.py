@@ -1,0 +1,155 @@
+"""QEMU's command line, as a value: which devices a machine has, and what differs between its boot and its restores.
+
+The device list is part of every snapshot: a restore must name the same devices in the same order. So it is built in one
+place and its text goes into the snapshot's manifest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from pandastack.host.driver import MachineConfig
+
+PORT_NAME = "pandastack"
+"""The guest finds the agent's port by this name."""
+
+MACHINE = "microvm,pit=off,pic=off,rtc=on,isa-serial=on,memory-backend=ram,dump-guest-core=off"
+
+_SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Vmm(Struct, frozen=True):
+    """A QEMU that was found: how to run it and what it runs guests with."""
+
+    binary: Path
+    version: str
+    firmware: tuple[Path, ...]
+    accel: str
+    """`kvm` or `tcg`."""
+    env: dict[str, str] = {}
+    seccomp: bool = True
+    read_only_memory: bool = True
+    """It can map a file privately that it has opened for reading only (QEMU 9 and later)."""
+    tsc_khz: int = 0
+    """The host's clock rate, told to an emulated guest that could not calibrate its timers reliably."""
+
+    @property
+    def cpu(self) -> str:
+        return "host" if self.accel == "kvm" else "max"
+
+
+class Files(Struct, frozen=True, kw_only=True):
+    """The files and descriptors of one start."""
+
+    memory: Path
+    layers: tuple[Path, ...]
+    """qcow2 layers over the root disk, lowest first; the last one is written."""
+    console: Path
+    qmp_fd: int
+    agent_fd: int
+    state: Path | None = None
+    """The device state of a restore; None boots the kernel."""
+
+
+def boot_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
+    """Start from the kernel, with the memory in a file of its own that will be the snapshot's."""
+    append = " ".join(_kernel_arguments(vmm))
+    kernel = ["-kernel", str(config.kernel), "-initrd", str(config.initrd), "-append", append]
+    return [*_common(vmm, config, files, shared=True), *kernel]
+
+
+def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
+    """Start from a snapshot: memory mapped privately, device state loaded, running as soon as it is.
+
+    `-kernel` is left out: its bytes are in the memory already, and reading them again costs 8 ms. The state file was
+    written without a configuration section, hence `send-configuration`.
+    """
+    incoming = ["-global", "migration.send-configuration=off", "-incoming", f"file:{files.state}"]
+    return [*_common(vmm, config, files, shared=False), *incoming]
+
+
+def devices(config: MachineConfig, vmm: Vmm) -> str:
+    """The part of the command line that a snapshot depends on, for its manifest."""
+    return " ".join([MACHINE, vmm.cpu, str(config.cpus), str(config.memory_mb), *_DEVICES])
+
+
+_DEVICES = [
+    *("-device", "virtio-serial-device,max_ports=2"),
+    *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
+    *("-device", "virtio-blk-device,drive=root"),
+    *("-device", "virtio-rng-device"),
+    *("-netdev", "user,id=net,restrict=on,ipv6=off"),
+    *("-device", "virtio-net-device,netdev=net,mac=52:54:00:70:64:73"),
+]
+
+
+def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> list[str]:
+    firmware = [word for folder in vmm.firmware for word in ("-L", str(folder))]
+    confine = ["-sandbox", _SECCOMP] if vmm.seccomp else []
+    return [
+        *(str(vmm.binary), *firmware, "-name", f"pandastack-{config.vm_id}"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *confine),
+        *("-machine", MACHINE, "-accel", _accel(vmm), "-cpu", vmm.cpu),
+        *("-smp", str(config.cpus), "-m", f"{config.memory_mb}M"),
+        *("-object", _memory(vmm, config, files.memory, shared=shared)),
+        *(
+            "-chardev",
+            f"socket,id=qmp,fd={files.qmp_fd},server=on,wait=off",
+            "-mon",
+            "chardev=qmp,mode=control",
+        ),
+        *("-chardev", f"socket,id=agent,fd={files.agent_fd},server=on,wait=off"),
+        *(
+            "-chardev",
+            f"file,id=console,path={_escape(files.console)},append=on",
+            "-serial",
+            "chardev:console",
+        ),
+        *_drives(config.root_disk, files.layers),
+        *_DEVICES,
+    ]
+
+
+def _accel(vmm: Vmm) -> str:
+    return "kvm" if vmm.accel == "kvm" else "tcg,tb-size=64"
+
+
+def _memory(vmm: Vmm, config: MachineConfig, path: Path, *, shared: bool) -> str:
+    private = "share=off,readonly=on,rom=off" if vmm.read_only_memory else "share=off"
+    mode = "share=on" if shared else private
+    size = f"size={config.memory_mb}M"
+    return f"memory-backend-file,id=ram,{size},mem-path={_escape(path)},{mode},merge=off,dump=off"
+
+
+def _drives(root: Path, layers: tuple[Path, ...]) -> list[str]:
+    """A raw root disk and the qcow2 layers over it, all but the last read only.
+
+    `no-flush`: a sandbox's disk dies with its memory when the host loses power, and a snapshot flushes by itself; so a
+    guest's fsync need not wait for the host's disk. A full host disk pauses the guest (`werror=enospc`, the default).
+    """
+    words = ["-blockdev", f"driver=raw,node-name=disk0,read-only=on,{_file(root)}"]
+    for index, layer in enumerate(layers, start=1):
+        name = "root" if index == len(layers) else f"disk{index}"
+        mode = "" if name == "root" else ",read-only=on"
+        below = f"backing=disk{index - 1}"
+        words += [
+            "-blockdev",
+            f"driver=qcow2,node-name={name}{mode},{_file(layer)},cache.no-flush=on,{below}",
+        ]
+    return words
+
+
+def _file(path: Path) -> str:
+    return f"file.driver=file,file.locking=off,file.filename={_escape(path)}"
+
+
+def _escape(path: Path) -> str:
+    """QEMU's option syntax doubles commas."""
+    return str(path).replace(",", ",,")
+
+
+def _kernel_arguments(vmm: Vmm) -> list[str]:
+    always = ["console=ttyS0", "quiet", "panic=-1", "net.ifnames=0", "random.trust_cpu=on", "tsc=reliable"]
+    return [*always, f"tsc_early_khz={vmm.tsc_khz}", "no_timer_check"] if vmm.tsc_khz else always

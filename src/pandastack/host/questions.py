@@ -1,0 +1,79 @@
+"""How the verbs ask the agent: one stream a question, a deadline for the answer, one error for a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from pandastack.errors import FileRefused, InvalidRequest, PandastackError
+from pandastack.host import operations
+from pandastack.host.fields import Fields, Shape, Tag, decode_fields, decode_items
+from pandastack.host.frames import Data, Frame, FrameType, malformed
+from pandastack.host.link import Link
+from pandastack.host.operations import Op
+
+MAX_ITEMS = 100_000
+"""Entries that one listing may have: what a guest tells must not fill the host's memory."""
+
+Refusal = Callable[[Fields], PandastackError]
+"""Makes the error of a DONE whose errno is not 0."""
+
+
+class Deadlines(Struct, frozen=True, kw_only=True):
+    """Seconds that the agent gets. Commands have their own deadline, or none."""
+
+    answer: float = 30.0
+    """Until the first answer to a question."""
+    work: float = 300.0
+    """Until the next sign of life of work that takes as long as the files are large."""
+
+
+class Questions:
+    """Base of the verbs: a link and its deadlines."""
+
+    _link: Link
+    _deadlines: Deadlines
+
+    async def _items(
+        self, op: Op, request: bytes, shape: Shape, refusal: Refusal, *, first: float | None = None
+    ) -> list[Fields]:
+        """The items that an operation answers; `first` is the deadline of the first answer in seconds."""
+        found: list[Fields] = []
+        deadline = first or self._deadlines.answer
+        with self._link.open(op, request) as stream:
+            while True:
+                frame = await stream.answer(deadline)
+                deadline = self._deadlines.work
+                if isinstance(frame, Data):
+                    raise malformed(f"DATA for {op.name}")
+                if frame.type is FrameType.DONE:
+                    self.ended(frame, operations.DONE, refusal)
+                    return found
+                if frame.type is not FrameType.ITEMS:
+                    raise malformed(f"{frame.type.name} for {op.name}")
+                found += decode_items(frame.payload, shape)
+                if len(found) > MAX_ITEMS or stream.overflowed:
+                    raise FileRefused(f"there are more than {MAX_ITEMS} entries; list a part of them")
+
+    @staticmethod
+    def opened(frame: Frame | Data, shape: Shape) -> Fields:
+        """The fields of OPENED, which must be the first answer."""
+        if isinstance(frame, Data) or frame.type is not FrameType.OPENED:
+            raise malformed("an answer without OPENED")
+        return decode_fields(frame.payload, shape)
+
+    @staticmethod
+    def ended(frame: Frame, shape: Shape, refusal: Refusal) -> Fields:
+        """The fields of a DONE; raises the refusal when its errno is not 0."""
+        done = decode_fields(frame.payload, shape)
+        if done.number(Tag.ERRNO):
+            raise refusal(done)
+        return done
+
+
+def absolute(path: str) -> str:
+    """The path, if it is absolute; InvalidRequest if it is not."""
+    if not path.startswith("/"):
+        raise InvalidRequest(f'path must be absolute, got "{path}"')
+    return path

@@ -1,0 +1,90 @@
+"""The templates of a machine that runs real virtual machines: images from the builder, snapshots from the baker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pandastack.host.baker import Baker
+from pandastack.host.builder import prepare
+from pandastack.host.driver import MachineConfig
+from pandastack.host.image import Image, find_image
+from pandastack.host.manifest import MANIFEST, load_recipe
+from pandastack.host.packages import Progress
+from pandastack.host.paths import Cache
+from pandastack.host.templates import Prepared
+from pandastack.model.image import Template
+
+FIRST = ("base", "code-interpreter")
+"""Offered in front of the others."""
+
+DISK_SLACK = 1 << 30
+"""Bytes that a machine's overlay may take beyond its virtual disk, for its own tables; then writes fail."""
+
+GUEST_IP = "10.0.2.15"
+"""What QEMU's user network gives the guest; nothing outside can reach it."""
+
+
+class BakedShelf:
+    """Templates below `images_dir`; what is missing is built and baked when a template is first wanted."""
+
+    def __init__(self, cache: Cache, images_dir: Path, baker: Baker, progress: Progress) -> None:
+        self._cache = cache
+        self._images_dir = images_dir
+        self._baker = baker
+        self._progress = progress
+
+    def names(self) -> Sequence[str]:
+        """Every folder with a manifest."""
+        found = {path.parent.name for path in self._images_dir.glob(f"*/{MANIFEST}")}
+        first = [name for name in FIRST if name in found]
+        return [*first, *sorted(found.difference(first))]
+
+    def describe(self, name: str) -> Template:
+        """The template as it is on this host now."""
+        image = find_image(name, self._cache, self._images_dir)
+        if image is not None:
+            return image.template(baked=self._baker.find(image, machine_config(image)) is not None)
+        recipe = load_recipe(name, self._images_dir)
+        manifest = recipe.manifest
+        return Template(
+            name=name,
+            cpu=recipe.cpu,
+            memory_mb=recipe.memory_mb,
+            disk_mb=recipe.disk_mb,
+            digest=recipe.digest,
+            label=manifest.label,
+            description=manifest.description,
+            category=manifest.category,
+            base=manifest.base or "",
+            tools=list(manifest.tools),
+        )
+
+    async def make_ready(self, name: str) -> Prepared:
+        """Build the image if it is not there, bake it if it is not, check the snapshot's hashes."""
+        image = await self._image(name)
+        config = machine_config(image)
+        snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None))
+        env = image.recipe.manifest.env
+        return Prepared(image.template(baked=True), config, snapshot, env=env, guest_ip=GUEST_IP)
+
+    async def _image(self, name: str) -> Image:
+        found = find_image(name, self._cache, self._images_dir)
+        if found is not None:
+            return found
+        _, images = await prepare(self._cache, self._images_dir, [name], self._progress)
+        return images[0]
+
+
+def machine_config(image: Image) -> MachineConfig:
+    """The machine of an image, for any id."""
+    return MachineConfig(
+        vm_id="",
+        cpus=image.recipe.cpu,
+        memory_mb=image.recipe.memory_mb,
+        root_disk=image.root_disk,
+        overlay=image.overlay,
+        disk_limit_bytes=(image.recipe.disk_mb << 20) + DISK_SLACK,
+        kernel=image.kernel.vmlinuz,
+        initrd=image.initrd,
+    )

@@ -1,0 +1,56 @@
+"""Sparse files: only what was written is read, copied and hashed.
+
+A chunk that is all zeros counts as a hole, so that a copy which fills or makes holes has the same hash.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CHUNK = 1 << 20
+_ZEROS = bytes(CHUNK)
+
+
+def extents(fd: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what is no hole, in order."""
+    end = os.fstat(fd).st_size
+    position = 0
+    while position < end:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole up to the end
+            return
+        position = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, position - start
+
+
+def chunks(fd: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of every aligned MiB that is not all zeros."""
+    done = 0
+    for start, length in extents(fd):
+        first = max(done, start - start % CHUNK)
+        for offset in range(first, start + length, CHUNK):
+            chunk = os.pread(fd, CHUNK, offset)
+            done = offset + CHUNK
+            if chunk != _ZEROS[: len(chunk)]:
+                yield offset, chunk
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy data and leave holes; a clone of extents where the file system has it."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        size = os.fstat(reader.fileno()).st_size
+        os.ftruncate(writer.fileno(), size)
+        for start, length in extents(reader.fileno()):
+            _copy_range(reader.fileno(), writer.fileno(), start, length)
+
+
+def _copy_range(reader: int, writer: int, start: int, length: int) -> None:
+    end = start + length
+    while start < end:
+        copied = os.copy_file_range(reader, writer, end - start, start, start)
+        if copied == 0:
+            return
+        start += copied

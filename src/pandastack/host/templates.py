@@ -1,0 +1,129 @@
+"""What a host can start: the templates of its catalogue, each made ready once.
+
+Ready means: its image is built, its snapshot is baked and was checked by this program. Making ready happens at most once
+at a time; everybody who waits gets the same result, and a caller that gives up disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from pandastack.errors import TemplateNotFound
+from pandastack.host.driver import MachineConfig, SnapshotFiles
+from pandastack.model.image import Template
+
+
+class Prepared(Struct, frozen=True):
+    """A template that can be started now."""
+
+    template: Template
+    any_machine: MachineConfig
+    snapshot: SnapshotFiles | None
+    """None: this driver has no snapshots to restore and boots."""
+    env: dict[str, str] = {}
+    guest_ip: str = ""
+
+    def config(self, vm_id: str) -> MachineConfig:
+        """The order for one machine of this template."""
+        return msgspec.structs.replace(self.any_machine, vm_id=vm_id)
+
+
+class Shelf(Protocol):
+    """Where templates come from. `BareShelf` has names only; `BakedShelf` has images and snapshots."""
+
+    def names(self) -> Iterable[str]:
+        """What exists, the ones to offer first in front."""
+        ...
+
+    def describe(self, name: str) -> Template:
+        """The template as a user sees it, whether it is ready or not."""
+        ...
+
+    async def make_ready(self, name: str) -> Prepared:
+        """Build and bake what is missing; long the first time."""
+        ...
+
+
+class Templates:
+    """The templates of this host."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._ready: dict[str, Prepared] = {}
+        self._making: dict[str, asyncio.Task[Prepared]] = {}
+
+    async def prepare(self, name: str) -> Prepared:
+        """The template, made ready if it is not; TemplateNotFound names those that exist."""
+        if prepared := self._ready.get(name):
+            return prepared
+        self._check(name)
+        task = self._making.get(name)
+        if task is None:
+            task = asyncio.create_task(self._make(name), name=f"make {name} ready")
+            self._making[name] = task
+        return await asyncio.shield(task)
+
+    def all(self) -> list[Template]:
+        """The whole catalogue."""
+        return [self._describe(name) for name in self._shelf.names()]
+
+    async def close(self) -> None:
+        """Cancel what is being made and wait for its end."""
+        tasks = list(self._making.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _make(self, name: str) -> Prepared:
+        """Owned by this object; `close` ends it."""
+        try:
+            prepared = await self._shelf.make_ready(name)
+            self._ready[name] = prepared
+            return prepared
+        finally:
+            del self._making[name]
+
+    def _describe(self, name: str) -> Template:
+        prepared = self._ready.get(name)
+        return prepared.template if prepared else self._shelf.describe(name)
+
+    def _check(self, name: str) -> None:
+        names = list(self._shelf.names())
+        if name not in names:
+            raise TemplateNotFound(f'unknown template "{name}": this server has {", ".join(names)}')
+
+
+class BareShelf:
+    """Templates by name for a driver without disks: every one is the same local process."""
+
+    def __init__(self, names: Iterable[str], home: Path, *, memory_mb: int = 512) -> None:
+        self._names = tuple(names)
+        self._home = home
+        self._memory_mb = memory_mb
+
+    def names(self) -> Iterable[str]:
+        return self._names
+
+    def describe(self, name: str) -> Template:
+        return Template(name=name, cpu=1, memory_mb=self._memory_mb, disk_mb=0, digest="none", baked=True)
+
+    async def make_ready(self, name: str) -> Prepared:
+        nothing = self._home / "nothing"
+        config = MachineConfig(
+            vm_id="",
+            cpus=1,
+            memory_mb=self._memory_mb,
+            root_disk=nothing,
+            overlay=nothing,
+            disk_limit_bytes=1 << 34,
+            kernel=nothing,
+            initrd=nothing,
+        )
+        return Prepared(self.describe(name), config, None, guest_ip="127.0.0.1")

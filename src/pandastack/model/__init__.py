@@ -1,0 +1,1 @@
+"""Frozen values, one type a noun: what a service returns is what the wire carries. No I/O here."""

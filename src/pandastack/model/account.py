@@ -1,0 +1,74 @@
+"""Who asks, and what they may do and use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import IntEnum
+
+from msgspec import Struct
+
+
+class Scope(IntEnum):
+    """What a credential may do; each includes the ones before it."""
+
+    PUBLIC = 0
+    READ = 1
+    USE = 2
+    ADMIN = 3
+
+
+class Caller(Struct, frozen=True):
+    """Who a request comes from, and the request itself, as the audit wants to know them."""
+
+    workspace: str
+    actor: str
+    scope: Scope
+    auth_method: str = "token"
+    request_id: str = ""
+    method: str = ""
+    path: str = ""
+
+
+class Token(Struct, frozen=True):
+    """An API token as its owner sees it; the secret itself is shown once, when it is made."""
+
+    prefix: str
+    label: str
+    scope: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+
+class Usage(Struct, frozen=True):
+    """What a workspace holds at the moment."""
+
+    sandboxes: int
+    vcpus: int
+    memory_mb: int
+
+
+class Limits(Struct, frozen=True):
+    """What a workspace may hold; None is no limit."""
+
+    sandboxes: int | None
+    vcpus: int | None
+    memory_mb: int | None
+
+
+class AuditEntry(Struct, frozen=True):
+    """One mutating request: who asked what, and how it was answered."""
+
+    id: int
+    ts: datetime
+    workspace: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    actor: str = ""
+    meta: dict[str, object] = {}

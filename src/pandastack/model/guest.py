@@ -1,0 +1,171 @@
+"""What can be asked of a guest: commands, processes and files, and the protocol of whoever answers.
+
+`Guest` is implemented by the host's link to the agent; everything above speaks to this protocol only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Channel(IntEnum):
+    """Which stream of a process a chunk belongs to."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+class Output(Struct, frozen=True):
+    """A piece of output, as it came."""
+
+    channel: Channel
+    data: bytes
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """A command to run. Exactly one of `argv` and `shell` is set; `timeout_ms` kills the whole process group."""
+
+    process_id: str
+    argv: tuple[str, ...] = ()
+    shell: str | None = None
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    user: str | None = None
+    timeout_ms: int | None = None
+    stdin: bool = False
+    terminal: tuple[int, int] | None = None
+    """(rows, columns) for a pseudo terminal."""
+    detached: bool = False
+    """Survives its stream: goes on when the caller detaches."""
+
+
+class Exit(Struct, frozen=True):
+    """How a process ended: 128+n for signal n; `duration_us` was measured in the guest."""
+
+    exit_code: int
+    duration_us: int
+    timed_out: bool = False
+
+
+class ProcessInfo(Struct, frozen=True):
+    """A process that was started through the agent and is still remembered."""
+
+    id: str
+    pid: int
+    command: str
+    started_ns: int
+    running: bool
+    exit_code: int | None = None
+    tty: bool = False
+
+
+class FileKind(StrEnum):
+    """The type letter of find(1)."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    LINK = "l"
+    PIPE = "p"
+    SOCKET = "s"
+    CHARACTER = "c"
+    BLOCK = "b"
+
+
+class FileEntry(Struct, frozen=True):
+    """A directory entry; `mode` is the permission bits, `name` relative to what was listed."""
+
+    name: str
+    kind: FileKind
+    size: int
+    mode: int
+    mtime_ns: int
+    uid: int = 0
+    gid: int = 0
+    link: str | None = None
+
+
+class FileEvent(Struct, frozen=True):
+    """A change below a watched path: create, modify, remove, move, attrib or overflow."""
+
+    name: str
+    event: str
+
+
+class GuestMetrics(Struct, frozen=True):
+    """The guest's own view. Bytes and milliseconds; `load1` is the load average times 1000."""
+
+    uptime_ms: int
+    load1: int
+    memory_total: int
+    memory_available: int
+    disk_total: int
+    disk_free: int
+    process_count: int
+    cpu_busy_ms: int
+
+
+class Process(Protocol):
+    """A running command. The iterator of `output` ends when the process has; then `wait` returns at once."""
+
+    id: str
+    pid: int
+
+    def output(self) -> AsyncIterator[Output]: ...
+    async def write(self, data: bytes) -> None: ...
+    async def close_stdin(self) -> None: ...
+    async def resize(self, rows: int, columns: int) -> None: ...
+    async def signal(self, number: int) -> None: ...
+    async def wait(self) -> Exit: ...
+    async def detach(self) -> None: ...
+    async def kill(self) -> None: ...
+
+
+class FileReader(Protocol):
+    """An open file of the guest: its entry, and its bytes as they arrive."""
+
+    entry: FileEntry
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Guest(Protocol):
+    """The verbs of the agent. All paths are absolute and resolved in the guest as `user` (root when None).
+
+    Errors: FileMissing, FileRefused, InvalidRequest (relative path, unknown user), GuestUnreachable when the agent
+    does not answer, MachineError when the machine is gone.
+    """
+
+    def run(self, command: Command) -> AbstractAsyncContextManager[Process]:
+        """Start a command; leaving the block ends it (or detaches, for a detached one)."""
+        ...
+
+    def attach(self, process_id: str) -> AbstractAsyncContextManager[Process]:
+        """The stream of a process that runs already, its last 64 KiB of output first; leaving detaches."""
+        ...
+
+    async def processes(self) -> list[ProcessInfo]: ...
+    async def kill(self, process_id: str, signal: int) -> None: ...
+    def read(
+        self, path: str, *, user: str | None = None, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[FileReader]: ...
+    async def write(
+        self, path: str, chunks: AsyncIterable[bytes], *, user: str | None = None, mode: int | None = None
+    ) -> int: ...
+    async def list(self, path: str, *, user: str | None = None, depth: int = 1) -> list[FileEntry]: ...
+    async def stat(self, path: str, *, user: str | None = None, follow: bool = True) -> FileEntry: ...
+    async def mkdir(self, path: str, *, user: str | None = None, mode: int | None = None) -> None: ...
+    async def move(self, path: str, target: str, *, user: str | None = None) -> None: ...
+    async def remove(self, path: str, *, user: str | None = None, recursive: bool = False) -> None: ...
+    async def chmod(
+        self, path: str, mode: int, *, user: str | None = None, recursive: bool = False
+    ) -> None: ...
+    def watch(
+        self, path: str, *, user: str | None = None, recursive: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[FileEvent]]: ...
+    async def metrics(self) -> GuestMetrics: ...

@@ -1,0 +1,117 @@
+"""What the control plane and a host tell each other. Every order carries the sandbox's id and may be sent twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from pandastack.model.guest import Guest
+from pandastack.model.image import Template
+from pandastack.model.sandbox import Isolation
+
+
+class VmSpec(Struct, frozen=True):
+    """An order for one machine."""
+
+    id: str
+    template: str
+    env: dict[str, str] = {}
+    hostname: str = ""
+
+
+class VmState(StrEnum):
+    """What a host knows of a machine."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DEAD = "dead"
+
+
+class VmReport(Struct, frozen=True):
+    """A machine as its host sees it. Times are milliseconds."""
+
+    id: str
+    template: str
+    state: VmState
+    pid: int
+    cpu: int
+    memory_mb: int
+    boot_mode: str
+    boot_ms: float
+    phases_ms: dict[str, float]
+    guest_ip: str = ""
+    cause: str | None = None
+    """Why a DEAD one died, in one sentence."""
+    console: str = ""
+    """The last console lines of a DEAD one."""
+
+
+class VmStats(Struct, frozen=True):
+    """Counters of the VMM process on its host."""
+
+    pid: int
+    uptime_seconds: float
+    cpu_seconds: float
+    rss_bytes: int
+    vsz_bytes: int
+    private_dirty_bytes: int
+    threads: int
+
+
+class HostReport(Struct, frozen=True):
+    """A host as it reports itself."""
+
+    id: str
+    driver: str
+    driver_version: str
+    isolation: Isolation
+    vms: list[VmReport]
+    templates: list[Template]
+
+
+class Host(Protocol):
+    """A host's verbs, the same in one process and over the network."""
+
+    async def start(self, spec: VmSpec) -> VmReport:
+        """Restore the template's snapshot as machine `spec.id`; returns after its restore gate answered.
+
+        Twice with the same id returns the same machine. Errors: TemplateNotFound, BootFailed, NoSpace, NoCapacity;
+        on any of them and on cancellation nothing of the machine is left.
+        """
+        ...
+
+    async def stop(self, vm_id: str) -> None:
+        """End the machine and remove all of it; fine when there is none."""
+        ...
+
+    async def pause(self, vm_id: str) -> None: ...
+    async def resume(self, vm_id: str) -> None: ...
+    async def stats(self, vm_id: str) -> VmStats: ...
+    def guest(self, vm_id: str) -> Guest:
+        """The machine's agent; SandboxNotFound when this host has no such machine."""
+        ...
+
+    async def console(self, vm_id: str, *, tail_bytes: int = 65536) -> bytes:
+        """The end of the machine's console log."""
+        ...
+
+    async def console_at(self, vm_id: str, offset: int) -> tuple[int, bytes]:
+        """The console from byte `offset` on (negative: so many before the end), at most 64 KiB of it.
+
+        Returns the offset behind those bytes too; no bytes when there are none yet.
+        """
+        ...
+
+    async def report(self) -> HostReport: ...
+    async def bake(self, template: str) -> Template:
+        """Make sure that the template has a snapshot on this host, cold-booting it once if it has none."""
+        ...
+
+    def deaths(self) -> AbstractAsyncContextManager[AsyncIterator[VmReport]]:
+        """Reports of machines that ended by themselves, as it happens. The DEAD ones stay in `report` until `stop`."""
+        ...

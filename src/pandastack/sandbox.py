@@ -1,0 +1,23 @@
+"""`Sandbox` and its parts under the official SDK's module name."""
+
+from __future__ import annotations
+
+from pandastack.client import (
+    ExecResult,
+    FileInfo,
+    Sandbox,
+    SandboxCommands,
+    SandboxFilesystem,
+    get_default_client,
+    set_default_client,
+)
+
+__all__ = [
+    "ExecResult",
+    "FileInfo",
+    "Sandbox",
+    "SandboxCommands",
+    "SandboxFilesystem",
+    "get_default_client",
+    "set_default_client",
+]

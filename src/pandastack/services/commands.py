@@ -1,0 +1,243 @@
+"""Commands in sandboxes: run to their end, streamed, in a terminal, or left in the background.
+
+A command, stream or terminal counts as use of its sandbox for as long as it lasts. A background process
+counts when it is started and while somebody is attached; by itself it keeps nothing awake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from pandastack.errors import CommandTimeout, FileMissing, FileRefused, InvalidRequest, MachineError
+from pandastack.model.account import Caller
+from pandastack.model.clock import Clock
+from pandastack.model.command import ExecRequest, ExecResult, Started
+from pandastack.model.guest import Channel, Command, Exit, Process, ProcessInfo
+from pandastack.services.sandboxes import Sandboxes
+
+GRACE_SECONDS = 15.0
+"""How much longer than the command's own deadline its guest may take to say that it killed it."""
+
+STDIN_PART = 64 << 10
+
+
+class Commands:
+    """The verbs on commands. Errors of all of them: SandboxNotFound, Conflict, GuestUnreachable,
+    MachineError.
+    """
+
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        clock: Clock,
+        new_id: Callable[[], str],
+        *,
+        default_timeout: float | None,
+        max_output: int,
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._clock = clock
+        self._new_id = new_id
+        self._default_timeout = default_timeout
+        self._max_output = max_output
+
+    async def run(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> ExecResult:
+        """Run a command to its end and give all that it wrote.
+
+        At its deadline its process group is killed and CommandTimeout raised; when the caller is cancelled it
+        is killed too.
+        """
+        began = self._clock.steady()
+        output = {Channel.STDOUT: Tail(self._max_output), Channel.STDERR: Tail(self._max_output)}
+        async with self.open(caller, sandbox_id, request) as running:
+            async for piece in running.process.output():
+                output[piece.channel].add(piece.data)
+            ended = await running.ended()
+        stdout, stderr = output[Channel.STDOUT], output[Channel.STDERR]
+        return ExecResult(
+            stdout=stdout.text(),
+            stderr=stderr.text(),
+            exit_code=ended.exit_code,
+            exit=ended.exit_code,
+            duration_ms=round((self._clock.steady() - began) * 1000),
+            guest_ms=ended.duration_us / 1000,
+            truncated=stdout.cut or stderr.cut,
+        )
+
+    @asynccontextmanager
+    async def open(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> AsyncIterator[Running]:
+        """A command while it runs; leaving the block kills its process group."""
+        timeout = self._timeout(request)
+        command = self._command(request, timeout)
+        with _directory_faults(command):
+            async with (
+                self._sandboxes.use(caller, sandbox_id) as guest,
+                guest.run(command) as process,
+                _fed(process, request.stdin),
+                _bounded(timeout),
+            ):
+                yield Running(process, timeout)
+
+    @asynccontextmanager
+    async def terminal(
+        self, caller: Caller, sandbox_id: str, size: tuple[int, int], *, user: str | None, shell: str | None
+    ) -> AsyncIterator[Process]:
+        """A login shell (or `shell`, a command line) in a terminal of `size` (rows, columns); leaving hangs
+        up.
+        """
+        command = Command(
+            process_id=self._new_id(),
+            shell=shell or 'exec "${SHELL:-/bin/sh}" -l',
+            env={"TERM": "xterm-256color"},
+            user=user,
+            terminal=size,
+        )
+        async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
+            yield process
+
+    async def start(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> Started:
+        """Start a background process, which goes on by itself."""
+        if request.stdin is not None:
+            raise InvalidRequest("A background command has no stdin: leave stdin or background out.")
+        command = self._command(request, self._timeout(request), detached=True)
+        with _directory_faults(command):
+            async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
+                return Started(process.id, process.pid)
+
+    async def processes(self, caller: Caller, sandbox_id: str) -> list[ProcessInfo]:
+        """Those started by us that the guest remembers, ended ones included."""
+        async with self._sandboxes.use(caller, sandbox_id) as guest:
+            return await guest.processes()
+
+    async def signal(self, caller: Caller, sandbox_id: str, process_id: str, number: int) -> None:
+        """Send a signal to its process group. Errors: NotFound for one that ended or never was."""
+        async with self._sandboxes.use(caller, sandbox_id) as guest:
+            await guest.kill(process_id, number)
+
+    @asynccontextmanager
+    async def attach(self, caller: Caller, sandbox_id: str, process_id: str) -> AsyncIterator[Running]:
+        """The stream of a background process, its last output first; leaving detaches. Errors: NotFound."""
+        async with self._sandboxes.use(caller, sandbox_id) as guest, guest.attach(process_id) as process:
+            yield Running(process, None)
+
+    def _timeout(self, request: ExecRequest) -> float | None:
+        return self._default_timeout if request.timeout_seconds is None else request.timeout_seconds or None
+
+    def _command(self, request: ExecRequest, timeout: float | None, *, detached: bool = False) -> Command:
+        argv, shell = _words(request)
+        return Command(
+            process_id=self._new_id(),
+            argv=argv,
+            shell=shell,
+            cwd=request.cwd,
+            env=request.env,
+            user=request.user,
+            timeout_ms=None if timeout is None else max(1, round(timeout * 1000)),
+            stdin=request.stdin is not None,
+            detached=detached,
+        )
+
+
+class Running:
+    """A command that runs, and the deadline that it was given."""
+
+    def __init__(self, process: Process, timeout: float | None) -> None:
+        self.process = process
+        self._timeout = timeout
+
+    async def ended(self) -> Exit:
+        """How it ended. Errors: CommandTimeout when that was its deadline."""
+        ended = await self.process.wait()
+        if ended.timed_out:
+            raise exceeded(self._timeout)
+        return ended
+
+
+class Tail:
+    """The last `limit` bytes of what is added."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: deque[bytes] = deque()
+        self._size = 0
+        self.cut = False
+
+    def add(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+        while self._size - len(self._parts[0]) >= self._limit:
+            self._size -= len(self._parts.popleft())
+            self.cut = True
+
+    def text(self) -> str:
+        """As text; bytes that are no UTF-8 become U+FFFD."""
+        data = b"".join(self._parts)
+        if len(data) > self._limit:
+            self.cut, data = True, data[-self._limit :]
+        return data.decode("utf-8", "replace")
+
+
+def exceeded(timeout: float | None) -> CommandTimeout:
+    """The error by which the SDK knows that a command was killed at its deadline."""
+    return CommandTimeout(f"command timeout: exceeded {timeout or 0:g}s")
+
+
+def _words(request: ExecRequest) -> tuple[tuple[str, ...], str | None]:
+    if isinstance(request.cmd, str) and not request.args:
+        if not request.cmd.strip():
+            raise InvalidRequest("cmd required: a command line, or a list of words.")
+        return (), request.cmd
+    words = [request.cmd] if isinstance(request.cmd, str) else request.cmd
+    if not words or not words[0]:
+        raise InvalidRequest("cmd required: the first word names the program.")
+    return (*words, *request.args), None
+
+
+@contextmanager
+def _directory_faults(command: Command) -> Iterator[None]:
+    """A working directory that cannot be entered is a fault of the request."""
+    try:
+        yield
+    except (FileMissing, FileRefused) as error:
+        raise InvalidRequest(f"cwd {command.cwd!r} cannot be entered: {error.message}") from error
+
+
+@asynccontextmanager
+async def _fed(process: Process, stdin: str | None) -> AsyncIterator[None]:
+    """Write `stdin` into the process while the block reads what it says; the end of the block ends the
+    writing.
+    """
+    if stdin is None:
+        yield
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(_feed(process, stdin.encode()))
+            yield
+            feeding.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _feed(process: Process, data: bytes) -> None:
+    for start in range(0, len(data), STDIN_PART):
+        await process.write(data[start : start + STDIN_PART])
+    await process.close_stdin()
+
+
+@asynccontextmanager
+async def _bounded(timeout: float | None) -> AsyncIterator[None]:
+    """Should the guest not end the command at its deadline, we do."""
+    if timeout is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(timeout + GRACE_SECONDS) as bound:
+            yield
+    except TimeoutError as error:
+        if not bound.expired():
+            raise MachineError("The guest's stream broke.") from error
+        raise exceeded(timeout) from error

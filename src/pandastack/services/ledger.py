@@ -1,0 +1,199 @@
+"""Changes of sandboxes: the guarded move, the event that tells it and the audit row, always in one
+transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from msgspec import Struct
+
+from pandastack.errors import QuotaExceeded, SandboxNotFound
+from pandastack.model.account import Caller, Limits, Usage
+from pandastack.model.clock import Clock
+from pandastack.model.sandbox import Sandbox, SandboxState
+from pandastack.services.events import Bell
+from pandastack.store import accounts, audit, events, idempotency, sandboxes
+from pandastack.store.db import Connection, Database
+from pandastack.store.idempotency import Use
+
+T = TypeVar("T")
+
+
+class Story(Struct, frozen=True):
+    """How a change is told: the event (none when `event` is empty) and who asked for it with which answer."""
+
+    event: str = ""
+    payload: dict[str, object] = {}
+    caller: Caller | None = None
+    status: int = 200
+
+
+class Ledger:
+    """The rows of sandboxes and their history."""
+
+    def __init__(self, database: Database, clock: Clock, bell: Bell) -> None:
+        self._database = database
+        self._clock = clock
+        self._bell = bell
+
+    async def find(self, caller: Caller, sandbox_id: str) -> Sandbox:
+        """In any state but DELETED. Errors: SandboxNotFound, which tells the cause while it is remembered."""
+        found = await self.find_any(caller, sandbox_id)
+        if found.status is SandboxState.DELETED:
+            raise deleted(found)
+        return found
+
+    async def find_any(self, caller: Caller, sandbox_id: str) -> Sandbox:
+        """In any state. Errors: SandboxNotFound."""
+        query = partial(sandboxes.find, sandbox_id=sandbox_id, workspace=caller.workspace)
+        found = await self._database.read(query)
+        if found is None:
+            raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
+        return found
+
+    async def await_cause(self, caller: Caller, sandbox_id: str, seconds: float) -> Sandbox:
+        """The sandbox as soon as its end has a cause, or as it stands after so long. Errors: SandboxNotFound."""
+        waiting = self._bell.expect(sandbox_id)
+        try:
+            found = await self.find_any(caller, sandbox_id)
+            if found.cause is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await waiting.wait()
+                found = await self.find_any(caller, sandbox_id)
+            return found
+        finally:
+            self._bell.leave(sandbox_id, waiting)
+
+    async def listing(self, states: Iterable[SandboxState], workspace: str | None = None) -> list[Sandbox]:
+        return await self._database.read(partial(sandboxes.listing, states=states, workspace=workspace))
+
+    async def count_by_state(self) -> dict[SandboxState, int]:
+        return await self._database.read(sandboxes.count_by_state)
+
+    async def reserve(self, sandbox: Sandbox, limits: Limits, key: tuple[str, str] | None) -> Use | None:
+        """Write the row of a sandbox to be, within the quota; `key` is its Idempotency-Key and fingerprint.
+
+        Returns the earlier use of the key when there is one, and then writes nothing. Errors: QuotaExceeded.
+        """
+
+        def transaction(connection: Connection) -> Use | None:
+            if key is not None:
+                if used := idempotency.find(connection, sandbox.workspace, key[0]):
+                    return used
+                use = Use(key[1], sandbox.id)
+                idempotency.insert(connection, sandbox.workspace, key[0], use, sandbox.created_at)
+            if not sandboxes.insert(connection, sandbox, limits):
+                raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
+            return None
+
+        return await self._database.write(transaction)
+
+    async def used(self, workspace: str, key: str) -> Use | None:
+        """The earlier use of an Idempotency-Key."""
+        return await self._database.read(partial(idempotency.find, workspace=workspace, key=key))
+
+    async def move(
+        self,
+        sandbox_id: str,
+        to: SandboxState,
+        story: Story,
+        *,
+        only_from: Iterable[SandboxState] | None = None,
+        **values: object,
+    ) -> Sandbox | None:
+        """Change the state and `values` if the table of moves allows it: the sandbox after it, or None."""
+
+        def transaction(connection: Connection) -> Sandbox | None:
+            moved = sandboxes.move(connection, sandbox_id, to, only_from=only_from, **values)
+            if moved is None:
+                return None
+            self._tell(connection, sandbox_id, story)
+            return moved[1]
+
+        return await self._write(sandbox_id, transaction)
+
+    async def change(self, sandbox_id: str, story: Story, **values: object) -> None:
+        """Set fields other than the state."""
+
+        def transaction(connection: Connection) -> None:
+            sandboxes.change(connection, sandbox_id, **values)
+            self._tell(connection, sandbox_id, story)
+
+        await self._write(sandbox_id, transaction)
+
+    async def begin_end(self, caller: Caller, sandbox_id: str, cause: str, status: int) -> Sandbox | None:
+        """Move to STOPPING for good; one that is dead already keeps its own cause. None when that had been
+        done.
+
+        Errors: SandboxNotFound for one that is unknown, another workspace's, or DELETED.
+        """
+
+        def transaction(connection: Connection) -> Sandbox | None:
+            found = sandboxes.find(connection, sandbox_id, caller.workspace)
+            if found is None:
+                raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
+            if found.status is SandboxState.DELETED:
+                raise deleted(found)
+            cause_kept = found.cause or cause
+            moved = sandboxes.move(connection, sandbox_id, SandboxState.STOPPING, cause=cause_kept)
+            self._tell(connection, sandbox_id, Story(caller=caller, status=status))
+            return moved[1] if moved else None
+
+        return await self._write(sandbox_id, transaction)
+
+    async def fail(self, sandbox_id: str, cause: str, story: Story) -> Sandbox | None:
+        """Move to FAILED with the cause; None for one that was being created or ended, or ended before."""
+        return await self.move(
+            sandbox_id,
+            SandboxState.FAILED,
+            story,
+            only_from=[SandboxState.RUNNING, SandboxState.PAUSED],
+            cause=cause,
+            ended_at=self._clock.now(),
+        )
+
+    async def complete_end(self, sandbox_id: str, story: Story, *, forget_key: bool = False) -> None:
+        """Move from STOPPING to DELETED; `forget_key` frees the Idempotency-Key that made it."""
+
+        def transaction(connection: Connection) -> None:
+            if sandboxes.move(connection, sandbox_id, SandboxState.DELETED, ended_at=self._clock.now()):
+                self._tell(connection, sandbox_id, story)
+            if forget_key:
+                idempotency.forget(connection, sandbox_id)
+
+        await self._write(sandbox_id, transaction)
+
+    async def _write(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
+        value = await self._database.write(transaction)
+        self._bell.ring(sandbox_id)
+        return value
+
+    def _tell(self, connection: Connection, sandbox_id: str, story: Story) -> None:
+        now = self._clock.now()
+        if story.event:
+            events.add(connection, sandbox_id, now, story.event, story.payload)
+        if story.caller is not None and story.caller.method:
+            audit.add(connection, audit.Deed(story.caller, now, story.status, {"sandbox_id": sandbox_id}))
+
+
+def deleted(sandbox: Sandbox) -> SandboxNotFound:
+    """The refusal for a sandbox that is no more, with what became of it."""
+    when = sandbox.ended_at.isoformat(timespec="seconds") if sandbox.ended_at else "a moment ago"
+    return SandboxNotFound(
+        f"Sandbox {sandbox.id} is gone since {when}: {sandbox.cause or 'deleted'}", cause=sandbox.cause
+    )
+
+
+def _over_quota(usage: Usage, limits: Limits) -> QuotaExceeded:
+    used = [
+        f"{getattr(usage, name)} of {limit} {label}"
+        for name, label in (("sandboxes", "sandboxes"), ("vcpus", "vCPUs"), ("memory_mb", "MiB of memory"))
+        if (limit := getattr(limits, name)) is not None
+    ]
+    return QuotaExceeded(f"max sandboxes reached: the workspace holds {', '.join(used)}. Delete some first.")

@@ -1,0 +1,64 @@
+"""Which host a sandbox goes to. One host so far; what it last said of its templates is kept, and asked again
+on a miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from pandastack.errors import OutcomeUnknown, TemplateNotFound
+from pandastack.model.host import Host, HostReport
+from pandastack.model.image import Template
+
+T = TypeVar("T")
+
+
+class Placement:
+    """The hosts, and the deadline of every order to them."""
+
+    def __init__(self, host: Host, timeout: float) -> None:
+        self._host = host
+        self._timeout = timeout
+        self._report: HostReport | None = None
+
+    @property
+    def report(self) -> HostReport:
+        """What the host last said; `refresh` has been called before anything else."""
+        assert self._report is not None, "the control plane asks its host before it serves"  # noqa: S101  # see text
+        return self._report
+
+    async def refresh(self) -> HostReport:
+        """Ask the host for its machines and templates."""
+        self._report = await self.ordered(self._host.report(), "report")
+        return self._report
+
+    async def choose(self, template: str) -> tuple[Host, Template]:
+        """A host that has the template. Errors: TemplateNotFound, naming those that there are."""
+        found = self._find(template)
+        if found is None:
+            await self.refresh()
+            found = self._find(template)
+        if found is None:
+            known = ", ".join(sorted(known.name for known in self.report.templates)) or "none yet"
+            raise TemplateNotFound(f"unknown template {template!r}: this server has {known}.")
+        return self._host, found
+
+    def host_of(self, sandbox_id: str) -> Host:
+        """The host that holds the sandbox."""
+        return self._host
+
+    async def ordered(self, order: Awaitable[T], verb: str, *, seconds: float | None = None) -> T:
+        """The host's answer to an order. Errors: OutcomeUnknown when none comes in time, and the order's own."""
+        patience = self._timeout if seconds is None else seconds
+        try:
+            async with asyncio.timeout(patience):
+                return await order
+        except TimeoutError as error:
+            raise OutcomeUnknown(
+                f"The host has not answered to {verb!r} within {patience:g} s; it may still do it."
+            ) from error
+
+    def _find(self, name: str) -> Template | None:
+        return next((template for template in self.report.templates if template.name == name), None)

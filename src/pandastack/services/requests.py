@@ -1,0 +1,60 @@
+"""What a create may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pandastack.errors import InvalidRequest, NotSupported
+from pandastack.model.image import Template
+from pandastack.model.sandbox import SandboxCreate
+
+METADATA_KEYS = 64
+METADATA_BYTES = 16 << 10
+ENV_BYTES = 64 << 10
+TTL_MOST = 366 * 86_400
+
+
+def check_create(request: SandboxCreate, template: Template) -> None:
+    """Errors: InvalidRequest for what cannot be, NotSupported for what this server cannot do yet."""
+    if request.from_snapshot is not None:
+        raise NotSupported("Snapshots are not yet part of this server: leave from_snapshot out.")
+    if request.volumes:
+        raise NotSupported("Volumes are not yet part of this server: leave volumes out.")
+    if request.ttl_seconds is not None and not 0 <= request.ttl_seconds <= TTL_MOST:
+        raise InvalidRequest(f"ttl_seconds is 0 to {TTL_MOST}; got {request.ttl_seconds}.")
+    _check_size("cpu", request.cpu, template.cpu, template.name)
+    _check_size("vcpus", request.vcpus, template.cpu, template.name)
+    _check_size("memory_mb", request.memory_mb, template.memory_mb, template.name)
+    if request.disk_gb is not None and not 0 < request.disk_gb * 1024 <= template.disk_mb:
+        raise InvalidRequest(
+            f"disk_gb is {request.disk_gb}, and template {template.name!r} has {template.disk_mb} MiB, "
+            "which a restore cannot change. Leave disk_gb out or use a template with a larger disk."
+        )
+    check_metadata(request.metadata)
+    _check_env(request.env)
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Errors: InvalidRequest for too many or too large entries."""
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+    if len(metadata) > METADATA_KEYS or size > METADATA_BYTES:
+        raise InvalidRequest(
+            f"metadata is at most {METADATA_KEYS} keys and {METADATA_BYTES} bytes in all; "
+            f"got {len(metadata)} keys and {size} bytes."
+        )
+
+
+def _check_size(name: str, asked: int | None, given: int, template: str) -> None:
+    if asked is not None and asked != given:
+        raise InvalidRequest(
+            f"{name} is {asked}, and template {template!r} has {given}: every sandbox is restored from the "
+            f"template's snapshot, which has one size. Leave {name} out or use a template of that size."
+        )
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidRequest(f"env has {name!r}, which cannot be the name of a variable, or a NUL byte.")
+    if sum(len(name.encode()) + len(value.encode()) + 2 for name, value in env.items()) > ENV_BYTES:
+        raise InvalidRequest(f"env is at most {ENV_BYTES} bytes in all.")

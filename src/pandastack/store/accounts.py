@@ -1,0 +1,115 @@
+"""Rows of workspaces (what they hold) and of tokens (only their digests)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import Struct
+
+from pandastack.model.account import Limits, Scope, Token, Usage
+from pandastack.model.sandbox import ALIVE
+from pandastack.store.tables import sandboxes, tokens, workspaces
+
+
+class Credential(Struct, frozen=True):
+    """What a token's digest stands for."""
+
+    digest: str
+    workspace: str
+    prefix: str
+    scope: Scope
+    expires_at: datetime | None
+
+
+def reserve(connection: sa.Connection, workspace: str, vcpus: int, memory_mb: int, limits: Limits) -> bool:
+    """Take a sandbox's share in one conditional UPDATE; False when it would pass a limit."""
+    share = {"sandboxes": 1, "vcpus": vcpus, "memory_mb": memory_mb}
+    query = workspaces.update().where(workspaces.c.id == workspace)
+    for name, amount in share.items():
+        limit = getattr(limits, name)
+        if limit is not None:
+            query = query.where(workspaces.c[name] + amount <= limit)
+    query = query.values({workspaces.c[name]: workspaces.c[name] + amount for name, amount in share.items()})
+    return connection.execute(query).rowcount == 1
+
+
+def release(connection: sa.Connection, workspace: str, vcpus: int, memory_mb: int) -> None:
+    """Give a sandbox's share back."""
+    query = workspaces.update().where(workspaces.c.id == workspace)
+    connection.execute(
+        query.values(
+            sandboxes=workspaces.c.sandboxes - 1,
+            vcpus=workspaces.c.vcpus - vcpus,
+            memory_mb=workspaces.c.memory_mb - memory_mb,
+        )
+    )
+
+
+def usage(connection: sa.Connection, workspace: str) -> Usage:
+    row = connection.execute(workspaces.select().where(workspaces.c.id == workspace)).one()
+    return Usage(row.sandboxes, row.vcpus, row.memory_mb)
+
+
+def recount(connection: sa.Connection, workspace: str) -> Usage:
+    """Make sure that the workspace has a row and that it tells what its living sandboxes hold."""
+    query = sa.select(
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(sandboxes.c.cpu), 0),
+        sa.func.coalesce(sa.func.sum(sandboxes.c.memory_mb), 0),
+    ).where(sandboxes.c.workspace == workspace, sandboxes.c.state.in_([*ALIVE]))
+    held = Usage(*connection.execute(query).one())
+    values = {"sandboxes": held.sandboxes, "vcpus": held.vcpus, "memory_mb": held.memory_mb}
+    update = workspaces.update().where(workspaces.c.id == workspace).values(**values)
+    if connection.execute(update).rowcount == 0:
+        connection.execute(workspaces.insert().values(id=workspace, **values))
+    return held
+
+
+def insert_token(connection: sa.Connection, digest: str, workspace: str, token: Token) -> None:
+    connection.execute(
+        tokens.insert().values(
+            digest=digest,
+            workspace=workspace,
+            prefix=token.prefix,
+            label=token.label,
+            scope=token.scope,
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+            last_used_at=None,
+        )
+    )
+
+
+def credential(connection: sa.Connection, digest: str) -> Credential | None:
+    row = connection.execute(tokens.select().where(tokens.c.digest == digest)).one_or_none()
+    if row is None:
+        return None
+    return Credential(row.digest, row.workspace, row.prefix, Scope[row.scope.upper()], row.expires_at)
+
+
+def list_tokens(connection: sa.Connection, workspace: str) -> list[Token]:
+    query = tokens.select().where(tokens.c.workspace == workspace).order_by(tokens.c.created_at)
+    return [_token(row) for row in connection.execute(query)]
+
+
+def delete_token(connection: sa.Connection, workspace: str, prefix: str) -> bool:
+    query = tokens.delete().where(tokens.c.workspace == workspace, tokens.c.prefix == prefix)
+    return connection.execute(query).rowcount == 1
+
+
+def count_tokens(connection: sa.Connection) -> int:
+    return connection.scalar(sa.select(sa.func.count()).select_from(tokens)) or 0
+
+
+def note_use(connection: sa.Connection, used: dict[str, datetime]) -> None:
+    """Remember when each token (by digest) was last used."""
+    query = (
+        tokens.update().where(tokens.c.digest == sa.bindparam("by")).values(last_used_at=sa.bindparam("at"))
+    )
+    connection.execute(query, [{"by": digest, "at": at} for digest, at in used.items()])
+
+
+def _token(row: sa.Row[Any]) -> Token:
+    return Token(row.prefix, row.label, row.scope, row.created_at, row.expires_at, row.last_used_at)

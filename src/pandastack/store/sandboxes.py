@@ -1,0 +1,143 @@
+"""Rows of sandboxes. Every change of state is `move`: a guarded UPDATE over the table of legal moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from pandastack.model.account import Limits
+from pandastack.model.sandbox import ALIVE, MOVES, Isolation, Sandbox, SandboxState
+from pandastack.store import accounts
+from pandastack.store.tables import sandboxes
+
+SOURCES: dict[SandboxState, frozenset[SandboxState]] = {
+    target: frozenset(source for source, targets in MOVES.items() if target in targets)
+    for target in SandboxState
+}
+"""From where a state may be entered."""
+
+_INSERT = sandboxes.insert()
+_BY_ID = sandboxes.select().where(sandboxes.c.id == sa.bindparam("by_id"))
+
+
+def insert(connection: sa.Connection, sandbox: Sandbox, limits: Limits) -> bool:
+    """Reserve its share of the workspace's quota and write its row; False when the quota has no room."""
+    if not accounts.reserve(connection, sandbox.workspace, sandbox.cpu, sandbox.memory_mb, limits):
+        return False
+    connection.execute(_INSERT, _values(sandbox))
+    return True
+
+
+def find(connection: sa.Connection, sandbox_id: str, workspace: str | None = None) -> Sandbox | None:
+    """The sandbox in whatever state, deleted ones included; None when there is none or it is another
+    workspace's.
+    """
+    row = connection.execute(_BY_ID, {"by_id": sandbox_id}).one_or_none()
+    if row is None or workspace not in (None, row.workspace):
+        return None
+    return _sandbox(row)
+
+
+def listing(
+    connection: sa.Connection, states: Iterable[SandboxState], workspace: str | None = None
+) -> list[Sandbox]:
+    """Those in one of `states`, oldest first."""
+    query = sandboxes.select().where(sandboxes.c.state.in_([*states])).order_by(sandboxes.c.created_at)
+    if workspace is not None:
+        query = query.where(sandboxes.c.workspace == workspace)
+    return [_sandbox(row) for row in connection.execute(query)]
+
+
+def move(
+    connection: sa.Connection,
+    sandbox_id: str,
+    to: SandboxState,
+    *,
+    only_from: Iterable[SandboxState] | None = None,
+    **values: object,
+) -> tuple[Sandbox, Sandbox] | None:
+    """Change the state if the table of moves allows it: (before, after), or None when it does not.
+
+    `values` are further fields to set. A sandbox that leaves the living gives its share of the quota back,
+    once.
+    """
+    before = find(connection, sandbox_id)
+    sources = SOURCES[to] if only_from is None else SOURCES[to] & frozenset(only_from)
+    if before is None or before.status not in sources:
+        return None
+    query = sandboxes.update().where(sandboxes.c.id == sandbox_id, sandboxes.c.state == before.status)
+    if connection.execute(query.values(state=to, **values)).rowcount != 1:
+        return None
+    if before.status in ALIVE and to not in ALIVE:
+        accounts.release(connection, before.workspace, before.cpu, before.memory_mb)
+    return before, msgspec.structs.replace(before, status=to, **values)
+
+
+def change(connection: sa.Connection, sandbox_id: str, **values: object) -> None:
+    """Set fields other than the state."""
+    connection.execute(sandboxes.update().where(sandboxes.c.id == sandbox_id).values(**values))
+
+
+def note_activity(connection: sa.Connection, seen: dict[str, datetime]) -> None:
+    """Remember when each was last active."""
+    query = (
+        sandboxes.update().where(sandboxes.c.id == sa.bindparam("by_id")).values(active_at=sa.bindparam("at"))
+    )
+    connection.execute(query, [{"by_id": sandbox_id, "at": at} for sandbox_id, at in seen.items()])
+
+
+def count_by_state(connection: sa.Connection) -> dict[SandboxState, int]:
+    query = sa.select(sandboxes.c.state, sa.func.count()).group_by(sandboxes.c.state)
+    return {SandboxState(state): count for state, count in connection.execute(query).tuples()}
+
+
+def last_boots(connection: sa.Connection, workspace: str, limit: int) -> list[Sandbox]:
+    """The newest `limit` that ever ran, newest first."""
+    query = (
+        sandboxes.select()
+        .where(sandboxes.c.workspace == workspace, sandboxes.c.boot_mode != "")
+        .order_by(sandboxes.c.created_at.desc())
+        .limit(limit)
+    )
+    return [_sandbox(row) for row in connection.execute(query)]
+
+
+def purge(connection: sa.Connection, ended_before: datetime) -> list[str]:
+    """Forget the deleted ones that ended before; the ids."""
+    gone = sandboxes.c.state == SandboxState.DELETED
+    query = sandboxes.delete().where(gone, sandboxes.c.ended_at < ended_before).returning(sandboxes.c.id)
+    return [*connection.scalars(query)]
+
+
+def _values(sandbox: Sandbox) -> dict[str, Any]:
+    values = {name: getattr(sandbox, name) for name in sandbox.__struct_fields__}
+    values["state"] = values.pop("status")
+    del values["from_snapshot"]
+    return values | {"active_at": sandbox.created_at}
+
+
+def _sandbox(row: sa.Row[Any]) -> Sandbox:
+    return Sandbox(
+        id=row.id,
+        template=row.template,
+        status=SandboxState(row.state),
+        cpu=row.cpu,
+        memory_mb=row.memory_mb,
+        created_at=row.created_at,
+        workspace=row.workspace,
+        host=row.host,
+        isolation=Isolation(row.isolation),
+        metadata=row.metadata,
+        persistent=row.persistent,
+        ttl_seconds=row.ttl_seconds,
+        boot_ms=row.boot_ms,
+        boot_mode=row.boot_mode,
+        phases_ms=row.phases_ms,
+        guest_ip=row.guest_ip,
+        cause=row.cause,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,113 @@
+"""The tables as SQLAlchemy sees them; `migrations/` makes them, and a test holds the two together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC datetime, kept as microseconds since 1970: exact, ordered, the same in every database."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        return None if value is None else (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else EPOCH + value * MICROSECOND
+
+
+class Json(TypeDecorator[object]):
+    """Any JSON value, kept as text."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str:
+        return msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:
+        return None if value is None else msgspec.json.decode(value)
+
+
+class Flag(TypeDecorator[bool]):
+    """A boolean, kept as 0 or 1."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: bool | None, dialect: sa.Dialect) -> int:
+        return int(bool(value))
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> bool:
+        return bool(value)
+
+
+metadata = sa.MetaData()
+
+
+def _text(name: str, *, nullable: bool = False, primary_key: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.Text, nullable=nullable, primary_key=primary_key)
+
+
+def _number(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.Integer, nullable=False)
+
+
+def _moment(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, Moment, nullable=nullable)
+
+
+def _json(name: str) -> sa.Column[Any]:
+    return sa.Column(name, Json, nullable=False)
+
+
+workspaces = sa.Table(
+    "workspaces", metadata,
+    _text("id", primary_key=True), _number("sandboxes"), _number("vcpus"), _number("memory_mb"),
+)  # fmt: skip
+
+tokens = sa.Table(
+    "tokens", metadata,
+    _text("digest", primary_key=True), _text("workspace"), _text("prefix"), _text("label"), _text("scope"),
+    _moment("created_at"), _moment("expires_at", nullable=True), _moment("last_used_at", nullable=True),
+    sa.Index("tokens_by_prefix", "workspace", "prefix", unique=True),
+)  # fmt: skip
+
+sandboxes = sa.Table(
+    "sandboxes", metadata,
+    _text("id", primary_key=True), _text("workspace"), _text("state"), _text("template"), _text("host"),
+    _text("isolation"), _number("cpu"), _number("memory_mb"), _json("metadata"),
+    sa.Column("persistent", Flag, nullable=False), _number("ttl_seconds"), _number("boot_ms"),
+    _text("boot_mode"), _json("phases_ms"), _text("guest_ip"), _text("cause", nullable=True),
+    _moment("created_at"), _moment("active_at"), _moment("ended_at", nullable=True),
+    sa.Index("sandboxes_by_state", "state", "workspace"), sa.Index("sandboxes_by_age", "created_at"),
+)  # fmt: skip
+
+events = sa.Table(
+    "events", metadata,
+    sa.Column("id", sa.Integer, primary_key=True), _text("sandbox_id"), _moment("time"), _text("type"),
+    _json("payload"), sa.Index("events_by_sandbox", "sandbox_id", "id"),
+)  # fmt: skip
+
+audit = sa.Table(
+    "audit", metadata,
+    sa.Column("id", sa.Integer, primary_key=True), _moment("ts"), _text("workspace"), _text("request_id"),
+    _text("method"), _text("path"), _number("status"), _text("actor"), _json("meta"),
+    sa.Index("audit_by_time", "workspace", "ts"),
+)  # fmt: skip
+
+idempotency = sa.Table(
+    "idempotency", metadata,
+    _text("workspace", primary_key=True), _text("key", primary_key=True), _text("fingerprint"),
+    _text("sandbox_id"), _moment("created_at"), sa.Index("idempotency_by_sandbox", "sandbox_id"),
+)  # fmt: skip

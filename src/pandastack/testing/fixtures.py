@@ -1,0 +1,134 @@
+"""The pytest plugin: the real guest agent, the process driver, and a check that a test leaves nothing behind.
+
+Loaded by pytest in every environment where this package is installed, so it imports little and changes
+nothing until one of its fixtures is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pandastack.host import procfs
+from pandastack.host.paths import AGENT_NAME
+
+if TYPE_CHECKING:
+    from pandastack.testing.process_driver import ProcessDriver
+
+PACKAGE = Path(__file__).parents[1]
+BUNDLED_AGENT = PACKAGE / "_bundle" / AGENT_NAME
+AGENT_SOURCES = PACKAGE.parents[1] / "guest"
+_HELD = ("socket:", "pipe:", "anon_inode:[pidfd]")
+
+
+async def eventually(condition: Callable[[], bool], *, deadline: float = 10.0) -> None:
+    """Return once `condition` holds, looked at every 10 ms; TimeoutError after `deadline` seconds."""
+    async with asyncio.timeout(deadline):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens outside of this program
+            await asyncio.sleep(0.01)
+
+
+def descriptors() -> dict[int, str]:
+    """The open descriptors of this process and what they are."""
+    found = {}
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found[int(link.name)] = str(link.readlink())
+        except FileNotFoundError:
+            continue  # the one that listed the directory
+    return found
+
+
+def processes_with(word: str) -> set[int]:
+    """Every process of this machine, but this one, that has `word` in its arguments."""
+    needle = word.encode()
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and needle in _arguments(int(entry.name)):
+            found.add(int(entry.name))
+    return found - {os.getpid()}
+
+
+class LeakCheck:
+    """What a test must not leave: its processes, its descriptors, and files where there should be none."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        """A word of this test alone; a command that has it in its arguments is found wherever it fled to."""
+        self._children = procfs.children(os.getpid())
+        self._descriptors = descriptors()
+        self._empty: list[Path] = []
+
+    def expect_empty(self, directory: Path) -> None:
+        """At the end of the test this directory must be empty or gone."""
+        self._empty.append(directory)
+
+    def leaks(self) -> list[str]:
+        """What is there now and was not at the start."""
+        started = procfs.children(os.getpid()) - self._children | processes_with(self.tag)
+        opened = descriptors().items() - self._descriptors.items()
+        return [
+            *(f"process {pid}: {_arguments(pid).decode(errors='replace')}" for pid in started),
+            *(f"descriptor {n}: {what}" for n, what in opened if what.startswith(_HELD) or self.tag in what),
+            *(f"file {path}" for folder in self._empty if folder.exists() for path in folder.iterdir()),
+        ]
+
+
+@pytest.fixture
+def leak_check(tmp_path: Path) -> Iterator[LeakCheck]:
+    """Fail the test if it leaves processes, sockets, pipes or files.
+
+    Ask for it before any fixture that holds some.
+    """
+    check = LeakCheck(tmp_path.name)
+    yield check
+    left = check.leaks()
+    if left:
+        pytest.fail("the test has left:\n" + "\n".join(left))
+
+
+@pytest.fixture(scope="session")
+def agent_binary(request: pytest.FixtureRequest) -> Path:
+    """The guest agent: the wheel's, or built from the checkout's sources when they have changed."""
+    if BUNDLED_AGENT.exists():
+        return BUNDLED_AGENT
+    if not (AGENT_SOURCES / "Makefile").exists():
+        pytest.fail(f"there is no guest agent: neither {BUNDLED_AGENT} nor {AGENT_SOURCES}")
+    out = request.config.cache.mkdir("pandastack-agent") if request.config.cache else None
+    if out is None:
+        pytest.fail("the guest agent is built into pytest's cache directory, which has been switched off")
+    return build_agent(AGENT_SOURCES, out)
+
+
+def build_agent(sources: Path, out: Path) -> Path:
+    """Run the agent's make; only one of several processes does so at a time."""
+    with (out / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            ["make", "-C", str(sources), f"OUT={out}"], check=False, capture_output=True, text=True
+        )
+    if done.returncode:
+        pytest.fail(f"the guest agent cannot be built:\n{done.stdout}{done.stderr}")
+    return out / AGENT_NAME
+
+
+@pytest.fixture
+def process_driver(agent_binary: Path) -> ProcessDriver:
+    """A driver without virtual machines."""
+    from pandastack.testing.process_driver import ProcessDriver  # noqa: PLC0415 - the plugin imports little
+
+    return ProcessDriver(agent_binary, insecure_no_isolation=True)
+
+
+def _arguments(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

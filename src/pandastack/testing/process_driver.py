@@ -1,0 +1,186 @@
+"""A driver without virtual machines: the real guest agent as a local process, for tests on any Linux machine.
+
+Commands, terminals, files and streams all work, in milliseconds, on the host's own file system and with the
+host's own rights. There is no isolation whatsoever, so whoever makes one must say that it is accepted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from msgspec import Struct
+
+from pandastack.errors import MachineError, NotSupported
+from pandastack.host import jail, procfs, snapshots, unix
+from pandastack.host.driver import Feature, MachineConfig, SnapshotFiles, Stats
+from pandastack.host.record import read_record, write_record
+from pandastack.host.snapshots import Machinery, Manifest
+from pandastack.model.sandbox import Isolation
+
+SOCKET = "agent"
+CONSOLE = "console.log"
+RECORD = "machine.json"
+_WORDS_BYTES = 2000
+
+
+class Record(Struct, frozen=True):
+    """`machine.json`: what the next program needs to find this machine again."""
+
+    pid: int
+    started: int
+    config: MachineConfig
+    phases_ms: dict[str, float]
+
+
+class ProcessMachine:
+    """One agent and the commands it has started. All verbs may be repeated."""
+
+    def __init__(self, home: Path, record: Record, child: jail.Child) -> None:
+        self.home = home
+        self.pid = child.pid
+        self.guest_socket = home / SOCKET
+        self.phases_ms = dict(record.phases_ms)
+        self._config = record.config
+        self._child = child
+
+    async def pause(self) -> None:
+        """Stop the agent and all that it has started."""
+        self._freeze()
+
+    async def resume(self) -> None:
+        """Let them go on."""
+        for pid in procfs.children(self.pid):
+            _signal(pid, signal.SIGCONT)
+        self._child.signal(signal.SIGCONT)
+
+    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
+        """A manifest and empty files: the file system is the host's own, and memory cannot be kept.
+
+        NotSupported while commands run, since a restored machine would not have them.
+        """
+        if since is not None:
+            raise NotSupported("The process driver makes no differential snapshots.")
+        if procfs.children(self.pid):
+            raise NotSupported("The process driver cannot keep running commands in a snapshot.")
+        files = snapshots.files_in(into)
+        for path in (files.memory, files.state, files.overlay):
+            path.touch()
+        config = self._config
+        image = config.root_disk.parent.name
+        await snapshots.seal(files, MACHINERY, image, config.cpus, config.memory_mb)
+        return files
+
+    async def stats(self) -> Stats:
+        """Counters of the agent; MachineError when it has ended."""
+        counters = procfs.stats(self.pid)
+        if counters is None:
+            raise MachineError(f"The machine's process {self.pid} has ended.")
+        return counters
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the agent and its commands at once, as switching a machine off does."""
+        if self._child.alive():
+            self._freeze()
+            for pid in procfs.children(self.pid):
+                _signal(pid, signal.SIGKILL)
+        await self._child.end(0)
+        self._child.close()
+
+    async def wait(self) -> int:
+        """The agent's exit status once it has ended; -1 for an adopted one."""
+        return await self._child.wait()
+
+    def forget(self) -> None:
+        """Let go of the machine, which runs on."""
+        self._child.close()
+
+    def last_words(self) -> str:
+        """The end of what the agent printed."""
+        try:
+            console = (self.home / CONSOLE).read_bytes()
+        except FileNotFoundError:
+            return ""
+        return console[-_WORDS_BYTES:].decode(errors="replace").strip()
+
+    def _freeze(self) -> None:
+        """Stop the whole tree, from the root down, so that nothing is started behind our back."""
+        self._child.signal(signal.SIGSTOP)
+        stopped: set[int] = set()
+        while fresh := procfs.children(self.pid) - stopped:
+            for pid in fresh:
+                _signal(pid, signal.SIGSTOP)
+            stopped |= fresh
+
+
+class ProcessDriver:
+    """Starts agents. `agent` is the binary; `insecure_no_isolation` must be True."""
+
+    name = "process"
+    version = "1"
+    isolation = Isolation.NONE
+    features = Feature.PAUSE | Feature.SNAPSHOT
+
+    def __init__(self, agent: Path, *, insecure_no_isolation: bool) -> None:
+        if insecure_no_isolation is not True:
+            raise NotSupported(
+                "The process driver runs commands on this machine without any isolation; "
+                "it is for tests and wants insecure_no_isolation=True."
+            )
+        self._agent = agent
+
+    async def boot(self, config: MachineConfig, home: Path) -> ProcessMachine:
+        """Start an agent in `home`; its gate is closed. On any error nothing is left."""
+        socket_path = home / SOCKET
+        try:
+            with unix.listen(socket_path) as listener:
+                child = self._spawn(home, listener.fileno())
+        except BaseException:
+            socket_path.unlink(missing_ok=True)
+            raise
+        record = Record(child.pid, child.started, config, {})
+        write_record(home / RECORD, record)
+        return ProcessMachine(home, record, child)
+
+    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> ProcessMachine:
+        """Start an agent as after the snapshot: with its gate closed and nothing running. SnapshotRefused."""
+        self.check(snapshot, config)
+        return await self.boot(config, home)
+
+    async def adopt(self, home: Path) -> ProcessMachine | None:
+        """The machine whose home this is, if its agent still runs."""
+        record = read_record(home / RECORD, Record)
+        child = jail.adopt(record.pid, record.started) if record else None
+        if record is None or child is None:
+            return None
+        return ProcessMachine(home, record, child)
+
+    def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> Manifest:
+        """SnapshotRefused when another driver made the snapshot, or when it is damaged."""
+        manifest = snapshots.read_manifest(snapshot)
+        snapshots.check_fits(manifest, self.machinery(config))
+        return manifest
+
+    def machinery(self, config: MachineConfig) -> Machinery:
+        """What a snapshot must have been made on."""
+        return MACHINERY
+
+    def _spawn(self, home: Path, listener: int) -> jail.Child:
+        return jail.spawn(
+            [str(self._agent), "--fd", str(listener), "--no-machine"],
+            log=home / CONSOLE,
+            cwd=home,
+            env={"PATH": os.defpath},
+            pass_fds=(listener,),
+        )
+
+
+MACHINERY = Machinery("process", ProcessDriver.version, accel="none", host_cpu="any", devices="none")
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it has ended meanwhile, which is as good

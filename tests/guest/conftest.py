@@ -1,0 +1,63 @@
+"""The real agent as a process."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .wire import Wire
+
+GUEST = Path(__file__).resolve().parents[2] / "guest"
+
+
+@pytest.fixture(scope="session")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent's binary: the one that $AGENT names, or one built for this run."""
+    if "AGENT" in os.environ:
+        return Path(os.environ["AGENT"])
+    out = tmp_path_factory.mktemp("agent")
+    subprocess.run(["make", "-s", "-C", str(GUEST), f"OUT={out}"], check=True, timeout=300)
+    return out / "pandastack-agent"
+
+
+class Agent:
+    """A running agent that listens on a socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:
+        self.process = process
+        self.path = path
+
+    def connect(self) -> Wire:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(self.path))
+        return Wire(connection)
+
+
+@pytest.fixture
+def served(agent: Path, tmp_path: Path) -> Iterator[Agent]:
+    """An agent of its own for the test; at the end it must go when asked, having said nothing in between."""
+    path = tmp_path / "agent.socket"
+    process = subprocess.Popen([agent, "--socket", path, "--no-machine"], stderr=subprocess.PIPE)
+    try:
+        while not path.exists():
+            assert process.poll() is None
+        yield Agent(process, path)
+        process.send_signal(signal.SIGTERM)
+        _, complaints = process.communicate(timeout=10)
+        assert (process.returncode, complaints) == (0, b"")
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.fixture
+def wire(served: Agent) -> Iterator[Wire]:
+    """A session with the gate open."""
+    with served.connect() as wire:
+        wire.hello()
+        assert wire.gate()["ERRNO"] == bytes(8)
+        yield wire
