@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -66,12 +65,7 @@ void answer_send(enum frame_type type, const struct writer *payload)
 _Noreturn void answer_done(int error, const char *what)
 {
     struct writer payload = answer_begin();
-    put_number(&payload, TAG_ERRNO, (uint64_t)error);
-    if (error != 0) {
-        char text[512];
-        snprintf(text, sizeof text, "%s: %s", what, strerror(error));
-        put_text(&payload, TAG_MESSAGE, text);
-    }
+    put_outcome(&payload, error, what);
     answer_send(FRAME_DONE, &payload);
     _exit(0);
 }
@@ -80,6 +74,11 @@ bool answer_committed(void)
 {
     char word;
     return recv(agent, &word, 1, 0) == 1;
+}
+
+struct pollfd answer_listener(void)
+{
+    return (struct pollfd){.fd = agent, .events = POLLIN};
 }
 
 void talk_commit(int talk)

@@ -2,6 +2,7 @@
 #ifndef CHILD_H
 #define CHILD_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -29,6 +30,10 @@ _Noreturn void answer_done(int error, const char *what);
 
 /* Blocks until the agent says "commit" (true) or is gone or said nothing (false). */
 bool answer_committed(void);
+
+/* What poll(2) has to be given to see the agent go. */
+struct pollfd answer_listener(void);
+
 void talk_commit(int talk);
 
 #endif

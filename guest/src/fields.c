@@ -1,6 +1,9 @@
 #include "fields.h"
 
+#include <stdio.h>
+
 #define FIELD_HEAD 5u
+#define MESSAGE_MAX 500
 
 bool fields_next(struct span *rest, struct field *field)
 {
@@ -178,6 +181,26 @@ void put_number(struct writer *writer, enum tag tag, uint64_t number)
 void put_text(struct writer *writer, enum tag tag, const char *text)
 {
     put_field(writer, tag, text, strlen(text));
+}
+
+static void make_utf8(char *text)
+{
+    if (is_utf8((struct span){(const uint8_t *)text, strlen(text)}))
+        return;
+    for (; *text != '\0'; text++)
+        if ((uint8_t)*text >= 0x80)
+            *text = '?';
+}
+
+void put_outcome(struct writer *writer, int error, const char *what)
+{
+    char text[MESSAGE_MAX + 1];
+    put_number(writer, TAG_ERRNO, (uint64_t)error);
+    if (error == 0)
+        return;
+    snprintf(text, sizeof text, "%s: %s", what, strerror(error));
+    make_utf8(text);
+    put_text(writer, TAG_MESSAGE, text);
 }
 
 size_t put_open(struct writer *writer, enum tag tag)

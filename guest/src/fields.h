@@ -67,6 +67,9 @@ void put_field(struct writer *writer, enum tag tag, const void *value, size_t si
 void put_number(struct writer *writer, enum tag tag, uint64_t number);
 void put_text(struct writer *writer, enum tag tag, const char *text);
 
+/* ERRNO and, for an error, MESSAGE: "<what>: <strerror>". What `what` holds of a path may be no UTF-8: told as "?". */
+void put_outcome(struct writer *writer, int error, const char *what);
+
 /* Opens a field whose value is written next; put_close() fills in its length. */
 size_t put_open(struct writer *writer, enum tag tag);
 void put_close(struct writer *writer, size_t opened);

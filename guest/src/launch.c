@@ -103,6 +103,8 @@ static char *const *arguments_of(const struct fields *fields, const struct user 
 /* Without a word about the directory the program starts at home, or at / where there is no such home. */
 static void enter_directory(const char *asked, const char *home)
 {
+    if (asked != NULL && asked[0] != '/')
+        answer_done(EINVAL, "a directory that is not absolute");
     if (asked != NULL && chdir(asked) != 0)
         answer_done(errno, asked);
     if (asked == NULL && chdir(home) != 0 && chdir("/") != 0)

@@ -5,6 +5,7 @@
 #include "process.h"
 
 #define PATH_SIZE_MAX 4095
+#define LIST_DEPTH_MAX 64
 
 #define COUNT(rules) rules, sizeof rules / sizeof *rules
 #define PATH_RULE {TAG_PATH, STRING, true, false, 1, PATH_SIZE_MAX}
@@ -89,5 +90,6 @@ bool operation_fits(uint8_t operation, const struct fields *fields)
     if (operation == OP_EXEC)
         return exec_fits(fields);
     return number_within(fields, TAG_SIGNAL_NUMBER, 1, 64) && number_within(fields, TAG_FILE_MODE, 0, 07777) &&
+           number_within(fields, TAG_DEPTH, 1, LIST_DEPTH_MAX) &&
            number_within(fields, TAG_OFFSET, 0, INT64_MAX) && number_within(fields, TAG_LENGTH, 0, INT64_MAX);
 }

@@ -52,14 +52,12 @@ static void take_hello(const struct frame *frame)
 static void take_gate(const struct frame *frame)
 {
     uint64_t began = monotonic_ns();
-    const char *what;
+    const char *what = NULL;
     int error = gate_pass(frame->payload, &what);
     if (error == 0)
         sealed = false;
     struct writer payload = link_begin();
-    put_number(&payload, TAG_ERRNO, (uint64_t)error);
-    if (error != 0)
-        put_text(&payload, TAG_MESSAGE, what);
+    put_outcome(&payload, error, what);
     put_number(&payload, TAG_SPENT_US, (monotonic_ns() - began) / NS_PER_US);
     link_end(&payload, FRAME_GATED, 0);
 }

@@ -1,7 +1,6 @@
 #include "stream.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -83,12 +82,7 @@ void stream_forget(struct stream *stream)
 void stream_done(struct stream *stream, int error, const char *what)
 {
     struct writer payload = link_begin();
-    put_number(&payload, TAG_ERRNO, (uint64_t)error);
-    if (error != 0) {
-        char text[256];
-        snprintf(text, sizeof text, "%s%s%s", what == NULL ? "" : what, what == NULL ? "" : ": ", strerror(error));
-        put_text(&payload, TAG_MESSAGE, text);
-    }
+    put_outcome(&payload, error, what);
     link_end(&payload, FRAME_DONE, stream->id);
     stream_forget(stream);
 }

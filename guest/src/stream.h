@@ -42,7 +42,7 @@ struct stream *stream_find(uint32_t id);
 /* The open stream behind `at`, which starts at 0 and is moved on; NULL at the end. */
 struct stream *stream_next(size_t *at);
 
-/* Says DONE and forgets the stream. `what` may be NULL. */
+/* Says DONE and forgets the stream. `what` may be NULL when nothing failed. */
 void stream_done(struct stream *stream, int error, const char *what);
 
 /* DONE has been said otherwise, or nobody is to hear it: the stream is forgotten, with its worker's ends closed. */

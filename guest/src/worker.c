@@ -48,6 +48,13 @@ static void close_desk(const struct desk *desk)
         close(desk->content);
 }
 
+static void check_absolute(const struct fields *fields, enum tag tag)
+{
+    const char *path = fields_string(fields, tag);
+    if (path != NULL && path[0] != '/')
+        answer_done(EINVAL, "a path that is not absolute");
+}
+
 /* The agent's ends are closed: else the worker would keep its own pipe open and never see an end. */
 static _Noreturn void work(struct stream *stream, job *run, const struct fields *fields, const struct desk *desk)
 {
@@ -63,6 +70,8 @@ static _Noreturn void work(struct stream *stream, job *run, const struct fields 
             answer_done(errno, "become the user");
     }
     fields_end_strings(fields);
+    check_absolute(fields, TAG_PATH);
+    check_absolute(fields, TAG_TARGET);
     run(fields, desk->content);
     answer_done(0, NULL);
 }

@@ -10,29 +10,25 @@ import fcntl
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib import metadata
 from pathlib import Path
 
-import uvicorn
 from msgspec import Struct
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pandastack.api.auth import Authenticator
 from pandastack.api.calls import Services
 from pandastack.api.edge import Edge
-from pandastack.api.interim import InterimProtocol
 from pandastack.api.routes import application
 from pandastack.api.v1 import ENDPOINTS
-from pandastack.config import ControlConfig, OnExit, split_address
+from pandastack.config import ControlConfig, OnExit
 from pandastack.endpoint import Rules
-from pandastack.errors import Conflict, NoSpace, PandastackError
-from pandastack.model.account import Caller, Limits
-from pandastack.model.account import Scope as Rights
+from pandastack.errors import Conflict, PandastackError
+from pandastack.model.account import Limits
 from pandastack.model.clock import Clock
-from pandastack.model.host import Host
-from pandastack.model.sandbox import ALIVE
+from pandastack.model.host import Host, VmReport
 from pandastack.services.accounts import Accounts
 from pandastack.services.activity import Activity
 from pandastack.services.adoption import Adoption
@@ -47,7 +43,7 @@ from pandastack.services.templates import Templates
 from pandastack.services.trail import Trail
 from pandastack.services.vitals import Vitals
 from pandastack.store import accounts, sandboxes
-from pandastack.store.db import Database, open_database
+from pandastack.store.db import Connection, Database, open_database
 from pandastack.telemetry import Metrics, logger
 from pandastack.work.errands import Errand, run_errands
 from pandastack.work.sweep import Purge, Reaper, Retention
@@ -56,26 +52,40 @@ log = logger("control")
 
 SYSTEM_CLOCK = Clock(time.time, time.monotonic)
 BEAT_SECONDS = 10.0
-"""How often a client that waits is told that somebody still works; well below the read timeouts of clients."""
+"""How often a client that waits is told that somebody still works; well below the read timeouts of clients.
+"""
+
+REAP_SECONDS, TEND_SECONDS, PURGE_SECONDS = 1.0, 30.0, 600.0
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _new_request_id() -> str:
+    return secrets.token_hex(8)
+
+
+def _new_secret() -> str:
+    return f"pds_{secrets.token_hex(16)}"
 
 
 class Chance(Struct, frozen=True):
     """Where names and secrets come from."""
 
-    new_id: Callable[[], str] = lambda: str(uuid.uuid4())
-    new_request_id: Callable[[], str] = lambda: secrets.token_hex(8)
-    new_secret: Callable[[], str] = lambda: f"pds_{secrets.token_hex(16)}"
+    new_id: Callable[[], str] = _new_id
+    new_request_id: Callable[[], str] = _new_request_id
+    new_secret: Callable[[], str] = _new_secret
 
 
 class Control:
     """A running control plane: an ASGI application, and what its start had to say."""
 
-    def __init__(self, app: ASGIApp, services: Services, errands: list[Errand], first_token: str | None) -> None:
+    def __init__(self, app: ASGIApp, plane: Plane, first_token: str | None) -> None:
         self._app = app
-        self.services = services
-        self.errands = errands
+        self.plane = plane
         self.first_token = first_token
-        """The admin token that the first start on an empty database made; told nowhere else."""
+        """The admin token that the first start on an empty database made; it is told nowhere else."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -87,31 +97,164 @@ async def open_control(
     host: Host,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    chance: Chance = Chance(),  # noqa: B008  # frozen
+    chance: Chance | None = None,
     beat_seconds: float = BEAT_SECONDS,
     work: bool = True,
 ) -> AsyncIterator[Control]:
-    """A control plane over `host`, whose running machines it has adopted before the block begins.
+    """A control plane over `host`, whose machines it has adopted before the block begins.
 
-    At the end of the block the machines are left or destroyed as `config.on_exit` says. With `work=False` nothing
-    happens by itself: a test runs the errands. Errors: Conflict when another server uses the state directory.
+    At the end of the block the machines are left or destroyed, as `config.on_exit` says. With `work=False`
+    nothing happens by itself, and a test runs the errands. Errors: Conflict when another server uses the
+    state directory.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone_in(config.state_dir))
         database = await stack.enter_async_context(open_database(config.state_dir / "control.db"))
         await database.write(lambda connection: accounts.recount(connection, config.workspace))
-        plane = _Plane(config, host, database, clock, chance)
-        first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
+        plane = Plane(config, host, database, clock, chance or Chance())
         stack.push_async_callback(plane.flush)
+        first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
         deaths = await stack.enter_async_context(host.deaths())
         await plane.adoption.adopt()
-        group = await stack.enter_async_context(_cancelled_at_end())
-        group.create_task(_bury(deaths, plane.adoption), name="deaths")
-        if work:
-            group.create_task(run_errands(plane.errands()), name="errands")
-        control = Control(plane.app(beat_seconds), plane.services(beat_seconds), plane.errands(), first_token)
+        jobs = [_bury(deaths, plane.adoption)] + ([run_errands(plane.errands())] if work else [])
+        await stack.enter_async_context(_beside(*jobs))
+        if config.on_exit is OnExit.DESTROY:
+            stack.push_async_callback(plane.sandboxes.end_all, "the server was stopped")
+        yield Control(plane.app(beat_seconds), plane, first_token)
+
+
+class Plane:
+    """Every part of a control plane, put together."""
+
+    def __init__(
+        self, config: ControlConfig, host: Host, database: Database, clock: Clock, chance: Chance
+    ) -> None:
+        self._config = config
+        self._chance = chance
+        self._database = database
+        self._bell = Bell()
+        self.limits = Limits(config.quota_sandboxes, config.quota_vcpus, config.quota_memory_mb)
+        self.metrics = Metrics()
+        self.activity = Activity(clock)
+        self.placement = Placement(host, config.host_timeout_seconds)
+        self.ledger = Ledger(database, clock, self._bell)
+        self.accounts = Accounts(database, clock, chance.new_secret)
+        self.trail = Trail(database, clock)
+        self.sandboxes = self._sandboxes(clock)
+        self.vitals = Vitals(self.sandboxes, self.placement, database)
+        self.adoption = Adoption(
+            ledger=self.ledger,
+            sandboxes=self.sandboxes,
+            placement=self.placement,
+            activity=self.activity,
+            metrics=self.metrics,
+        )
+        self.reaper = Reaper(config.workspace, self.activity, self.sandboxes, self.metrics)
+        retention = Retention(config.retention_seconds, config.audit_retention_seconds)
+        self.purge = Purge(database, clock, retention)
+        self.commands = Commands(
+            self.sandboxes,
+            clock,
+            chance.new_id,
+            default_timeout=config.default_exec_timeout_seconds,
+            max_output=config.max_output_bytes,
+        )
+
+    def app(self, beat_seconds: float) -> ASGIApp:
+        """The whole HTTP surface."""
+        sizes = {
+            name: getattr(self._config, name)
+            for name in ("max_json_bytes", "max_stdin_bytes", "max_upload_bytes", "max_output_bytes")
+        }
+        services = Services(
+            sandboxes=self.sandboxes,
+            commands=self.commands,
+            files=Files(self.sandboxes),
+            events=Events(self._database, self._bell),
+            vitals=self.vitals,
+            templates=self._templates(),
+            accounts=self.accounts,
+            trail=self.trail,
+            placement=self.placement,
+            metrics=self.metrics,
+            limits=self.limits,
+            sizes=sizes,
+            version=metadata.version("pandastack"),
+            beat_seconds=beat_seconds,
+        )
+        rules = Rules(Authenticator(self.accounts), sizes, beat_seconds)
+        inner = application(ENDPOINTS, services, rules)
+        return Edge(inner, self.metrics, self.trail, self._chance.new_request_id)
+
+    def errands(self) -> list[Errand]:
+        """What is to be done by itself."""
+        return [
+            Errand("reap", REAP_SECONDS, self.reaper.reap),
+            Errand("audit", REAP_SECONDS, self.trail.flush),
+            Errand("settle", TEND_SECONDS, self.adoption.settle),
+            Errand("flush", TEND_SECONDS, self.flush),
+            Errand("purge", PURGE_SECONDS, self.purge.purge),
+        ]
+
+    async def flush(self) -> None:
+        """Write down what is kept in memory for a while."""
+        await self.trail.flush()
+        await self.accounts.flush()
+        if seen := self.activity.take_changes():
+
+            def transaction(connection: Connection) -> None:
+                sandboxes.note_activity(connection, seen)
+
+            await self._database.write(transaction)
+
+    def _sandboxes(self, clock: Clock) -> Sandboxes:
+        config = self._config
+        return Sandboxes(
+            ledger=self.ledger,
+            placement=self.placement,
+            line=Line(config.concurrent_creates, config.queue_seconds, self.metrics.queued),
+            activity=self.activity,
+            clock=clock,
+            new_id=self._chance.new_id,
+            terms=Terms(self.limits, config.default_ttl_seconds, config.create_timeout_seconds),
+            metrics=self.metrics,
+        )
+
+    def _templates(self) -> Templates:
+        config = self._config
+        return Templates(
+            self.placement, preferred=config.default_template, bake_seconds=config.create_timeout_seconds
+        )
+
+
+async def _bury(deaths: AsyncIterator[VmReport], adoption: Adoption) -> None:
+    async for vm in deaths:
         try:
-            yield control
-        finally:
-            if config.on_exit is OnExit.DESTROY:
-                await plane.destroy_all()
+            await adoption.died(vm)
+        except PandastackError as error:
+            log.warning("death.unrecorded", sandbox_id=vm.id, error=error.message)
+
+
+@asynccontextmanager
+async def _beside(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `jobs` while the block lasts; at its end they are cancelled and awaited."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.critical("background.crashed", exc_info=outcome)
+
+
+@contextmanager
+def _alone_in(state_dir: Path) -> Iterator[None]:
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state_dir / "control.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(f"Another server uses the state directory {state_dir}.") from error
+        yield

@@ -47,7 +47,7 @@ def set_up_logging(log_format: LogFormat, level: str, stream: TextIO | None = No
 
 def logger(name: str) -> Logger:
     """A logger whose lines carry what `bind` has bound in this task. Events are named `noun.verb`."""
-    made: Logger = structlog.get_logger(logger=name)
+    made: Logger = structlog.get_logger(noun=name)
     return made
 
 

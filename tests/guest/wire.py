@@ -232,6 +232,12 @@ class Wire:
                 self.allow(stream, len(frame.payload) - 1)
         return outcome
 
+    def finish_opened(self, stream: int) -> Fields:
+        """The fields of OPENED, which must be the next word on the stream."""
+        frame = self.receive_on(stream)
+        assert frame.kind == OPENED
+        return unpack_fields(frame.payload)
+
     def run(self, operation: int, *fields: tuple[str, Value]) -> Outcome:
         return self.finish(self.open(operation, *fields))
 

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from pandastack.host import unix
-from pandastack.host.driver import MachineConfig
-from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.guest import GuestLink
 from pandastack.testing.fixtures import LeakCheck
+from pandastack.testing.machines import enter, machine_config
 from pandastack.testing.process_driver import ProcessDriver, ProcessMachine
-
-
-def config(vm_id: str = "vm") -> MachineConfig:
-    nowhere = Path("/nonexistent/image/file")
-    return MachineConfig(
-        vm_id=vm_id,
-        cpus=1,
-        memory_mb=64,
-        root_disk=nowhere,
-        overlay=nowhere,
-        disk_limit_bytes=1 << 30,
-        kernel=nowhere,
-        initrd=nowhere,
-    )
-
-
-def facts(**env: str) -> GateFacts:
-    return GateFacts(
-        entropy=os.urandom(64),
-        clock_ns=time.time_ns(),
-        hostname="box",
-        machine_id=os.urandom(16).hex(),
-        env=env,
-    )
-
-
-async def enter(machine: ProcessMachine, **env: str) -> GuestLink:
-    link = await GuestLink.connect(unix.connect(machine.guest_socket))
-    link.announce(os.urandom(16), facts(**env))
-    await link.entered(deadline=10)
-    return link
 
 
 @pytest.fixture
@@ -54,7 +20,7 @@ async def machine(
     """A machine without isolation; everything in it ends with the test."""
     home = tmp_path / "home"
     home.mkdir()
-    machine = await process_driver.boot(config(), home)
+    machine = await process_driver.boot(machine_config(), home)
     yield machine
     await machine.stop(0)
 

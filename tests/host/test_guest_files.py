@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -79,7 +80,7 @@ async def test_a_write_that_is_given_up_leaves_the_old_file(guest: GuestLink, tm
         await guest.write(str(path), broken())
     await guest.stat(str(path))
     assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "home"] == ["file"]
+    assert {entry.name for entry in await guest.list(str(tmp_path))} == {"file", "home"}
 
 
 async def test_a_file_that_is_not_read_to_its_end(guest: GuestLink, tmp_path: Path) -> None:
@@ -92,14 +93,18 @@ async def test_a_file_that_is_not_read_to_its_end(guest: GuestLink, tmp_path: Pa
     await guest.ping(deadline=5)
 
 
-async def test_listing(guest: GuestLink, tmp_path: Path) -> None:
-    root = tmp_path / "tree"
+def plant(root: Path) -> None:
     (root / "deep" / "er").mkdir(parents=True)
     (root / "file").write_bytes(b"12345")
     (root / "link").symlink_to("file")
     (root / "deep" / "er" / "leaf").touch()
     os.mkfifo(root / "pipe")
     Path(os.fsdecode(bytes(root) + b"/caf\xe9")).touch()
+
+
+async def test_listing(guest: GuestLink, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    plant(root)
     flat = {entry.name: entry for entry in await guest.list(str(root))}
     assert set(flat) == {"deep", "file", "link", "pipe", "caf\N{REPLACEMENT CHARACTER}"}
     assert (flat["file"].size, flat["file"].kind) == (5, FileKind.FILE)
@@ -148,17 +153,13 @@ async def test_mkdir_move_chmod_remove(guest: GuestLink, tmp_path: Path) -> None
 
 
 async def test_moving_across_file_systems(guest: GuestLink, tmp_path: Path) -> None:
-    other = Path("/dev/shm") / f"move-{os.getpid()}"
-    if other.parent.stat().st_dev == tmp_path.stat().st_dev:
-        other = tmp_path / "same"
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / "file").write_bytes(b"x")
-    await guest.move(str(tmp_path / "tree"), str(other))
-    try:
-        assert (other / "file").read_bytes() == b"x"
+    with TemporaryDirectory(dir="/dev/shm") as other:
+        plant(tmp_path / "tree")
+        await guest.move(str(tmp_path / "tree"), f"{other}/tree")
+        moved = {entry.name: entry for entry in await guest.list(f"{other}/tree", depth=3)}
+        assert (moved["file"].size, moved["link"].link) == (5, "file")
+        assert "deep/er/leaf" in moved
         assert not (tmp_path / "tree").exists()
-    finally:
-        await guest.remove(str(other), recursive=True)
 
 
 async def test_rights_are_those_of_the_user(guest: GuestLink, tmp_path: Path) -> None:
@@ -206,7 +207,6 @@ async def test_a_missing_path_and_a_relative_one(guest: GuestLink, tmp_path: Pat
         (lambda g, p: g.write(str(p / "file" / "x"), pieces(b"x")), FileRefused, "no directory"),
         (lambda g, p: g.mkdir(str(p / "file")), FileRefused, "exists already"),
         (lambda g, p: g.stat(str(p / ("n" * 300))), FileRefused, "name is too long"),
-        (lambda g, p: g.write("/proc/version", pieces(b"x")), FileRefused, "/proc/version"),
         (
             lambda g, p: g.write("/dev/full", pieces(b"x" * 100_000)),
             FileRefused,
@@ -232,9 +232,9 @@ async def test_refusals_say_what_and_why(
 
 
 async def test_what_is_no_regular_file_is_read_and_written_through(guest: GuestLink) -> None:
-    assert await content(guest, Path("/proc/version")) == Path("/proc/version").read_bytes()
+    assert (await content(guest, Path("/proc/version"))).startswith(b"Linux version")
     assert await guest.write("/dev/null", pieces(b"12345")) == 5
-    assert Path("/dev/null").is_char_device()
+    assert (await guest.stat("/dev/null")).kind is FileKind.CHARACTER
     assert len(await content(guest, Path("/dev/zero"), length=1000)) == 1000
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
-from pandastack.api.calls import Api
+from pandastack.api.calls import Api, Body
 from pandastack.api.streams import READY, EventStream, Text, record
 from pandastack.endpoint import Nothing, Reply
 from pandastack.errors import InvalidRequest
@@ -65,7 +65,7 @@ async def kill(call: Api[None, Nothing]) -> None:
     )
 
 
-def _event_stream(call: Api[object, Nothing], running: AbstractAsyncContextManager[Running]) -> EventStream:
+def _event_stream(call: Api[Body, Nothing], running: AbstractAsyncContextManager[Running]) -> EventStream:
     return EventStream(_records(running), call.app.beat_seconds)
 
 

@@ -34,7 +34,8 @@ PREFLIGHT = CORS | {
     "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": (
         "content-type, x-api-key, authorization, idempotency-key, x-request-id, x-fcs-workspace, "
-        "x-stub-user, x-pandastack-org, x-pandastack-user-id, x-pandastack-user-email, x-pandastack-auth-method"
+        "x-stub-user, "
+        "x-pandastack-org, x-pandastack-user-id, x-pandastack-user-email, x-pandastack-auth-method"
     ),
     "access-control-max-age": "600",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from posixpath import basename, join
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pandastack.api.calls import Api
+from pandastack.api.calls import Api, Body, Query
 from pandastack.api.streams import READY, EventStream, record
 from pandastack.endpoint import ClientGone, Nothing, Reply, attended
 from pandastack.errors import InvalidRequest, TooLarge
@@ -58,7 +58,9 @@ class WatchAt(At, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A file as the wire knows it. `mode` is the type letter of find(1), `permissions` are octal, `mtime` seconds."""
+    """A file as the wire knows it. `mode` is the type letter of find(1), `permissions` are octal, `mtime`
+    seconds.
+    """
 
     name: str
     path: str
@@ -165,7 +167,7 @@ async def change_mode(call: Api[ChangeMode, Nothing]) -> None:
 
 
 async def watch(call: Api[None, WatchAt]) -> EventStream:
-    async def records() -> AsyncIterator[bytes]:
+    async def records() -> AsyncGenerator[bytes, None]:
         watching = call.app.files.watch(_place(call, call.query), recursive=call.query.recursive)
         async with watching as events:
             yield READY
@@ -247,7 +249,7 @@ async def _upload(request: Request, limit: int) -> AsyncIterator[bytes]:
         raise ClientGone from error
 
 
-def _place(call: Api[object, object], at: At | ListAt | MakeDirectory | Move | ChangeMode) -> Place:
+def _place(call: Api[Body, Query], at: At | ListAt | MakeDirectory | Move | ChangeMode) -> Place:
     return Place(call.caller, call.path["sandbox_id"], at.path, at.user)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -95,7 +95,7 @@ async def audit(call: Api[None, WhichAudit]) -> AuditList:
     return AuditList(entries, start)
 
 
-async def _log_records(call: Api[None, WhichLog]) -> AsyncIterator[bytes]:
+async def _log_records(call: Api[None, WhichLog]) -> AsyncGenerator[bytes, None]:
     sandbox_id = call.path["sandbox_id"]
     await call.app.sandboxes.host_for(call.caller, sandbox_id)
     yield READY
@@ -107,7 +107,7 @@ async def _log_records(call: Api[None, WhichLog]) -> AsyncIterator[bytes]:
             yield record("line", {"line": line.decode("utf-8", "replace") + "\n"})
 
 
-async def _event_records(call: Api[None, WhichEvents]) -> AsyncIterator[bytes]:
+async def _event_records(call: Api[None, WhichEvents]) -> AsyncGenerator[bytes, None]:
     sandbox_id, tail = call.path["sandbox_id"], call.query.tail
     await call.app.sandboxes.get(call.caller, sandbox_id, deleted=True)
     yield READY

@@ -1,4 +1,6 @@
-"""The OpenAPI 3.1 document, and a page to read it that needs nothing from elsewhere; both made from the table."""
+"""The OpenAPI 3.1 document, and a page to read it that needs nothing from elsewhere; both made from the
+table.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ TEMPLATE = "#/components/schemas/{name}"
 DESCRIPTION = """
 Every sandbox is a microVM of its own, restored from a baked snapshot.
 
-Send `Authorization: Bearer <key>` (or `X-API-Key`). Errors are `{"error": "<sentence>", "code": …, "retryable": …,
-"request_id": …}`; one that may be sent again unchanged has `Retry-After`. Every answer carries `X-Request-Id`.
+Send `Authorization: Bearer <key>` (or `X-API-Key`). Errors are `{"error": "<sentence>", "code": …,
+"retryable": …, "request_id": …}`; one that may be sent again unchanged has `Retry-After`. Every answer
+carries `X-Request-Id`.
 """
 
 ERROR: dict[str, object] = {
@@ -75,7 +78,7 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
     words = getdoc(endpoint.handler) or ""
     operation: dict[str, object] = {
         "summary": endpoint.summary,
-        "operationId": f"{endpoint.tag}.{endpoint.handler.__name__}",  # type: ignore[attr-defined]  # a function
+        "operationId": f"{endpoint.tag}.{endpoint.handler.__name__}",
         "tags": [endpoint.tag],
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint)],
         "responses": _responses(endpoint, schemas),
@@ -99,7 +102,9 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, object]]:
 def _query_parameters(endpoint: Endpoint) -> list[dict[str, object]]:
     if endpoint.query is Nothing:
         return []
-    schema = msgspec.json.schema_components([endpoint.query], ref_template=TEMPLATE)[1][endpoint.query.__name__]
+    schema = msgspec.json.schema_components([endpoint.query], ref_template=TEMPLATE)[1][
+        endpoint.query.__name__
+    ]
     required = schema.get("required", [])
     return [
         {"name": name, "in": "query", "required": name in required, "schema": field}
@@ -120,13 +125,13 @@ def _responses(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
 
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1e21;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h2{margin-top:2.5rem;border-bottom:1px solid #ddd;text-transform:capitalize}
 details{border:1px solid #e3e5e8;border-radius:6px;margin:.4rem 0;padding:.4rem .8rem}
 summary{cursor:pointer}code{font:14px ui-monospace,monospace}
 .m{display:inline-block;min-width:6.5rem;font-weight:600}table{border-collapse:collapse;margin:.4rem 0}
-td{border-top:1px solid #eee;padding:.2rem .8rem .2rem 0;vertical-align:top}.q{color:#666}
-@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#16181b}details,td,h2{border-color:#33373c}.q{color:#999}}
+td{border-top:1px solid #8884;padding:.2rem .8rem .2rem 0;vertical-align:top}.q{color:#666}
+:root{color-scheme:light dark}
 """
 
 
@@ -160,8 +165,9 @@ def _details(endpoint: Endpoint) -> str:
         f"<tr><td><code>{escape(a)}</code></td><td><code>{escape(b)}</code></td></tr>" for a, b in rows
     )
     return (
-        f"<details><summary><code class=m>{escape(endpoint.method)}</code> <code>{escape(endpoint.path)}</code>"
-        f" <span class=q>{escape(endpoint.summary)}</span></summary><table>{table}</table></details>"
+        f"<details><summary><code class=m>{escape(endpoint.method)}</code> "
+        f"<code>{escape(endpoint.path)}</code> <span class=q>{escape(endpoint.summary)}</span></summary>"
+        f"<table>{table}</table></details>"
     )
 
 

@@ -1,7 +1,7 @@
 """Commands and terminals over WebSockets.
 
-`exec/ws` carries many commands at once, each under an id of the client's; `exec/pty` and `ssh` carry one terminal:
-binary frames are its bytes, text frames are JSON.
+`exec/ws` carries many commands at once, each under an id of the client's; `exec/pty` and `ssh` carry one
+terminal: binary frames are its bytes, text frames are JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from pandastack.endpoint import Nothing
 from pandastack.errors import PandastackError
 from pandastack.model.command import ExecRequest
 from pandastack.model.guest import Process
+from pandastack.telemetry import logger
+
+log = logger("sockets")
 
 COMMANDS_MOST = 64
 """Commands at once on one connection."""
-ROUTINE, TRY_AGAIN = 1000, 1011
-INPUT_PART = 64 << 10
+ROUTINE = 1000
 
 
 class Size(Struct, frozen=True):
@@ -78,20 +80,25 @@ async def terminal(call: Api[None, Size]) -> None:
     async with opening as process:
         socket = WebSocket(call.connection.scope, call.receive, call.send)
         await socket.accept()
-        try:
-            async with asyncio.TaskGroup() as group:
-                typing = group.create_task(_type(socket, process))
-                await _show(socket, process)
-                typing.cancel()
-        except* PandastackError as errors:
-            await _say(socket, {"error": str(errors.exceptions[0])})
-        except* _HungUpError:
-            return
+        await _converse(socket, process)
     await _close(socket)
 
 
 class _HungUpError(Exception):
     """The client of a terminal left."""
+
+
+async def _converse(socket: WebSocket, process: Process) -> None:
+    """Both directions at once, until the process ends or the client hangs up."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            typing = group.create_task(_type(socket, process))
+            await _show(socket, process)
+            typing.cancel()
+    except* PandastackError as errors:
+        await _say(socket, {"error": str(errors.exceptions[0])})
+    except* _HungUpError:
+        log.debug("terminal.hung_up", process_id=process.id)
 
 
 async def _show(socket: WebSocket, process: Process) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 from starlette.responses import Response
 
@@ -55,7 +56,7 @@ class TemplateView(Template, frozen=True, kw_only=True):
     """A template on the wire."""
 
     rootfs_path: str = ""
-    meta: dict[str, str] = {}
+    meta: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 async def health(call: Api[None, Nothing]) -> Reply:

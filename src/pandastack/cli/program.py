@@ -17,6 +17,9 @@ import pandastack
 from pandastack.cli.session import Session, advise
 from pandastack.errors import PandastackError
 
+Typers = Any
+"""A context or command of typer's, whose classes have no public names."""
+
 
 class Place(NamedTuple):
     """Where a command lives: a module's whole `app`, or one command of it."""
@@ -48,21 +51,21 @@ FOREIGN = ("run", "exec", "--")
 class Commands(TyperGroup):
     """The table above as a command group; an error of ours ends it with one sentence."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  # typer's own context, which has no public name
+    def list_commands(self, ctx: Typers) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401  # the same
+    def get_command(self, ctx: Typers, cmd_name: str) -> Typers:
         if cmd_name in COMMANDS and cmd_name not in self.commands:
             self.commands[cmd_name] = _load(cmd_name)
         return self.commands.get(cmd_name)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # the same
+    def resolve_command(self, ctx: Typers, args: list[str]) -> Typers:
         if args[0] not in COMMANDS:
             for name in COMMANDS:  # what is meant is guessed from the names that are loaded
                 self.get_command(ctx, name)
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # the same
+    def invoke(self, ctx: Typers) -> Typers:
         try:
             return super().invoke(ctx)
         except PandastackError as error:
@@ -73,9 +76,9 @@ class Commands(TyperGroup):
             raise typer.Exit(141) from error
 
 
-def _load(name: str) -> Any:  # noqa: ANN401  # the same
+def _load(name: str) -> Typers:
     place = COMMANDS[name]
-    loaded: Any = get_command(import_module(f"pandastack.cli.{place.module}").app)
+    loaded: Typers = get_command(import_module(f"pandastack.cli.{place.module}").app)
     if place.is_noun:
         loaded.name = name
         return loaded

@@ -42,6 +42,7 @@ class LocalHost:
         self.resume = vms.resume
         self.stats = vms.stats
         self.console = vms.console
+        self.console_at = vms.console_at
         self.deaths = vms.deaths
         self.end_all = vms.end_all
 

@@ -75,8 +75,9 @@ class Baker:
                 await answered(machine, link, BOOT_SECONDS)
                 await _make_ready(link, image.recipe, report)
                 await link.seal(deadline=30.0)
-            report(f"writing the snapshot of {image.name}")
-            await machine.snapshot(draft)
+                await asyncio.sleep(SETTLE_SECONDS)
+                report(f"writing the snapshot of {image.name}")
+                await machine.snapshot(draft)
         await asyncio.to_thread(_remove_tree, home)
 
     def _facts(self, recipe: Recipe) -> GateFacts:
@@ -118,7 +119,6 @@ async def _make_ready(link: GuestLink, recipe: Recipe, report: Report) -> None:
     for index, line in enumerate((*manifest.warm, "true", "sync"), start=1):
         report(f"warming {recipe.name} ({index})")
         await _must_run(link, line, index)
-    await asyncio.sleep(SETTLE_SECONDS)
 
 
 async def _start(link: GuestLink, line: str) -> None:

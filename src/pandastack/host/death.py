@@ -72,3 +72,16 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
+
+
+def piece(log: Path, offset: int, *, most: int = 65536) -> tuple[int, bytes]:
+    """The bytes of a log from `offset` on (negative: so many before its end), and the offset behind them."""
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = max(0, end + offset) if offset < 0 else min(offset, end)
+            file.seek(start)
+            data = file.read(most)
+    except FileNotFoundError:
+        return 0, b""
+    return start + len(data), data

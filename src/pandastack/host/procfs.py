@@ -8,7 +8,6 @@ from pathlib import Path
 from pandastack.host.driver import Stats
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def start_ticks(pid: int) -> int | None:
@@ -31,11 +30,12 @@ def stats(pid: int) -> Stats | None:
     fields = _stat(pid)
     if not fields or fields[0] in ("Z", "X"):
         return None
+    memory = _memory(pid)
     return Stats(
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
-        rss_bytes=int(fields[21]) * _PAGE,
+        rss_bytes=memory.get("Rss:", 0),
         vsz_bytes=int(fields[20]),
-        private_dirty_bytes=_private_dirty(pid),
+        private_dirty_bytes=memory.get("Private_Dirty:", 0),
         threads=int(fields[17]),
         uptime_seconds=float(_read(Path("/proc/uptime")).split()[0]) - int(fields[19]) / _TICKS,
     )
@@ -46,11 +46,10 @@ def _stat(pid: int) -> list[str]:
     return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 
-def _private_dirty(pid: int) -> int:
-    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
-        if line.startswith("Private_Dirty:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _memory(pid: int) -> dict[str, int]:
+    """Bytes by name. The resident set of /proc/PID/stat is an estimate and may be far too low; this is exact."""
+    lines = _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:]
+    return {name: int(size) * 1024 for name, size, _ in (line.split() for line in lines)}
 
 
 def _read(path: Path) -> str:

@@ -79,9 +79,8 @@ _DEVICES = [
     *("-device", "virtio-serial-device,max_ports=2"),
     *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
     *("-device", "virtio-blk-device,drive=root"),
-    *("-device", "virtio-rng-device"),
     *("-netdev", "user,id=net,restrict=on,ipv6=off"),
-    *("-device", "virtio-net-device,netdev=net,mac=52:54:00:70:64:73"),
+    *("-device", "virtio-net-device,netdev=net,guest_announce=off,mac=52:54:00:70:64:73"),
 ]
 
 
@@ -100,7 +99,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
             "-mon",
             "chardev=qmp,mode=control",
         ),
-        *("-chardev", f"socket,id=agent,fd={files.agent_fd},server=on,wait=off"),
+        *("-chardev", f"socket,id=agent,fd={files.agent_fd},server=on,wait=on"),
         *(
             "-chardev",
             f"file,id=console,path={_escape(files.console)},append=on",

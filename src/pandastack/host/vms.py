@@ -29,7 +29,7 @@ from pandastack.errors import (
     SandboxNotFound,
 )
 from pandastack.host import unix
-from pandastack.host.death import answered, cause_of_death, tail
+from pandastack.host.death import answered, cause_of_death, piece, tail
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.templates import Prepared, Templates
@@ -211,6 +211,13 @@ class Vms:
         if vm_id not in self._vms and vm_id not in self._dead:
             raise SandboxNotFound(f"This host has no machine {vm_id}.")
         return tail(self._home / vm_id / CONSOLE, tail_bytes)
+
+    async def console_at(self, vm_id: str, offset: int) -> tuple[int, bytes]:
+        """The console from `offset` on (negative: before its end), at most 64 KiB, and the offset behind that."""
+        _check_id(vm_id)
+        if vm_id not in self._vms and vm_id not in self._dead:
+            raise SandboxNotFound(f"This host has no machine {vm_id}.")
+        return piece(self._home / vm_id / CONSOLE, offset)
 
     def reports(self) -> list[VmReport]:
         """The living first, then the dead that nobody has stopped yet."""

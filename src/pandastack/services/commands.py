@@ -166,6 +166,8 @@ class Tail:
         self.cut = False
 
     def add(self, part: bytes) -> None:
+        if not part:
+            return
         self._parts.append(part)
         self._size += len(part)
         while self._size - len(self._parts[0]) >= self._limit:

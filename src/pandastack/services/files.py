@@ -92,14 +92,17 @@ class Files:
         self, place: Place, *, recursive: bool = False
     ) -> AsyncIterator[AsyncIterator[FileEvent]]:
         """Changes below the path, until the block ends."""
-        async with self._at(place) as guest:
-            async with guest.watch(place.path, user=place.user, recursive=recursive) as events:
-                yield events
+        async with (
+            self._at(place) as guest,
+            guest.watch(place.path, user=place.user, recursive=recursive) as events,
+        ):
+            yield events
 
     @asynccontextmanager
     async def _at(self, place: Place) -> AsyncIterator[Guest]:
+        using = self._sandboxes.use(place.caller, place.sandbox_id)
         with _request_faults():
-            async with self._sandboxes.use(place.caller, place.sandbox_id) as guest:
+            async with using as guest:
                 yield guest
 
 

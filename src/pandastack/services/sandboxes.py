@@ -20,12 +20,12 @@ from pandastack.errors import (
     PandastackError,
     SandboxNotFound,
 )
-from pandastack.model.account import Caller, Limits
+from pandastack.model.account import Caller, Limits, Scope
 from pandastack.model.clock import Clock
 from pandastack.model.guest import Guest
 from pandastack.model.host import Host, VmReport, VmSpec
 from pandastack.model.image import Template
-from pandastack.model.sandbox import Lifecycle, LifecycleChange, Sandbox, SandboxCreate, SandboxState
+from pandastack.model.sandbox import ALIVE, Lifecycle, LifecycleChange, Sandbox, SandboxCreate, SandboxState
 from pandastack.services.activity import Activity
 from pandastack.services.ledger import Ledger, Story
 from pandastack.services.line import Line
@@ -123,6 +123,12 @@ class Sandboxes:
         """
         await self._ledger.begin_end(caller, sandbox_id, cause, 204)
         await self._finish(sandbox_id, Story("sandbox.deleted", {"cause": cause}))
+
+    async def end_all(self, cause: str) -> None:
+        """End every living sandbox, beside each other; one that cannot be ended is settled by the next start."""
+        async with asyncio.TaskGroup() as group:
+            for sandbox in await self._ledger.listing(ALIVE):
+                group.create_task(self._end_quietly(sandbox, cause))
 
     async def pause(self, caller: Caller, sandbox_id: str) -> None:
         """Stop its virtual CPUs; fine when they are stopped. Errors: SandboxNotFound, Conflict."""
@@ -250,6 +256,13 @@ class Sandboxes:
             await self._ledger.complete_end(sandbox_id, story, forget_key=forget_key)
         finally:
             self._ending.discard(sandbox_id)
+
+    async def _end_quietly(self, sandbox: Sandbox, cause: str) -> None:
+        caller = Caller(sandbox.workspace, "server", Scope.ADMIN, "internal", method="DELETE", path="/server")
+        try:
+            await self.delete(caller, sandbox.id, cause)
+        except PandastackError as error:
+            log.warning("sandbox.not_ended", sandbox_id=sandbox.id, error=error.message)
 
     async def _replay(self, caller: Caller, identity: tuple[str, str]) -> Created | None:
         key, fingerprint = identity

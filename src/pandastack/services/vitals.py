@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from pandastack.errors import MachineError
 from pandastack.model.account import Caller
-from pandastack.model.clock import Clock
 from pandastack.model.guest import GuestMetrics
 from pandastack.model.host import VmStats
 from pandastack.model.sandbox import Sandbox, SandboxState
@@ -28,6 +27,8 @@ GUEST_SECONDS = 2.0
 """Longest wait for a guest's own view; without it the machine's counters are told alone."""
 CONSOLE_SECONDS = 0.25
 """How often a console that is followed is looked at."""
+SAMPLES_MOST = 4096
+"""Sandboxes whose last CPU sample is remembered."""
 BOOTS = 1000
 """So many boots are looked back at."""
 
@@ -87,11 +88,10 @@ class _Sample(Struct, frozen=True):
 class Vitals:
     """The verbs that look and change nothing."""
 
-    def __init__(self, sandboxes: Sandboxes, placement: Placement, database: Database, clock: Clock) -> None:
+    def __init__(self, sandboxes: Sandboxes, placement: Placement, database: Database) -> None:
         self._sandboxes = sandboxes
         self._placement = placement
         self._database = database
-        self._clock = clock
         self._samples: dict[str, _Sample] = {}
 
     async def metrics(self, caller: Caller, sandbox_id: str) -> SandboxMetrics:
@@ -142,14 +142,6 @@ class Vitals:
             recent=[Boot(s.id, s.template, s.boot_mode, s.boot_ms, s.created_at) for s in seen[:recent]],
         )
 
-    def forget(self, gone: Iterable[str]) -> None:
-        """Drop the samples of those."""
-        for sandbox_id in gone:
-            self._samples.pop(sandbox_id, None)
-
-    def known(self) -> set[str]:
-        return set(self._samples)
-
     async def _guest_view(self, sandbox_id: str) -> GuestMetrics | None:
         try:
             async with asyncio.timeout(GUEST_SECONDS):
@@ -159,6 +151,8 @@ class Vitals:
 
     def _cpu_percent(self, sandbox_id: str, stats: VmStats) -> float:
         last = self._samples.get(sandbox_id)
+        if len(self._samples) >= SAMPLES_MOST:
+            self._samples.clear()
         self._samples[sandbox_id] = _Sample(stats.pid, stats.uptime_seconds, stats.cpu_seconds)
         if last is None or last.pid != stats.pid:
             last = _Sample(stats.pid, 0.0, 0.0)

@@ -1,0 +1,90 @@
+"""The HTTP server: a bound socket and uvicorn over it, without any say in signals, logging or the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pandastack.api.interim import InterimProtocol
+from pandastack.config import split_address
+from pandastack.errors import Conflict, InvalidRequest
+
+KEEP_ALIVE_SECONDS = 120
+"""How long an idle connection is kept; longer than clients keep theirs, so that they never write into a
+closed one.
+"""
+PING_SECONDS = 20.0
+FRAME_BYTES = 1 << 20
+GRACE_SECONDS = 5
+"""How long requests under way may take to end when the server does."""
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listen: str) -> AsyncIterator[str]:
+    """Serve `app` at `listen` (host:port, port 0 for any) while the block lasts: the base URL.
+
+    Errors: InvalidRequest for an address that is none, Conflict for one that is taken.
+    """
+    with _bound(listen) as bound:
+        server = _Server(_config(app))
+        running = asyncio.create_task(server.serve(sockets=[bound]), name="http")
+        try:
+            await server.accepting.wait()
+            host, port = bound.getsockname()[:2]
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            await running
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=InterimProtocol,
+        ws="websockets-sansio",
+        ws_max_size=FRAME_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As ever, and tells when connections are accepted."""
+        await super().startup(sockets)
+        self.accepting.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the program that serves."""
+        yield
+
+
+@contextmanager
+def _bound(listen: str) -> Iterator[socket.socket]:
+    host, port = split_address(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except socket.gaierror as error:
+            raise InvalidRequest(f"{host!r} is no address to listen on.") from error
+        except OSError as error:
+            raise Conflict(f"{listen} cannot be listened on: {error.strerror}.") from error
+        bound.setblocking(False)
+        yield bound

@@ -1,0 +1,102 @@
+"""A server while it runs: host, control plane and HTTP, opened in this order and closed in the other."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from pandastack.api.server import serving
+from pandastack.cli.progress import reporting
+from pandastack.cli.state import remember
+from pandastack.client import config_path
+from pandastack.config import ControlConfig, HostConfig
+from pandastack.control import open_control
+from pandastack.errors import PandastackError
+from pandastack.host.app import LocalHost, open_host
+from pandastack.host.packages import Progress
+from pandastack.model.sandbox import Isolation
+
+WORDS = {
+    Isolation.HARDWARE: "every sandbox is a virtual machine of its own, separated by the processor",
+    Isolation.EMULATED: "every sandbox is a virtual machine of its own, EMULATED in software: slower, and "
+    "not the boundary that hardware virtualization is (`pandastack doctor` says what is missing)",
+    Isolation.NONE: "NO ISOLATION AT ALL: sandboxes are plain processes of this machine, for tests alone",
+}
+
+
+async def serve(control_config: ControlConfig, host_config: HostConfig, console: Console) -> None:
+    """Serve until the first signal, then end in order; a second signal does not wait.
+
+    Errors: Conflict for an address in use, those of `open_host` and `open_control`; what was opened is
+    closed.
+    """
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(signals())
+        with reporting(console) as progress:
+            host = await stack.enter_async_context(open_host(host_config, progress))
+            await bake_all(host, progress, console)
+        control = await stack.enter_async_context(open_control(control_config, host))
+        api_url = await stack.enter_async_context(serving(control, control_config.listen))
+        announce(console, api_url, host, control.first_token)
+        await stop.wait()
+        console.print("ending; once more to end at once", style="dim")
+
+
+async def bake_all(host: LocalHost, progress: Progress, console: Console) -> None:
+    """Have a snapshot of every template before the first sandbox is asked for; a failure is only told."""
+    for template in (await host.report()).templates:
+        if template.baked:
+            continue
+        progress(f"baking {template.name}", None)
+        try:
+            await host.bake(template.name)
+        except PandastackError as error:
+            console.print(f"{template.name} cannot be used: {error}", style="yellow", markup=False)
+
+
+def announce(console: Console, api_url: str, host: LocalHost, first_token: str | None) -> None:
+    """Tell that the server serves, what that is worth, and the first key, once."""
+    driver = host.vms.driver
+    console.print(f"PandaStack listens on {api_url} ({driver.name} {driver.version})", markup=False)
+    console.print(f"  {WORDS[driver.isolation]}", markup=False, soft_wrap=True)
+    if first_token is None:
+        return
+    path = config_path(Path.home())
+    before = remember(path, api_url, first_token)
+    console.print(f"  first key, shown this once: {first_token}", markup=False, soft_wrap=True)
+    console.print(
+        f"  it is written to {path}, where every client of yours looks", markup=False, soft_wrap=True
+    )
+    if before.api_url and before.api_url != api_url:
+        console.print(f"  (what stood there for {before.api_url} is in {path}.old)", markup=False)
+
+
+@contextmanager
+def signals() -> Iterator[asyncio.Event]:
+    """An event that the first signal sets; the second cancels the task that entered the block.
+
+    While nothing waits for the event yet, the first signal sets it and the waiting ends at once.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # a coroutine runs in a task
+    stop = asyncio.Event()
+
+    def heard() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, heard)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,115 @@
+"""Transactions: whole or not at all, one writer at a time, settled before a cancellation goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pandastack.errors import Conflict, InternalError, NoSpace
+from pandastack.model.account import Limits
+from pandastack.store import sandboxes
+from pandastack.store.db import Connection, Database, open_database
+from tests.store.conftest import sandbox
+
+pytestmark = pytest.mark.anyio
+
+FREE = Limits(None, None, None)
+
+
+def add(connection: Connection, sandbox_id: str) -> None:
+    assert sandboxes.insert(connection, sandbox(sandbox_id), FREE)
+
+
+async def exists(database: Database, sandbox_id: str) -> bool:
+    return await database.read(partial(sandboxes.find, sandbox_id=sandbox_id)) is not None
+
+
+async def test_nothing_of_a_transaction_that_fails_is_kept(database: Database) -> None:
+    def transaction(connection: Connection) -> None:
+        add(connection, "a")
+        raise Conflict("changed my mind")
+
+    with pytest.raises(Conflict):
+        await database.write(transaction)
+    assert not await exists(database, "a")
+    await database.write(partial(add, sandbox_id="a"))
+    assert await exists(database, "a")
+
+
+async def test_a_fault_of_the_database_is_told_as_ours(database: Database) -> None:
+    await database.write(partial(add, sandbox_id="a"))
+    with pytest.raises(InternalError, match="IntegrityError"):
+        await database.write(partial(add, sandbox_id="a"))
+
+
+async def test_a_full_disk_is_told_as_such(database: Database) -> None:
+    def transaction(connection: Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        for number in range(200):
+            row = sandbox(f"s{number}", metadata={"k": "v" * 4000})
+            assert sandboxes.insert(connection, row, FREE)
+
+    with pytest.raises(NoSpace):
+        await database.write(transaction)
+    assert not await exists(database, "s0")
+
+
+async def test_writes_take_turns(database: Database) -> None:
+    inside = 0
+
+    def transaction(connection: Connection) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        time.sleep(0.002)
+        inside -= 1
+
+    await asyncio.gather(*(database.write(transaction) for _ in range(10)))
+
+
+async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
+    def slow(connection: Connection) -> None:
+        add(connection, "a")
+        time.sleep(0.2)
+
+    writing = asyncio.ensure_future(database.write(slow))
+    await asyncio.sleep(0.02)
+    assert not await exists(database, "a")
+    assert not writing.done()
+    await writing
+    assert await exists(database, "a")
+
+
+async def test_a_cancelled_write_is_settled_before_its_caller_goes_on(database: Database) -> None:
+    ended = False
+
+    def slow(connection: Connection) -> None:
+        nonlocal ended
+        add(connection, "a")
+        time.sleep(0.05)
+        ended = True
+
+    writing = asyncio.ensure_future(database.write(slow))
+    await asyncio.sleep(0.01)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert ended
+
+
+async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "again.db"
+    async with open_database(path) as database:
+        await database.write(partial(add_with_workspace, sandbox_id="a"))
+    async with open_database(path) as database:
+        assert await exists(database, "a")
+
+
+def add_with_workspace(connection: Connection, sandbox_id: str) -> None:
+    connection.exec_driver_sql("INSERT INTO workspaces VALUES ('w', 0, 0, 0)")
+    add(connection, sandbox_id)
