@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "link.h"
@@ -18,7 +19,8 @@ void child_block_signals(void)
 
 pid_t child_fork(void)
 {
-    pid_t pid = fork();
+    /* Not the C library's fork: that blocks and restores signals for handlers and locks that are not here. */
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
         sigset_t none;
         sigemptyset(&none);

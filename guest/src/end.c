@@ -46,6 +46,12 @@ bool end_watch(struct end *end, uint32_t events)
     return true;
 }
 
+bool end_change(const struct end *end, uint32_t events)
+{
+    struct epoll_event event = {.events = events | EPOLLET, .data.ptr = (void *)(uintptr_t)end};
+    return epoll_ctl(poll_set(), EPOLL_CTL_MOD, end->fd, &event) == 0;
+}
+
 bool end_open(struct end *end, int fd, bool *bell)
 {
     *end = (struct end){.fd = fd, .bell = bell};

@@ -1,6 +1,6 @@
 /* One descriptor of the loop: the agent's end of a pipe, a terminal, a socket or the port.
  *
- * All are watched edge-triggered, once, so that no interest is ever changed: `ready` stays true from an event until a
+ * All are watched edge-triggered, mostly once and for all: `ready` stays true from an event until a
  * read or write finds nothing more to do. A stale event can only set `ready` for nothing, which costs one EAGAIN. */
 #ifndef END_H
 #define END_H
@@ -25,6 +25,9 @@ void ends_wait(int timeout_ms);
 
 /* Starts watching. The struct must stay where it is. False with errno when the kernel refuses. */
 bool end_watch(struct end *end, uint32_t events);
+
+/* Changes what a watched end is watched for; what is there already counts as an event. False with errno. */
+bool end_change(const struct end *end, uint32_t events);
 
 /* Gives `end` the descriptor and watches it for reading. False with errno; the descriptor is the caller's then. */
 bool end_open(struct end *end, int fd, bool *bell);

@@ -40,7 +40,7 @@ static uint64_t retry_at = NEVER; /* when to look at a port without host again, 
 static void line_open(int fd)
 {
     line = (struct end){.fd = fd, .bell = &line_stirred};
-    if (fcntl(fd, F_SETFL, O_NONBLOCK | fcntl(fd, F_GETFL)) < 0 || !end_watch(&line, EPOLLIN | EPOLLOUT | EPOLLRDHUP))
+    if (fcntl(fd, F_SETFL, O_NONBLOCK | fcntl(fd, F_GETFL)) < 0 || !end_watch(&line, EPOLLIN | EPOLLRDHUP))
         give_up("watch the link", errno);
     line.ready = true;
     input_size = 0;
@@ -76,7 +76,6 @@ static void line_lost(const struct link_reader *reader)
 {
     input_size = 0;
     queue_head = queue_tail = 0;
-    line_stuck = false;
     if (line_up)
         reader->lost();
     line_up = false;
@@ -162,13 +161,21 @@ uint64_t link_deadline(void)
     return input_size > 0 && input_grew + PARTIAL_PATIENCE < retry_at ? input_grew + PARTIAL_PATIENCE : retry_at;
 }
 
+/* Room is worth an event only while it is missed: else each answer that the host takes would wake the agent. */
+static void set_stuck(bool stuck)
+{
+    if (stuck != line_stuck && !end_change(&line, stuck ? EPOLLIN | EPOLLRDHUP | EPOLLOUT : EPOLLIN | EPOLLRDHUP))
+        give_up("watch the link", errno);
+    line_stuck = stuck;
+}
+
 bool link_flush(void)
 {
     if (queue_head == queue_tail || line.fd < 0 || (line_stuck && !line_stirred))
         return false;
     line_stirred = false;
     ssize_t sent = write(line.fd, queue + queue_head, queue_tail - queue_head);
-    line_stuck = sent < 0;
+    set_stuck(sent < 0);
     if (sent < 0)
         return false;
     queue_head += (size_t)sent;

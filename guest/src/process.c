@@ -81,13 +81,18 @@ static struct process *free_slot(void)
     return oldest;
 }
 
-static void clear(struct process *process)
+static void close_ends(struct process *process)
 {
-    size_t slot = (size_t)(process - processes);
     end_close(&process->talk);
     end_close(&process->output[0]);
     end_close(&process->output[1]);
     end_close(&process->input);
+}
+
+/* A slot as if it had never been used; its ends are closed already. */
+static void blank(struct process *process)
+{
+    size_t slot = (size_t)(process - processes);
     if (process->replay.errors)
         memset(process->replay.on_error, 0, sizeof process->replay.on_error);
     memset(process, 0, offsetof(struct process, replay));
@@ -101,7 +106,7 @@ static void clear(struct process *process)
 void process_let_go(struct process *process)
 {
     if (process->state == PROCESS_FAILED && process->readers == 0) {
-        clear(process);
+        close_ends(process);
         process->state = PROCESS_FREE;
     }
 }
@@ -134,8 +139,9 @@ struct process *process_start(const struct fields *fields)
         errno = EAGAIN;
         return NULL;
     }
-    clear(process);
-    process->state = PROCESS_FREE;
+    if (process->state != PROCESS_FREE)
+        close_ends(process);
+    blank(process);
     if (!launch(process, fields, &pending[process - processes]))
         return NULL;
     remember(process, fields);

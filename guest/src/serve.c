@@ -18,6 +18,8 @@
 #include "session.h"
 #include "stream.h"
 
+#define TURNS_AT_ONCE 8 /* before looking for events again */
+
 static struct end signals = {.fd = -1};
 
 /* A program that starts the agent may have ignored signals; those would stay ignored in every child. */
@@ -107,16 +109,22 @@ static void expire(void)
         processes_expire();
 }
 
+static bool turn(void)
+{
+    bool moved = link_receive(&session_reader);
+    moved |= processes_drain(streams_slowest);
+    moved |= session_turn();
+    return link_flush() || moved;
+}
+
 _Noreturn void serve(void)
 {
-    bool moved = false;
-    for (;;) {
+    for (bool moved = false;;) {
         ends_wait(moved ? 0 : timeout_ms());
         expire();
         take_signals();
-        moved = link_receive(&session_reader);
-        moved |= processes_drain(streams_slowest);
-        moved |= session_turn();
-        moved |= link_flush();
+        moved = true;
+        for (int turns = 0; moved && turns < TURNS_AT_ONCE; turns++)
+            moved = turn();
     }
 }

@@ -205,7 +205,7 @@ class Plane:
             def transaction(connection: Connection) -> None:
                 sandboxes.note_activity(connection, seen)
 
-            await self._database.write(transaction)
+            await self._database.write_soon(transaction)
 
     def _sandboxes(self, clock: Clock) -> Sandboxes:
         config = self._config

@@ -215,6 +215,10 @@ async def test_a_missing_path_and_a_relative_one(guest: GuestLink, tmp_path: Pat
         (lambda g, p: g.remove("/", recursive=True), InvalidRequest, "/"),
         (lambda g, p: g.stat(str(p), user="nosuchuser"), InvalidRequest, "user"),
         (lambda g, p: g.stat("/a\0b"), InvalidRequest, "NUL"),
+        (lambda g, p: g.stat("/" + "a/" * 3000), InvalidRequest, "at most 4095 bytes"),
+        (lambda g, p: g.stat("/", user=""), InvalidRequest, "user must have"),
+        (lambda g, p: g.list("/", depth=0), InvalidRequest, "depth must be 1 to 64, got 0"),
+        (lambda g, p: g.chmod(str(p), 0o10000), InvalidRequest, "mode must be 0 to 7777"),
         (lambda g, p: content(g, p / "file", offset=-1), InvalidRequest, "offset"),
     ],
 )

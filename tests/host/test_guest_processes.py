@@ -89,12 +89,15 @@ async def test_stdin_is_written_read_and_ended(guest: GuestLink) -> None:
         await process.write(b"hello ")
         await process.write(b"world")
         await process.close_stdin()
+        await process.close_stdin()
+        with pytest.raises(InvalidRequest, match="has been closed"):
+            await process.write(b"late")
         assert (await collect(process))[0] == b"hello world"
 
 
 async def test_without_stdin_there_is_nothing_to_read_and_nobody_may_write(guest: GuestLink) -> None:
     async with guest.run(command("cat")) as process:
-        with pytest.raises(InvalidRequest, match="without stdin"):
+        with pytest.raises(InvalidRequest, match="no stdin"):
             await process.write(b"x")
         assert (await collect(process))[2].exit_code == 0
 
@@ -159,13 +162,18 @@ async def test_a_missing_program_is_told_as_by_a_shell(guest: GuestLink) -> None
         ({"env": {"A=B": "x"}}, InvalidRequest, "cannot be the name"),
         ({"env": {"A": "x\0"}}, InvalidRequest, "NUL"),
         ({"timeout_ms": -1}, InvalidRequest, "cannot be -1"),
+        ({"user": ""}, InvalidRequest, "user must have 1 to 255"),
+        ({"user": "x" * 256}, InvalidRequest, "user must have 1 to 255"),
+        ({"cwd": "/" + "x" * 5000}, InvalidRequest, "at most 4095"),
+        ({"terminal": (0, 80)}, InvalidRequest, "0 rows"),
+        ({"process_id": "x" * 65}, InvalidRequest, "1 to 64"),
     ],
 )
 async def test_a_wrong_setting_is_an_error_of_its_own(
     guest: GuestLink, options: dict[str, object], kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        await run(guest, command("true", **options))
+        await run(guest, msgspec.structs.replace(command("true"), **options))
 
 
 async def test_a_command_is_arguments_or_a_line(guest: GuestLink) -> None:
@@ -242,9 +250,10 @@ async def test_detaching_by_hand(guest: GuestLink) -> None:
 async def test_unknown_processes(guest: GuestLink) -> None:
     with pytest.raises(NotFound, match="nobody"):
         await guest.kill("nobody", 9)
-    with pytest.raises(NotFound, match="nobody"):
-        async with guest.attach("nobody"):
-            pass
+    for unknown in ("nobody", "", "x" * 65, "a\0b"):
+        with pytest.raises(NotFound, match="no such process"):
+            async with guest.attach(unknown):
+                pass
 
 
 # -- volume

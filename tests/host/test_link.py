@@ -34,6 +34,12 @@ FACTS = GateFacts(
 GATE = Shape(optional=frozenset(Tag), repeated=frozenset({Tag.ENV}))
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both event loops that the server may run on."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 class Peer:
     """The guest's end of the line."""
 
@@ -323,6 +329,25 @@ async def test_breaking_the_protocol_ends_the_session(raw: Callable[[int], bytes
         with pytest.raises(MachineError, match=words):
             link.open(Op.STAT)
         await peer.ended()
+
+
+async def test_a_flood_of_frames_leaves_others_their_turn() -> None:
+    async with welcomed() as (link, peer):
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0.001)
+                turns += 1
+
+        other = asyncio.ensure_future(count())
+        peer.send(encode(FrameType.CREDIT, 99, bytes(4)) * 20_000)
+        stream = await opened(link, peer)
+        peer.done(stream.id)
+        await asyncio.wait_for(stream.done(), 10)
+        other.cancel()
+        assert turns >= 20, "a burst is at most a thousand frames"
 
 
 async def test_frames_for_streams_that_are_over_are_ignored() -> None:

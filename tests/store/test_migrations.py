@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,26 +33,29 @@ def shape(connection: sa.Connection) -> dict[str, object]:
     }
 
 
-def fresh() -> sa.Connection:
-    return sa.create_engine("sqlite://").connect()
+@pytest.fixture
+def connections() -> Iterator[tuple[sa.Connection, sa.Connection]]:
+    """Two empty databases."""
+    engines = sa.create_engine("sqlite://"), sa.create_engine("sqlite://")
+    with engines[0].connect() as first, engines[1].connect() as second:
+        yield first, second
+    for engine in engines:
+        engine.dispose()
 
 
-def test_all_steps_lead_to_the_tables() -> None:
-    with fresh() as stepped, fresh() as made:
-        migrations.upgrade(stepped)
-        metadata.create_all(made)
-        assert shape(stepped) == shape(made)
-        stepped.engine.dispose()
-        made.engine.dispose()
+def test_all_steps_lead_to_the_tables(connections: tuple[sa.Connection, sa.Connection]) -> None:
+    stepped, made = connections
+    migrations.upgrade(stepped)
+    metadata.create_all(made)
+    assert shape(stepped) == shape(made)
 
 
-def test_taking_the_steps_again_changes_nothing() -> None:
-    with fresh() as connection:
-        migrations.upgrade(connection)
-        before = shape(connection)
-        migrations.upgrade(connection)
-        assert shape(connection) == before
-        connection.engine.dispose()
+def test_taking_the_steps_again_changes_nothing(connections: tuple[sa.Connection, sa.Connection]) -> None:
+    connection = connections[0]
+    migrations.upgrade(connection)
+    before = shape(connection)
+    migrations.upgrade(connection)
+    assert shape(connection) == before
 
 
 def test_steps_are_numbered_without_gaps() -> None:

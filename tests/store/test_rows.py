@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.store.conftest import NOON, sandbox
 
 from pandastack.model.account import Caller, Limits, Scope, Token, Usage
 from pandastack.model.sandbox import Sandbox, SandboxState
@@ -16,7 +17,6 @@ from pandastack.store import accounts, audit, events, idempotency, sandboxes
 from pandastack.store.db import Connection, Database
 from pandastack.store.idempotency import Use
 from pandastack.store.tables import EPOCH, Moment
-from tests.store.conftest import NOON, sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +69,7 @@ async def test_a_quota_takes_what_fits_and_no_more(database: Database, limits: L
     assert usage == Usage(fits, 2 * fits, 512 * fits)
 
 
-async def test_a_share_is_given_back_once(database: Database) -> None:
+async def test_a_share_is_given_back_once_whatever_the_way(database: Database) -> None:
     await insert(database, sandbox("a"))
     for state in (SandboxState.RUNNING, SandboxState.FAILED, SandboxState.STOPPING, SandboxState.DELETED):
         await database.write(partial(sandboxes.move, sandbox_id="a", to=state))
@@ -79,7 +79,7 @@ async def test_a_share_is_given_back_once(database: Database) -> None:
 
 async def test_a_recount_mends_what_the_books_say(database: Database) -> None:
     await insert(database, sandbox("a"))
-    await database.write(partial(accounts.release, workspace="w", vcpus=9, memory_mb=9))
+    await database.write(partial(accounts.adjust, workspace="w", change=Usage(-1, -9, -9)))
     assert await database.write(partial(accounts.recount, workspace="w")) == Usage(1, 2, 512)
     assert await database.write(partial(accounts.recount, workspace="new")) == Usage(0, 0, 0)
 

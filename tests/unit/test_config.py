@@ -75,7 +75,12 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_a_slip_in_the_environment_is_refused_and_a_strangers_variable_is_not() -> None:
     with pytest.raises(InvalidRequest, match="PANDASTACK_LISTN exists; did you mean 'listen'"):
         load(ControlConfig, environment={"PANDASTACK_LISTN": "x"})
-    others = {"PANDASTACK_API_KEY": "k", "PANDASTACK_EXEC_READY_TIMEOUT": "20", "PANDASTACK_XYZ": "", "HOME": "/"}
+    others = {
+        "PANDASTACK_API_KEY": "k",
+        "PANDASTACK_EXEC_READY_TIMEOUT": "20",
+        "PANDASTACK_XYZ": "",
+        "HOME": "/",
+    }
     assert load(ControlConfig, environment=others) == ControlConfig()
 
 

@@ -44,8 +44,12 @@ def test_nothing_becomes_creating() -> None:
 
 
 def test_the_living_are_those_a_host_may_hold_something_for() -> None:
-    assert ALIVE == set(SandboxState) - {
-        SandboxState.FAILED,
-        SandboxState.DELETED,
-        SandboxState.HIBERNATED,
-    }
+    assert (
+        set(SandboxState)
+        - {
+            SandboxState.FAILED,
+            SandboxState.DELETED,
+            SandboxState.HIBERNATED,
+        }
+        == ALIVE
+    )

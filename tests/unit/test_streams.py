@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ def test_text_cut_anywhere_comes_whole(text: str, cuts: list[int]) -> None:
     data = text.encode("utf-8", "surrogatepass")
     decoded, places = Text(), sorted({min(cut, len(data)) for cut in cuts})
     edges = [0, *places, len(data)]
-    pieces = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [data[a:b] for a, b in pairwise(edges)]
     chunks = [decoded.of(Output(Channel.STDOUT, piece)) for piece in pieces]
     chunks += [rest for _, rest in decoded.rest()]
     assert "".join(chunks) == data.decode("utf-8", "replace")

@@ -23,6 +23,7 @@ from pandastack.model.guest import Command
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.machines import enter, gate_facts, machine_config
 from pandastack.testing.process_driver import ProcessDriver
+from pandastack.testing.real import broken, real_machine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
 
@@ -41,10 +42,15 @@ def process_rig(request: pytest.FixtureRequest) -> Rig:
     return Rig(request.getfixturevalue("process_driver"), broken, machine_config(), boot_seconds=10)
 
 
-RIGS: dict[str, Callable[[pytest.FixtureRequest], Rig]] = {"process": process_rig}
+def qemu_rig(request: pytest.FixtureRequest) -> Rig:
+    driver, config = asyncio.run(real_machine())
+    return Rig(driver, broken(driver), config, boot_seconds=60)
 
 
-@pytest.fixture(params=sorted(RIGS))
+RIGS: dict[str, Callable[[pytest.FixtureRequest], Rig]] = {"process": process_rig, "qemu": qemu_rig}
+
+
+@pytest.fixture(params=["process", pytest.param("qemu", marks=pytest.mark.vm)])
 def rig(request: pytest.FixtureRequest, leak_check: LeakCheck) -> Rig:
     return RIGS[request.param](request)
 
@@ -218,8 +224,9 @@ async def test_a_paused_machine_can_be_stopped(rig: Rig, home: Path) -> None:
     if Feature.PAUSE not in rig.driver.features:
         return
     machine = await rig.driver.boot(rig.config, home)
-    await machine.pause()
-    await asyncio.wait_for(machine.stop(), 10)
+    with unix.connect(machine.guest_socket):
+        await machine.pause()
+        await asyncio.wait_for(machine.stop(), 10)
     assert procfs.start_ticks(machine.pid) is None
 
 

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 OFFICIAL = "0.10.0"
-PROGRAM = Path(sys.executable).with_name("pandastack")
+PROGRAM = str(Path(sys.executable).with_name("pandastack"))
 UV = Path(sys.executable).with_name("uv")
 CACHE = Path(os.environ.get("PANDASTACK_CACHE_DIR", "~/.cache/pandastack")).expanduser()
 READY_SECONDS = 600.0
@@ -58,10 +58,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(home: Path, driver: str, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """A server on a state of its own, ended with all that it holds."""
+def running(
+    home: Path, driver: str, settings: Mapping[str, str] | None = None, *, status: int = 0
+) -> Iterator[Server]:
+    """A server on a state of its own, ended with all that it holds; it must end with `status`."""
     token, listen = f"pds_{secrets.token_hex(16)}", f"127.0.0.1:{free_port()}"
-    command = [str(PROGRAM), "up", "--state", str(home / "state"), "--listen", listen, "--driver", driver]
+    command = [PROGRAM, "up", "--state", str(home / "state"), "--listen", listen, "--driver", driver]
     command += ["--on-exit", "destroy", "--log", "json"]
     if driver == "process":
         command.append("--insecure-no-isolation")
@@ -81,12 +83,12 @@ def running(home: Path, driver: str, settings: Mapping[str, str] | None = None) 
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            status = process.wait(60)
+            ended = process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise
-    assert status == 0, server.log()
+    assert ended == status, server.log()
 
 
 def await_ready(server: Server) -> None:

@@ -70,8 +70,15 @@ def _schemas(endpoints: Iterable[Endpoint]) -> tuple[Schemas, dict[str, object]]
         for kind in (endpoint.body, endpoint.answer, endpoint.query):
             if kind is not None and kind not in kinds:
                 kinds.append(kind)
-    found, components = msgspec.json.schema_components(kinds, ref_template=TEMPLATE)
+    found, components = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template=TEMPLATE)
     return dict(zip(kinds, found, strict=True)), dict(components)
+
+
+def _anything(kind: type) -> dict[str, object]:
+    """The schema of `object`."""
+    if kind is object:
+        return {"description": "Any JSON value."}
+    raise TypeError(f"{kind} has no place in an API.")
 
 
 def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:

@@ -21,7 +21,6 @@ from pandastack.cli.session import console
 from pandastack.cli.state import held, holder
 from pandastack.config import ControlConfig, DriverName, HostConfig, LogFormat, OnExit, load
 from pandastack.errors import MachineError
-from pandastack.host.app import open_host
 from pandastack.host.packages import Progress
 from pandastack.telemetry import set_up_logging
 
@@ -129,7 +128,7 @@ def _gone(state: Path, seconds: float) -> bool:
 
 async def end_machines(config: HostConfig, progress: Progress) -> int:
     """End every machine of a state directory that no server uses; how many there were."""
-    async with open_host(config, progress) as host:
+    async with server.host_of(config, progress) as host:
         count = len((await host.report()).vms)
         await host.end_all()
         return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +14,13 @@ from pandastack.api.server import serving
 from pandastack.cli.progress import reporting
 from pandastack.cli.state import remember
 from pandastack.client import config_path
-from pandastack.config import ControlConfig, HostConfig
+from pandastack.config import ControlConfig, DriverName, HostConfig
 from pandastack.control import open_control
 from pandastack.errors import PandastackError
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.packages import Progress
 from pandastack.model.sandbox import Isolation
+from pandastack.testing.process_host import open_process_host
 
 WORDS = {
     Isolation.HARDWARE: "every sandbox is a virtual machine of its own, separated by the processor",
@@ -38,13 +39,19 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals())
         with reporting(console) as progress:
-            host = await stack.enter_async_context(open_host(host_config, progress))
+            host = await stack.enter_async_context(host_of(host_config, progress))
             await bake_all(host, progress, console)
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
         announce(console, api_url, host, control.first_token)
         await stop.wait()
         console.print("ending; once more to end at once", style="dim")
+
+
+def host_of(config: HostConfig, progress: Progress) -> AbstractAsyncContextManager[LocalHost]:
+    """The host with the driver that the configuration names. Errors: those of its `open_…`."""
+    choose = open_process_host if config.driver is DriverName.PROCESS else open_host
+    return choose(config, progress)
 
 
 async def bake_all(host: LocalHost, progress: Progress, console: Console) -> None:

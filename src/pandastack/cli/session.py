@@ -71,14 +71,25 @@ def encoded(value: object) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table without lines; piped to a program its columns are never cut."""
+    """A table without lines. Its first column is never cut, and piped to a program none is."""
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    out = console()
+    if not out.is_terminal:
+        typer.echo("\n".join(_aligned(lines)))
+        return
     table = import_module("rich.table").Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
+    for index, column in enumerate(columns):
+        width = max(len(line[0]) for line in lines) if index == 0 else None
+        table.add_column(column, no_wrap=True, min_width=width)
+    for row in lines[1:]:
         table.add_row(*row)
-    stdout = console()
-    stdout.print(table, soft_wrap=not stdout.is_terminal, crop=stdout.is_terminal)
+    out.print(table, markup=False)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -24,6 +24,7 @@ from pandastack.host.qemu_install import ensure_qemu
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
 from pandastack.host.vms import Sources, Vms, open_vms
+from pandastack.host.zygote import ensure_library
 from pandastack.model.host import HostReport
 from pandastack.model.image import Template
 
@@ -75,8 +76,11 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     driver = await _qemu(cache, progress)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
     shelf = BakedShelf(cache, find_images_dir(), baker, progress)
-    async with host_of(driver, shelf, config.state_dir, sources) as host:
-        yield host
+    try:
+        async with host_of(driver, shelf, config.state_dir, sources) as host:
+            yield host
+    finally:
+        await driver.close()
 
 
 @asynccontextmanager
@@ -94,4 +98,4 @@ async def host_of(driver: Driver, shelf: Shelf, state: Path, sources: Sources) -
 async def _qemu(cache: Cache, progress: Progress) -> QemuDriver:
     install = await ensure_qemu(cache, progress)
     vmm = await choose_vmm(install, cache, dict(os.environ))
-    return QemuDriver(vmm, host_cpu=host_cpu())
+    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=await ensure_library(cache))

@@ -87,7 +87,11 @@ class Machine(Protocol):
 
 
 class Driver(Protocol):
-    """A way to run machines on this host."""
+    """A way to run machines on this host.
+
+    `boot` and `restore` return when the VMM runs. A machine may wait for the first connection to its `guest_socket`
+    before it goes on: a guest that wakes up connected need not be told so.
+    """
 
     name: str
     version: str

@@ -6,14 +6,17 @@ import posixpath
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 
-from pandastack.errors import PandastackError
+from pandastack.errors import InvalidRequest, PandastackError
 from pandastack.host import operations, refusals
 from pandastack.host.fields import Fields, Tag, Value, decode_items, encode_fields
 from pandastack.host.frames import Data, Frame, FrameType, malformed
 from pandastack.host.operations import Op
-from pandastack.host.questions import Questions, Refusal, absolute
+from pandastack.host.questions import Questions, Refusal, absolute, user_name
 from pandastack.host.stream import Stream, patience
 from pandastack.model.guest import Channel, FileEntry, FileEvent, FileKind, FileReader
+
+MAX_DEPTH = 64
+ALL_BITS = 0o7777
 
 
 class OpenFile:
@@ -54,7 +57,7 @@ class Files(Questions):
         self, path: str, chunks: AsyncIterable[bytes], *, user: str | None = None, mode: int | None = None
     ) -> int:
         """Write a file, atomically: on any error and on cancellation the old one stays. The bytes written."""
-        with self._link.open(Op.WRITE, _request(path, user, (Tag.FILE_MODE, mode))) as stream:
+        with self._link.open(Op.WRITE, _request(path, user, _mode(mode))) as stream:
             self.opened(await self._opened(stream, path), operations.NOTHING)
             async for chunk in chunks:
                 async with patience(self._deadlines.work):
@@ -69,6 +72,8 @@ class Files(Questions):
 
     async def list(self, path: str, *, user: str | None = None, depth: int = 1) -> list[FileEntry]:
         """What is below a directory, `depth` levels deep, in the order of the file system."""
+        if not 1 <= depth <= MAX_DEPTH:
+            raise InvalidRequest(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
         request = _request(path, user, (Tag.DEPTH, depth))
         items = await self._items(Op.LIST, request, operations.ENTRY, _refusal(path))
         return [_entry(item) for item in items]
@@ -83,7 +88,7 @@ class Files(Questions):
 
     async def mkdir(self, path: str, *, user: str | None = None, mode: int | None = None) -> None:
         """Make a directory and its parents; one that exists is fine."""
-        await self._order(Op.MKDIR, path, _request(path, user, (Tag.FILE_MODE, mode)))
+        await self._order(Op.MKDIR, path, _request(path, user, _mode(mode)))
 
     async def move(self, path: str, target: str, *, user: str | None = None) -> None:
         """Move a file or a tree, over what is there; parents of the target are made."""
@@ -95,8 +100,7 @@ class Files(Questions):
 
     async def chmod(self, path: str, mode: int, *, user: str | None = None, recursive: bool = False) -> None:
         """Set the permission bits of a path, with `recursive` of all below it too."""
-        bits = (Tag.FILE_MODE, mode)
-        request = _request(path, user, bits, (Tag.RECURSIVE, 1 if recursive else None))
+        request = _request(path, user, _mode(mode), (Tag.RECURSIVE, 1 if recursive else None))
         await self._order(Op.CHMOD, path, request)
 
     @asynccontextmanager
@@ -136,11 +140,17 @@ async def _events(stream: Stream, path: str) -> AsyncIterator[FileEvent]:
             yield FileEvent(event.text(Tag.NAME), event.text(Tag.EVENT))
         if stream.overflowed:
             stream.overflowed = False
-            yield FileEvent("", "overflow")
+            yield FileEvent(".", "overflow")
 
 
 def _request(path: str, user: str | None, *more: tuple[Tag, Value]) -> bytes:
-    return encode_fields([(Tag.PATH, absolute(path)), (Tag.USER, user), *more])
+    return encode_fields([(Tag.PATH, absolute(path)), (Tag.USER, user_name(user)), *more])
+
+
+def _mode(mode: int | None) -> tuple[Tag, int | None]:
+    if mode is not None and not 0 <= mode <= ALL_BITS:
+        raise InvalidRequest(f"mode must be 0 to {ALL_BITS:o} (octal), got {mode:o}")
+    return Tag.FILE_MODE, mode
 
 
 def _refusal(path: str) -> Refusal:

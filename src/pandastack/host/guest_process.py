@@ -11,28 +11,32 @@ from pandastack.errors import (
     FileMissing,
     FileRefused,
     InvalidRequest,
+    NotFound,
     PandastackError,
 )
 from pandastack.host import operations, refusals
 from pandastack.host.fields import Fields, Tag, Value, decode_fields, encode_fields, environment
 from pandastack.host.frames import Data, Frame, FrameType
 from pandastack.host.operations import CloseMode, Op
-from pandastack.host.questions import Questions, absolute
+from pandastack.host.questions import Questions, absolute, user_name
 from pandastack.host.stream import Stream
 from pandastack.model.guest import Channel, Command, Exit, Output, Process, ProcessInfo
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a shell for a program that is not there, and for one that cannot be executed."""
 
+MAX_ID = 64
+"""Bytes of a process id."""
+
 
 class GuestProcess:
     """A command that runs. Its output is read by one task, at that task's pace."""
 
-    def __init__(self, stream: Stream, process_id: str, pid: int, *, stdin: bool) -> None:
+    def __init__(self, stream: Stream, process_id: str, pid: int, *, takes_input: bool) -> None:
         self.id = process_id
         self.pid = pid
         self._stream = stream
-        self._stdin = stdin
+        self._takes_input = takes_input
         self._wanted = False
 
     async def output(self) -> AsyncIterator[Output]:
@@ -47,18 +51,19 @@ class GuestProcess:
 
     async def write(self, data: bytes) -> None:
         """Write to its stdin as fast as it reads; what an ended process no longer reads is dropped."""
-        if not self._stdin:
-            raise InvalidRequest("the command was started without stdin")
+        if not self._takes_input:
+            raise InvalidRequest("the command has no stdin, or it has been closed")
         await self._stream.write(data)
 
     async def close_stdin(self) -> None:
-        """End its stdin."""
-        self._stream.send(FrameType.EOF, bytes((Channel.STDIN,)))
+        """End its stdin; fine when it has none."""
+        if self._takes_input:
+            self._takes_input = False
+            self._stream.send(FrameType.EOF, bytes((Channel.STDIN,)))
 
     async def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal the new size."""
-        if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
-            raise InvalidRequest(f"a terminal cannot have {rows} rows and {columns} columns")
+        rows, columns = _size(rows, columns)
         self._stream.send(FrameType.RESIZE, rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
 
     async def signal(self, number: int) -> None:
@@ -139,18 +144,18 @@ class Processes(Questions):
             if isinstance(first, Frame) and first.type is FrameType.DONE:
                 yield _never_started(command, decode_fields(first.payload, operations.ENDED))
             else:
-                stdin = command.stdin or command.terminal is not None
-                yield GuestProcess(stream, command.process_id, _pid(first), stdin=stdin)
+                takes_input = command.stdin or command.terminal is not None
+                yield _started(stream, command.process_id, first, takes_input=takes_input)
 
     @asynccontextmanager
     async def attach(self, process_id: str) -> AsyncIterator[Process]:
         """Take part in a process that runs, its last 64 KiB of output first; leaving detaches. NotFound."""
-        request = encode_fields([(Tag.PROCESS_ID, process_id)])
+        request = encode_fields([_known(process_id)])
         with self._link.open(Op.ATTACH, request, on_leave=CloseMode.DETACH) as stream:
             first = await stream.answer(self._deadlines.answer)
             if isinstance(first, Frame) and first.type is FrameType.DONE:
                 raise refusals.of_process(decode_fields(first.payload, operations.ENDED), process_id)
-            yield GuestProcess(stream, process_id, _pid(first), stdin=True)
+            yield _started(stream, process_id, first, takes_input=True)
 
     async def processes(self) -> list[ProcessInfo]:
         """The processes that were started through the agent and are still remembered."""
@@ -159,7 +164,7 @@ class Processes(Questions):
 
     async def kill(self, process_id: str, signal: int) -> None:
         """Send a signal to a process group; NotFound when it has ended."""
-        request = encode_fields([(Tag.PROCESS_ID, process_id), (Tag.SIGNAL_NUMBER, _signal(signal))])
+        request = encode_fields([_known(process_id), (Tag.SIGNAL_NUMBER, _signal(signal))])
         await self._items(
             Op.KILL, request, operations.NOTHING, lambda done: refusals.of_process(done, process_id)
         )
@@ -169,6 +174,8 @@ def _request(command: Command) -> Iterator[tuple[Tag, Value]]:
     """The fields of an EXEC; InvalidRequest for a command that cannot be one."""
     if bool(command.argv) == (command.shell is not None):
         raise InvalidRequest("a command is either a list of arguments or a line for the shell")
+    if not _is_id(command.process_id):
+        raise InvalidRequest(f"a process id must have 1 to {MAX_ID} bytes")
     yield Tag.PROCESS_ID, command.process_id
     for argument in command.argv:
         yield Tag.ARG, argument
@@ -176,24 +183,28 @@ def _request(command: Command) -> Iterator[tuple[Tag, Value]]:
     yield Tag.CWD, absolute(command.cwd) if command.cwd is not None else None
     for pair in environment(command.env):
         yield Tag.ENV, pair
-    yield Tag.USER, command.user
+    yield Tag.USER, user_name(command.user)
     yield Tag.TIMEOUT_MS, command.timeout_ms
     yield Tag.STDIN, 1 if command.stdin else None
     if command.terminal:
-        yield Tag.ROWS, command.terminal[0]
-        yield Tag.COLS, command.terminal[1]
+        rows, columns = _size(*command.terminal)
+        yield Tag.ROWS, rows
+        yield Tag.COLS, columns
     yield Tag.DETACHED, 1 if command.detached else None
 
 
-def _pid(first: Frame | Data) -> int:
-    return Questions.opened(first, operations.STARTED).number(Tag.PID)
+def _started(stream: Stream, process_id: str, first: Frame | Data, *, takes_input: bool) -> GuestProcess:
+    """The process of an OPENED, which knows better than we do whether it takes input."""
+    opened = Questions.opened(first, operations.STARTED)
+    takes_input = bool(opened.number(Tag.STDIN, takes_input))
+    return GuestProcess(stream, process_id, opened.number(Tag.PID), takes_input=takes_input)
 
 
 def _never_started(command: Command, done: Fields) -> NeverStarted:
     """The outcome of a command that was refused before it ran; raises unless it is the program's fault."""
     number, message = done.number(Tag.ERRNO), refusals.message_of(done)
     step, _, rest = message.partition(": ")
-    if step == "exec" and number == errno.E2BIG:
+    if number == errno.E2BIG:
         raise InvalidRequest("the command's arguments and environment are too long")
     if step == "exec":
         code = NOT_FOUND if number == errno.ENOENT else NOT_EXECUTABLE
@@ -222,6 +233,23 @@ def _info(item: Fields) -> ProcessInfo:
         exit_code=item.number(Tag.EXIT_CODE) if Tag.EXIT_CODE in item else None,
         tty=bool(item.number(Tag.TTY)),
     )
+
+
+def _size(rows: int, columns: int) -> tuple[int, int]:
+    if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+        raise InvalidRequest(f"a terminal cannot have {rows} rows and {columns} columns")
+    return rows, columns
+
+
+def _is_id(process_id: str) -> bool:
+    return 1 <= len(process_id.encode(errors="replace")) <= MAX_ID
+
+
+def _known(process_id: str) -> tuple[Tag, str]:
+    """An id to ask for; what cannot be one is not known, and need not be asked."""
+    if not _is_id(process_id) or "\0" in process_id:
+        raise NotFound(f"no such process in the sandbox: {process_id[:MAX_ID]!r}")
+    return Tag.PROCESS_ID, process_id
 
 
 def _signal(number: int) -> int:

@@ -12,7 +12,7 @@ import resource
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pandastack.errors import MachineError
@@ -28,10 +28,13 @@ KILL_DEADLINE = 10.0
 class Child:
     """A process of this host. `started` is field 22 of /proc/PID/stat: clock ticks since the host's boot."""
 
-    def __init__(self, pid: int, started: int, pidfd: int) -> None:
+    def __init__(
+        self, pid: int, started: int, pidfd: int, status_of: Callable[[int], int] | None = None
+    ) -> None:
         self.pid = pid
         self.started = started
         self._pidfd = pidfd
+        self._status_of = status_of
         self._status: int | None = None
         self._waiters: set[asyncio.Future[int]] = set()
 
@@ -107,7 +110,7 @@ class Child:
 
     def _reap(self) -> int | None:
         if self._status is None and self._pidfd >= 0 and _ended(self._pidfd):
-            self._status = _collect(self._pidfd)
+            self._status = self._status_of(self.pid) if self._status_of else _collect(self._pidfd)
         return self._status
 
 
@@ -146,6 +149,13 @@ def spawn(
     process.returncode = 0  # the pidfd reaps it; without this Popen would try to as well
     child = _hold(process.pid)
     _limit(process.pid, file_size_limit, nice)
+    return child
+
+
+def hold(pid: int, status_of: Callable[[int], int], *, file_size_limit: int) -> Child:
+    """The process `pid` that somebody else has started for us; `status_of` tells its exit status once it has ended."""
+    child = Child(pid, procfs.start_ticks(pid) or 0, os.pidfd_open(pid), status_of)
+    _limit(pid, file_size_limit, 0)
     return child
 
 

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self, cast
 
@@ -20,12 +21,16 @@ from pandastack.host import frames, operations
 from pandastack.host.fields import Fields, Tag, decode_fields, encode_fields, environment
 from pandastack.host.frames import Data, Frame, FrameType, malformed
 from pandastack.host.operations import CloseMode, Op
-from pandastack.host.stream import Stream, patience
+from pandastack.host.stream import Stream, again, patience
 
 REPEAT_SECONDS = 1.5
 """How often an unanswered HELLO is sent again."""
 CLOSE_SECONDS = 1.0
 """How long a close waits for the guest to take what was written."""
+BURST = 1000
+"""Frames that are taken in one go: a guest that sends more at once must not hold up the others."""
+BREATH_SECONDS = 0.005
+"""What the others get before the next burst of such a guest."""
 
 
 class GuestNetwork(Struct, frozen=True, kw_only=True):
@@ -38,7 +43,7 @@ class GuestNetwork(Struct, frozen=True, kw_only=True):
 
 
 class GateFacts(Struct, frozen=True, kw_only=True):
-    """What makes a restored machine one of its own: entropy of 32 to 512 bytes, a machine id of 32 hex digits."""
+    """What makes a machine one of its own: entropy of 32 to 512 bytes, a machine id of 32 hex digits."""
 
     entropy: bytes
     clock_ns: int
@@ -190,15 +195,10 @@ class Link(asyncio.Protocol):
 
     def data_received(self, chunk: bytes) -> None:
         """Take what came; a guest that breaks the protocol loses the connection."""
-        try:
-            if self._decoder is None:
-                chunk = self._find_welcome(chunk)
-            if self._decoder is not None:
-                for item in self._decoder.feed(chunk):
-                    self._take(item)
-        except MachineError as error:
-            self._fail(error)
-            self._transport.abort()
+        if self._decoder is None:
+            chunk = self._find_welcome(chunk)
+        if self._decoder is not None:
+            self._take_burst(self._decoder.feed(chunk))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
@@ -237,6 +237,25 @@ class Link(asyncio.Protocol):
         self._decoder = frames.Decoder()
         return rest
 
+    def _take_burst(self, items: Iterator[Frame | Data]) -> None:
+        taken = 0
+        try:
+            for item in items:
+                self._take(item)
+                taken += 1
+                if taken == BURST:
+                    self._transport.pause_reading()
+                    self._loop.call_later(BREATH_SECONDS, self._take_rest, items)
+                    return
+        except MachineError as error:
+            self._fail(error)
+            self._transport.abort()
+
+    def _take_rest(self, items: Iterator[Frame | Data]) -> None:
+        if not self.lost:
+            self._transport.resume_reading()
+            self._take_burst(items)
+
     def _take(self, item: Frame | Data) -> None:
         stream = self._streams.get(item.stream)
         if isinstance(item, Data):
@@ -270,7 +289,7 @@ class Link(asyncio.Protocol):
 
     def _check(self) -> None:
         if self.lost:
-            raise self.lost
+            raise again(self.lost)
 
     def _fail(self, error: PandastackError) -> None:
         """The first reason is the one that everybody is told."""
@@ -280,7 +299,7 @@ class Link(asyncio.Protocol):
         self._stop_repeating()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(error)
+                answer.set_exception(again(error))
                 answer.exception()  # asked here, so that one nobody waits for is not reported by asyncio
         for stream in tuple(self._streams.values()):
             stream.fail(error)

@@ -38,10 +38,10 @@ def _shape(*required: Tag, optional: tuple[Tag, ...] = ()) -> Shape:
 
 
 NOTHING = _shape()
-WELCOME = _shape(Tag.AGENT, Tag.GATE_OPEN, optional=(Tag.KERNEL,))
+WELCOME = _shape(Tag.AGENT, Tag.GATE_OPEN, Tag.KERNEL)
 GATED = _shape(Tag.ERRNO, Tag.SPENT_US, optional=(Tag.MESSAGE,))
 
-STARTED = _shape(Tag.PID)
+STARTED = _shape(Tag.PID, optional=(Tag.STDIN,))
 """OPENED of EXEC and ATTACH."""
 FILE = _shape(Tag.SIZE, Tag.MODE, Tag.MTIME_NS, Tag.KIND)
 """OPENED of READ."""
@@ -52,10 +52,12 @@ ENDED = _shape(Tag.ERRNO, optional=(Tag.MESSAGE, Tag.EXIT_CODE, Tag.DURATION_US,
 WRITTEN = _shape(Tag.ERRNO, optional=(Tag.MESSAGE, Tag.SIZE))
 """DONE of WRITE."""
 
-ENTRY = _shape(*(Tag.NAME, Tag.KIND, Tag.SIZE, Tag.MODE, Tag.MTIME_NS), optional=(Tag.UID, Tag.GID, Tag.LINK))
+ENTRY = _shape(
+    *(Tag.NAME, Tag.KIND, Tag.SIZE, Tag.MODE, Tag.MTIME_NS, Tag.UID, Tag.GID), optional=(Tag.LINK,)
+)
 """An item of LIST and STAT."""
 PROCESS = _shape(
-    *(Tag.PROCESS_ID, Tag.PID, Tag.COMMAND, Tag.STARTED_NS, Tag.RUNNING), optional=(Tag.EXIT_CODE, Tag.TTY)
+    *(Tag.PROCESS_ID, Tag.PID, Tag.COMMAND, Tag.STARTED_NS, Tag.RUNNING, Tag.TTY), optional=(Tag.EXIT_CODE,)
 )
 """An item of PROCESSES."""
 EVENT = _shape(Tag.NAME, Tag.EVENT)

@@ -47,7 +47,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _memory(pid: int) -> dict[str, int]:
-    """Bytes by name. The resident set of /proc/PID/stat is an estimate and may be far too low; this is exact."""
+    """Bytes by name; exact, where the resident set of /proc/PID/stat is an estimate and often far too low."""
     lines = _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:]
     return {name: int(size) * 1024 for name, size, _ in (line.split() for line in lines)}
 

@@ -12,6 +12,11 @@ from msgspec import Struct
 
 from pandastack.host.driver import MachineConfig
 
+OVERLAY = "overlay.qcow2"
+MEMORY = "memory"
+CONSOLE = "console.log"
+"""The files of a machine's home, where QEMU works, so that its command line can be the same for all."""
+
 PORT_NAME = "pandastack"
 """The guest finds the agent's port by this name."""
 
@@ -43,10 +48,11 @@ class Vmm(Struct, frozen=True):
 class Files(Struct, frozen=True, kw_only=True):
     """The files and descriptors of one start."""
 
+    name: str
+    """What the process is called in its arguments."""
     memory: Path
     layers: tuple[Path, ...]
     """qcow2 layers over the root disk, lowest first; the last one is written."""
-    console: Path
     qmp_fd: int
     agent_fd: int
     state: Path | None = None
@@ -88,7 +94,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
     firmware = [word for folder in vmm.firmware for word in ("-L", str(folder))]
     confine = ["-sandbox", _SECCOMP] if vmm.seccomp else []
     return [
-        *(str(vmm.binary), *firmware, "-name", f"pandastack-{config.vm_id}"),
+        *(str(vmm.binary), *firmware, "-name", files.name),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *confine),
         *("-machine", MACHINE, "-accel", _accel(vmm), "-cpu", vmm.cpu),
         *("-smp", str(config.cpus), "-m", f"{config.memory_mb}M"),
@@ -102,7 +108,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
         *("-chardev", f"socket,id=agent,fd={files.agent_fd},server=on,wait=on"),
         *(
             "-chardev",
-            f"file,id=console,path={_escape(files.console)},append=on",
+            f"file,id=console,path={CONSOLE},append=on",
             "-serial",
             "chardev:console",
         ),

@@ -99,7 +99,7 @@ async def ensure_qemu(cache: Cache, progress: Progress) -> QemuInstall:
 
 
 async def _choose(cache: Cache, progress: Progress) -> QemuInstall:
-    own = await _of_the_system()
+    own = await of_the_system()
     if own is not None and own.major >= GOOD_MAJOR:
         return own
     try:
@@ -120,7 +120,8 @@ def _noted(install: QemuInstall, reason: str) -> QemuInstall:
     return msgspec.structs.replace(install, note=note)
 
 
-async def _of_the_system() -> QemuInstall | None:
+async def of_the_system() -> QemuInstall | None:
+    """The QEMU that is installed on this machine, if there is one. BuildFailed when it does not run."""
     binary = shutil.which(PROGRAM)
     if binary is None:
         return None

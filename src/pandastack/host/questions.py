@@ -16,6 +16,9 @@ from pandastack.host.operations import Op
 MAX_ITEMS = 100_000
 """Entries that one listing may have: what a guest tells must not fill the host's memory."""
 
+MAX_PATH, MAX_USER = 4095, 255
+"""Bytes that the protocol allows."""
+
 Refusal = Callable[[Fields], PandastackError]
 """Makes the error of a DONE whose errno is not 0."""
 
@@ -73,7 +76,16 @@ class Questions:
 
 
 def absolute(path: str) -> str:
-    """The path, if it is absolute; InvalidRequest if it is not."""
+    """The path, if it is absolute; InvalidRequest if it is not, or is longer than a path can be."""
     if not path.startswith("/"):
         raise InvalidRequest(f'path must be absolute, got "{path}"')
+    if len(path.encode(errors="replace")) > MAX_PATH:
+        raise InvalidRequest(f"path must have at most {MAX_PATH} bytes")
     return path
+
+
+def user_name(name: str | None) -> str | None:
+    """The user, if that can be the name of one."""
+    if name is not None and not 1 <= len(name.encode(errors="replace")) <= MAX_USER:
+        raise InvalidRequest(f"user must have 1 to {MAX_USER} bytes")
+    return name

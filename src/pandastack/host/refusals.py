@@ -9,10 +9,12 @@ from pandastack.errors import (
     Conflict,
     FileMissing,
     FileRefused,
+    GuestUnreachable,
     InternalError,
     InvalidRequest,
     NotFound,
     PandastackError,
+    RateLimited,
 )
 from pandastack.host.fields import Fields, Tag
 
@@ -46,8 +48,8 @@ def of_file(done: Fields, path: str) -> PandastackError:
         return FileMissing(f'no such file or directory in the sandbox: "{path}"')
     if number == errno.EINVAL:
         return InvalidRequest(message or f'"{path}": invalid argument')
-    if number == errno.EPROTO:
-        return _bug(message)
+    if common := _of_anything(number, message):
+        return common
     reason = _REASONS.get(number) or message or os.strerror(number)
     return FileRefused(f'"{path}": {reason}', errno=errno.errorcode.get(number, str(number)))
 
@@ -59,10 +61,17 @@ def of_process(done: Fields, process_id: str) -> PandastackError:
         return NotFound(f"no such process in the sandbox: {process_id}")
     if number == errno.EINVAL:
         return InvalidRequest(message or "invalid argument")
-    if number == errno.EPROTO:
-        return _bug(message)
+    if common := _of_anything(number, message):
+        return common
     return Conflict(f"process {process_id}: {message or os.strerror(number)}")
 
 
-def _bug(message: str) -> PandastackError:
-    return InternalError(f"the guest's agent did not understand the request: {message}")
+def _of_anything(number: int, message: str) -> PandastackError | None:
+    """What every operation may be refused for."""
+    if number == errno.EPROTO:
+        return InternalError(f"the guest's agent did not understand the request: {message}")
+    if number == errno.EAGAIN:
+        return RateLimited(f"the sandbox has too much to do at once: {message}")
+    if number == errno.ESHUTDOWN:
+        return GuestUnreachable("the sandbox does not take requests while its state is being saved")
+    return None

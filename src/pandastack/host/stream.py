@@ -16,7 +16,7 @@ from pandastack.model.guest import Channel
 
 PIECE = 65_536
 """Bytes of one DATA frame to the guest: large streams leave room for the small ones between two of them."""
-MAX_ITEMS = 4 << 20
+UNREAD_ITEMS = 4 << 20
 """Bytes of ITEMS that may wait for their reader; what comes beyond is dropped and `overflowed` tells so."""
 
 _FROM_GUEST = (Channel.STDOUT, Channel.STDERR)
@@ -39,12 +39,6 @@ class Stream:
 
     It ends with DONE, with `close`, or with the connection: then whoever waits gets the reason as an error.
     """
-
-    __slots__ = (
-        *("_arrived", "_credit", "_error", "_inbox", "_items", "_may_send"),
-        *("_done", "_ended", "_on_leave", "_owed", "_seen", "_session", "_window"),
-        *("id", "over", "overflowed"),
-    )
 
     def __init__(self, session: Session, number: int, on_leave: CloseMode) -> None:
         self.id = number
@@ -116,7 +110,7 @@ class Stream:
             self._session.send(frames.data_head(self.id, 0, size), view[:size])
             view = view[size:]
         if self._error:
-            raise self._error
+            raise self._reason()
 
     def send(self, kind: FrameType, payload: bytes = b"") -> None:
         """Send a frame that costs no credit; nothing happens when the stream is over."""
@@ -154,7 +148,7 @@ class Stream:
             self.wake_writer()
             return
         if frame.type is FrameType.ITEMS:
-            if self._items > MAX_ITEMS:
+            if self._items > UNREAD_ITEMS:
                 self.overflowed = True
                 return
             self._items += _weight(frame)
@@ -171,7 +165,9 @@ class Stream:
         self._may_send.set()
 
     def _reason(self) -> PandastackError:
-        return self._error or Conflict("this stream of the sandbox has been closed")
+        if self._error:
+            return again(self._error)
+        return Conflict("this stream of the sandbox has been closed")
 
     def _finish(self) -> None:
         self.over = True
@@ -193,7 +189,7 @@ class Stream:
         self._seen.add(key)
 
     def _join(self, data: Data) -> bool:
-        """Add a small piece to a small one that still waits: single bytes must not cost more than large ones."""
+        """Add a small piece to a small one that still waits, so that single bytes cost no more than large ones."""
         if len(data.content) >= _SMALL:
             return False
         reach = 2 if len(self._inbox) > _CROWD else 1
@@ -203,6 +199,11 @@ class Stream:
                 self._inbox[-back] = Data(self.id, data.channel, last.content + data.content)
                 return True
         return False
+
+
+def again(error: PandastackError) -> PandastackError:
+    """The same error to be raised once more: one that is raised many times would keep all their frames."""
+    return type(error)(error.message, **error.details)
 
 
 def _weight(items: Frame) -> int:

@@ -117,7 +117,7 @@ class Accounts:
         """Write down when tokens were last used."""
         if used := self._used:
             self._used = {}
-            await self._database.write(partial(accounts.note_use, used=used))
+            await self._database.write_soon(partial(accounts.note_use, used=used))
 
     async def _keep(self, caller: Caller, secret: str, token: Token) -> None:
         def transaction(connection: Connection) -> None:

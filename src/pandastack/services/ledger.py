@@ -92,7 +92,7 @@ class Ledger:
                 raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
             return None
 
-        return await self._database.write(transaction)
+        return await self._database.write_soon(transaction)
 
     async def used(self, workspace: str, key: str) -> Use | None:
         """The earlier use of an Idempotency-Key."""
@@ -131,7 +131,8 @@ class Ledger:
         """Move to STOPPING for good; one that is dead already keeps its own cause. None when that had been
         done.
 
-        Errors: SandboxNotFound for one that is unknown, another workspace's, or DELETED.
+        Not yet flushed: `complete_end` does both. Errors: SandboxNotFound for one that is unknown, another
+        workspace's, or DELETED.
         """
 
         def transaction(connection: Connection) -> Sandbox | None:
@@ -145,7 +146,7 @@ class Ledger:
             self._tell(connection, sandbox_id, Story(caller=caller, status=status))
             return moved[1] if moved else None
 
-        return await self._write(sandbox_id, transaction)
+        return await self._database.write_soon(transaction)
 
     async def fail(self, sandbox_id: str, cause: str, story: Story) -> Sandbox | None:
         """Move to FAILED with the cause; None for one that was being created or ended, or ended before."""

@@ -48,4 +48,4 @@ class Trail:
         if self._waiting:
             deeds = [*self._waiting]
             self._waiting.clear()
-            await self._database.write(lambda connection: audit.add(connection, *deeds))
+            await self._database.write_soon(lambda connection: audit.add(connection, *deeds))

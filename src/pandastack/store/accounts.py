@@ -23,26 +23,36 @@ class Credential(Struct, frozen=True):
     expires_at: datetime | None
 
 
+NO_LIMIT = 2**53
+_AFTER = {
+    name: workspaces.c[name] + sa.bindparam(f"add_{name}") for name in ("sandboxes", "vcpus", "memory_mb")
+}
+_RESERVE = (
+    workspaces.update()
+    .where(workspaces.c.id == sa.bindparam("by_id"))
+    .where(*(after <= sa.bindparam(f"most_{name}") for name, after in _AFTER.items()))
+    .values(_AFTER)
+)
+
+
 def reserve(connection: sa.Connection, workspace: str, vcpus: int, memory_mb: int, limits: Limits) -> bool:
     """Take a sandbox's share in one conditional UPDATE; False when it would pass a limit."""
-    share = {"sandboxes": 1, "vcpus": vcpus, "memory_mb": memory_mb}
-    query = workspaces.update().where(workspaces.c.id == workspace)
-    for name, amount in share.items():
+    values: dict[str, object] = {"by_id": workspace}
+    for name, amount in (("sandboxes", 1), ("vcpus", vcpus), ("memory_mb", memory_mb)):
         limit = getattr(limits, name)
-        if limit is not None:
-            query = query.where(workspaces.c[name] + amount <= limit)
-    query = query.values({workspaces.c[name]: workspaces.c[name] + amount for name, amount in share.items()})
-    return connection.execute(query).rowcount == 1
+        values[f"add_{name}"] = amount
+        values[f"most_{name}"] = NO_LIMIT if limit is None else limit
+    return connection.execute(_RESERVE, values).rowcount == 1
 
 
-def release(connection: sa.Connection, workspace: str, vcpus: int, memory_mb: int) -> None:
-    """Give a sandbox's share back."""
+def adjust(connection: sa.Connection, workspace: str, change: Usage) -> None:
+    """Change what the workspace holds, whatever its limits."""
     query = workspaces.update().where(workspaces.c.id == workspace)
     connection.execute(
         query.values(
-            sandboxes=workspaces.c.sandboxes - 1,
-            vcpus=workspaces.c.vcpus - vcpus,
-            memory_mb=workspaces.c.memory_mb - memory_mb,
+            sandboxes=workspaces.c.sandboxes + change.sandboxes,
+            vcpus=workspaces.c.vcpus + change.vcpus,
+            memory_mb=workspaces.c.memory_mb + change.memory_mb,
         )
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from pandastack.model.account import Limits
+from pandastack.model.account import Limits, Usage
 from pandastack.model.sandbox import ALIVE, MOVES, Isolation, Sandbox, SandboxState
 from pandastack.store import accounts
 from pandastack.store.tables import sandboxes
@@ -62,8 +62,7 @@ def move(
 ) -> tuple[Sandbox, Sandbox] | None:
     """Change the state if the table of moves allows it: (before, after), or None when it does not.
 
-    `values` are further fields to set. A sandbox that leaves the living gives its share of the quota back,
-    once.
+    `values` are further fields to set. The workspace's books follow: they hold the shares of the living.
     """
     before = find(connection, sandbox_id)
     sources = SOURCES[to] if only_from is None else SOURCES[to] & frozenset(only_from)
@@ -72,8 +71,8 @@ def move(
     query = sandboxes.update().where(sandboxes.c.id == sandbox_id, sandboxes.c.state == before.status)
     if connection.execute(query.values(state=to, **values)).rowcount != 1:
         return None
-    if before.status in ALIVE and to not in ALIVE:
-        accounts.release(connection, before.workspace, before.cpu, before.memory_mb)
+    if (more := (to in ALIVE) - (before.status in ALIVE)) != 0:
+        accounts.adjust(connection, before.workspace, Usage(more, more * before.cpu, more * before.memory_mb))
     return before, msgspec.structs.replace(before, status=to, **values)
 
 

@@ -7,8 +7,10 @@ nothing until one of its fixtures is asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,12 +72,15 @@ class LeakCheck:
         """At the end of the test this directory must be empty or gone."""
         self._empty.append(directory)
 
+    def processes(self) -> set[int]:
+        """New descendants of this process, zombies too, and every process that has the tag."""
+        return procfs.children(os.getpid()) - self._children | processes_with(self.tag)
+
     def leaks(self) -> list[str]:
         """What is there now and was not at the start."""
-        started = procfs.children(os.getpid()) - self._children | processes_with(self.tag)
         opened = descriptors().items() - self._descriptors.items()
         return [
-            *(f"process {pid}: {_arguments(pid).decode(errors='replace')}" for pid in started),
+            *(f"process {pid}: {_arguments(pid).decode(errors='replace')}" for pid in self.processes()),
             *(f"descriptor {n}: {what}" for n, what in opened if what.startswith(_HELD) or self.tag in what),
             *(f"file {path}" for folder in self._empty if folder.exists() for path in folder.iterdir()),
         ]
@@ -87,9 +92,15 @@ def leak_check(tmp_path: Path) -> Iterator[LeakCheck]:
 
     Ask for it before any fixture that holds some.
     """
+    import uvloop  # noqa: PLC0415 - the plugin imports little
+
+    uvloop.new_event_loop().close()  # the first one opens a pipe for as long as the process lives
     check = LeakCheck(tmp_path.name)
     yield check
     left = check.leaks()
+    for pid in check.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # the next test must not find them
     if left:
         pytest.fail("the test has left:\n" + "\n".join(left))
 

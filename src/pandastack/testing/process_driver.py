@@ -10,12 +10,13 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, procfs, snapshots, unix
 from pandastack.host.driver import Feature, MachineConfig, SnapshotFiles, Stats
-from pandastack.host.record import read_record, write_record
+from pandastack.host.record import read_record
 from pandastack.host.snapshots import Machinery, Manifest
 from pandastack.model.sandbox import Isolation
 
@@ -80,11 +81,15 @@ class ProcessMachine:
         return counters
 
     async def stop(self, grace: float = 5.0) -> None:
-        """End the agent and its commands at once, as switching a machine off does."""
+        """End the agent and its commands at once, as switching a machine off does.
+
+        Returns when all have ended.
+        """
         if self._child.alive():
             self._freeze()
-            for pid in procfs.children(self.pid):
-                _signal(pid, signal.SIGKILL)
+            for command in _held(procfs.children(self.pid)):
+                await command.end(0)
+                command.close()
         await self._child.end(0)
         self._child.close()
 
@@ -140,7 +145,7 @@ class ProcessDriver:
             socket_path.unlink(missing_ok=True)
             raise
         record = Record(child.pid, child.started, config, {})
-        write_record(home / RECORD, record)
+        (home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
         return ProcessMachine(home, record, child)
 
     async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> ProcessMachine:
@@ -177,6 +182,11 @@ class ProcessDriver:
 
 
 MACHINERY = Machinery("process", ProcessDriver.version, accel="none", host_cpu="any", devices="none")
+
+
+def _held(pids: set[int]) -> list[jail.Child]:
+    found = (jail.adopt(pid, procfs.start_ticks(pid) or 0) for pid in pids)
+    return [child for child in found if child]
 
 
 def _signal(pid: int, number: int) -> None:

@@ -1,0 +1,76 @@
+"""What a server holds of its machine, to tell what it holds afterwards that it did not hold before."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from benchmarks.server import Server
+from pandastack.host import procfs
+
+
+class Holdings(Struct, frozen=True):
+    """Everything by kind and name, with how many there are of it."""
+
+    processes: Mapping[str, int]
+    descriptors: Mapping[str, int]
+    files: Mapping[str, int]
+    interfaces: Mapping[str, int]
+    mounts: Mapping[str, int]
+
+
+def holdings(server: Server) -> Holdings:
+    """What there is now, of the server's own and of the machine's network devices and mounts."""
+    return Holdings(
+        processes=Counter(_processes(server)),
+        descriptors=Counter(_descriptors(server.pid)),
+        files=Counter(str(path.relative_to(server.state)) for path in server.state.rglob("*")),
+        interfaces=Counter(path.name for path in Path("/sys/class/net").iterdir()),
+        mounts=Counter(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+    )
+
+
+def surplus(before: Holdings, after: Holdings) -> list[str]:
+    """What there is more of than before, one line each."""
+    return [
+        f"{kind}: {after_kind[name] - before_kind.get(name, 0)} × {name}"
+        for kind in Holdings.__struct_fields__
+        for before_kind, after_kind in [(getattr(before, kind), getattr(after, kind))]
+        for name in sorted(after_kind)
+        if after_kind[name] > before_kind.get(name, 0)
+    ]
+
+
+def processes_of(state: Path) -> list[str]:
+    """Every process of this machine that names the state directory in its arguments."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [f"{pid} {words}" for pid in numbers if str(state) in (words := _arguments(pid))]
+
+
+def _processes(server: Server) -> list[str]:
+    """All below the server, and those that fled from there."""
+    below = [f"{pid} {_arguments(pid)}" for pid in procfs.children(server.pid)]
+    elsewhere = processes_of(server.state)
+    return sorted({*below, *elsewhere} - {f"{server.pid} {_arguments(server.pid)}"})
+
+
+def _descriptors(pid: int) -> list[str]:
+    """What each descriptor is, without the number that the kernel gave it."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(re.sub(r":\[\d+\]$", "", str(link.readlink())))
+        except FileNotFoundError:
+            continue  # it was closed in between
+    return found
+
+
+def _arguments(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,247 @@
+"""What a machine is asked, one question a function: answered within a deadline, and nothing is changed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from msgspec import Struct
+
+from pandastack.config import split_address
+from pandastack.errors import BuildFailed, NoSpace
+from pandastack.host.tool import run_tool
+
+FICLONE = 0x40049409
+"""The ioctl that lets two files share their blocks until one of them changes."""
+
+TOOL_SECONDS = 5.0
+ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where an ordinary user's PATH does not look although everybody may run what is there."""
+
+GIB = 1 << 30
+
+
+class Outcome(StrEnum):
+    """WARN: works, and something is slower, weaker or not there. FAIL: a sandbox cannot be had."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(Struct, frozen=True):
+    """One question and its answer. `mend` is one line, empty when nothing is to be mended."""
+
+    name: str
+    ok: Outcome
+    found: str
+    why_it_matters: str
+    mend: str = ""
+
+
+class Programs(Struct, frozen=True):
+    """The programs that this machine has."""
+
+    path: str
+
+    def find(self, name: str) -> str | None:
+        """Where a program is, None when it is not installed."""
+        return shutil.which(name, path=os.pathsep.join((self.path, *ADMIN_FOLDERS)))
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those that are not installed."""
+        return [name for name in names if self.find(name) is None]
+
+
+class Place(Struct, frozen=True):
+    """A directory that the server will use; it need not exist yet."""
+
+    name: str
+    path: Path
+
+    @property
+    def standing(self) -> Path:
+        """It, or the nearest directory above it that exists."""
+        return next(path for path in (self.path, *self.path.absolute().parents) if path.is_dir())
+
+
+def places(state: Path, cache: Path) -> list[Place]:
+    """The directories in question: one, when both lie on the same file system."""
+    both = [Place("state", state), Place("cache", cache)]
+    same = len({place.standing.stat().st_dev for place in both}) == 1
+    return [Place("state and cache", state)] if same else both
+
+
+def space(place: Place, *, wanted: int, needed: int) -> Check:
+    """Whether the server may write there, and how much."""
+    name = f"free space ({place.name})"
+    why = "Every sandbox writes its changes there, images and snapshots are kept there."
+    if not writable(place.standing):
+        mend = "choose another --state, or PANDASTACK_CACHE_DIR, or give this user the directory"
+        return Check(name, Outcome.FAIL, f"{place.standing} may not be written", why, mend)
+    free = shutil.disk_usage(place.standing).free
+    outcome = Outcome.FAIL if free < needed else Outcome.WARN if free < wanted else Outcome.OK
+    mend = "" if outcome is Outcome.OK else f"free some space: {wanted / GIB:.0f} GiB are comfortable"
+    return Check(name, outcome, f"{free / GIB:.1f} GiB in {place.standing}", why, mend)
+
+
+def writable(directory: Path) -> bool:
+    """Try it, with a file that vanishes again: root may write where nothing can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
+
+
+def reflinks(place: Place) -> Check:
+    """Whether a large file is copied by sharing its blocks."""
+    name = f"reflinks ({place.name})"
+    why = "With reflinks a large file is copied in no time and space; creating sandboxes does not need them."
+    kind = file_system(place.standing)
+    if clones(place.standing):
+        return Check(name, Outcome.OK, f"{kind} has them", why)
+    mend = "put the directory on XFS (mkfs.xfs -m reflink=1) or Btrfs"
+    return Check(name, Outcome.WARN, f"{kind} copies in full", why, mend)
+
+
+def clones(directory: Path) -> bool:
+    """Try it, with two files that vanish again."""
+    try:
+        with (
+            tempfile.TemporaryFile(dir=directory) as source,
+            tempfile.TemporaryFile(dir=directory) as copy,
+        ):
+            source.write(bytes(4096))
+            source.flush()
+            fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that a directory lies on, as the kernel calls it."""
+    best, kind = -1, "this file system"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, source = line.partition(" - ")
+        mount = Path(fields.split()[4])
+        if path.resolve().is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), source.split()[0]
+    return kind
+
+
+def memory(*, wanted: int, needed: int) -> Check:
+    """What the kernel could give to new machines."""
+    found = re.search(r"^MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    free = int(found[1]) * 1024 if found else 0
+    outcome = Outcome.FAIL if free < needed else Outcome.WARN if free < wanted else Outcome.OK
+    why = "A sandbox takes what its guest touches: about 45 MB when idle, up to the size of its template."
+    mend = "" if outcome is Outcome.OK else "end other programs, or use a machine with more memory"
+    return Check("memory", outcome, f"{free / GIB:.1f} GiB available", why, mend)
+
+
+def cgroups() -> Check:
+    """Which generation of control groups the kernel offers."""
+    why = "Limits of processor and memory around each machine will need version 2; this version sets none."
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        return Check("cgroups", Outcome.OK, "version 2", why)
+    found = "version 1" if (root / "memory").is_dir() else "none"
+    mend = "boot with systemd.unified_cgroup_hierarchy=1"
+    return Check("cgroups", Outcome.WARN, found, why, mend)
+
+
+def network_tools(programs: Programs) -> list[Check]:
+    """What builds networks with rules of their own."""
+    why = "Networks with rules of their own will need it; this version gives guests no way out, without it."
+    found = []
+    for name, program, package in (("nftables", "nft", "nftables"), ("iproute2", "ip", "iproute2")):
+        path = programs.find(program)
+        outcome = Outcome.OK if path else Outcome.WARN
+        mend = "" if path else f"apt-get install {package}"
+        found.append(Check(name, outcome, path or "not installed", why, mend))
+    return found
+
+
+def privileges() -> Check:
+    """Whose rights the machines have."""
+    why = "Machines run with the server's rights: a guest that broke out would have those of this user."
+    if os.geteuid() == 0:
+        return Check("user", Outcome.OK, "root", f"{why} Root builds images without user namespaces.")
+    return Check(
+        "user", Outcome.OK, f"uid {os.geteuid()}, not root", f"{why} Nothing of this version needs root."
+    )
+
+
+async def user_namespaces(*, needed: bool) -> Check:
+    """Whether a plain user may play root's role in a namespace."""
+    why = "Without root, images are built in a user namespace."
+    try:
+        await run_tool(["unshare", "--user", "--map-root-user", "true"], timeout=TOOL_SECONDS)
+    except (BuildFailed, NoSpace):
+        outcome = Outcome.FAIL if needed else Outcome.WARN
+        mend = "sysctl user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0"
+        return Check("user namespaces", outcome, "refused", why, mend)
+    return Check("user namespaces", Outcome.OK, "allowed", why)
+
+
+def listen_address(listen: str) -> Check:
+    """Whether a server may listen there now. Errors: InvalidRequest for what is no address."""
+    host, port = split_address(listen)
+    why = "The server answers there."
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            mend = "choose another --listen, or end what listens there (a running server, perhaps)"
+            return Check("address", Outcome.WARN, f"{listen}: {error.strerror}", why, mend)
+    return Check("address", Outcome.OK, f"{listen} is free", why)
+
+
+def tools(name: str, programs: Programs, wanted: Mapping[str, str], *, why: str, needed: bool) -> Check:
+    """Whether the programs of `wanted` (program: Debian package) are there."""
+    missing = programs.missing(wanted)
+    if not missing:
+        return Check(name, Outcome.OK, ", ".join(wanted), why)
+    packages = " ".join(dict.fromkeys(wanted[program] for program in missing))
+    outcome = Outcome.FAIL if needed else Outcome.WARN
+    return Check(name, outcome, f"not installed: {', '.join(missing)}", why, f"apt-get install {packages}")
+
+
+async def firecracker(programs: Programs) -> Check:
+    """Which Firecracker there is, and what is known against it."""
+    why = "It is the other machine monitor; this version runs machines on QEMU and does not use it."
+    path = programs.find("firecracker")
+    if path is None:
+        return Check("Firecracker", Outcome.OK, "not installed", why)
+    try:
+        said = await run_tool([path, "--version"], timeout=TOOL_SECONDS)
+    except (BuildFailed, NoSpace) as error:
+        return Check("Firecracker", Outcome.WARN, f"{path} does not run: {error.message}", why)
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    if match is None:
+        return Check("Firecracker", Outcome.WARN, f"{path} does not say its version", why)
+    version = (int(match[1]), int(match[2]), int(match[3]))
+    if holes := known_holes(version):
+        return Check("Firecracker", Outcome.WARN, f"{match[0]} has {' and '.join(holes)}", why, "upgrade it")
+    return Check("Firecracker", Outcome.OK, match[0], why)
+
+
+def known_holes(version: tuple[int, int, int]) -> list[str]:
+    """The published holes of a Firecracker release that matter here."""
+    holes = []
+    if version <= (1, 13, 1) or version == (1, 14, 0):
+        holes.append("CVE-2026-1386 (its jailer)")
+    if (1, 13, 0) <= version <= (1, 14, 3) or version == (1, 15, 0):
+        holes.append("CVE-2026-5747 (virtio-pci)")
+    return holes

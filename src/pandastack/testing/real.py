@@ -1,0 +1,33 @@
+"""Real virtual machines for tests: the driver of this machine and the image of a template, made when missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from pandastack.host.agent import find_images_dir
+from pandastack.host.builder import prepare
+from pandastack.host.driver import MachineConfig
+from pandastack.host.paths import Cache
+from pandastack.host.probe import choose_vmm, host_cpu
+from pandastack.host.qemu import QemuDriver
+from pandastack.host.shelf import machine_config
+
+CACHE = Path("~/.cache/pandastack").expanduser()
+
+
+async def real_machine(template: str = "base", cache: Path = CACHE) -> tuple[QemuDriver, MachineConfig]:
+    """The QEMU driver and a machine of `template`, to be booted or restored."""
+    where = Cache(cache)
+    qemu, images = await prepare(where, find_images_dir(), [template], lambda line, fraction: None)
+    vmm = await choose_vmm(qemu, where, dict(os.environ))
+    config = msgspec.structs.replace(machine_config(images[0]), vm_id="contract")
+    return QemuDriver(vmm, host_cpu=host_cpu()), config
+
+
+def broken(driver: QemuDriver) -> QemuDriver:
+    """The same driver with a VMM that does not exist."""
+    vmm = msgspec.structs.replace(driver.vmm, binary=Path("/nonexistent/qemu"))
+    return QemuDriver(vmm, host_cpu="none")

@@ -1,0 +1,144 @@
+"""A control plane in this process, over a real host whose machines are guest agents as plain processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from pandastack.api.server import serving
+from pandastack.config import ControlConfig
+from pandastack.control import Control, open_control
+from pandastack.host.app import LocalHost, host_of
+from pandastack.host.templates import BareShelf
+from pandastack.host.vms import Sources
+from pandastack.model.clock import Clock
+from pandastack.testing.fixtures import LeakCheck
+from pandastack.testing.process_driver import ProcessDriver
+
+TOKEN = "pds_" + "0" * 32
+BEAT_SECONDS = 0.2
+
+
+class Time:
+    """The real clock, which a test may set forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.clock = Clock(lambda: time.time() + self.ahead, lambda: time.monotonic() + self.ahead)
+
+    def passes(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+class World:
+    """A host, and a control plane over it that can be stopped and started again."""
+
+    def __init__(self, folder: Path, driver: ProcessDriver) -> None:
+        self.folder = folder
+        self.driver = driver
+        self.time = Time()
+        self.settings: dict[str, Any] = {"bootstrap_token": TOKEN, "on_exit": "keep"}
+        self._stack = AsyncExitStack()
+        self.host: LocalHost
+        self.control: Control
+        self.http: httpx2.AsyncClient
+
+    async def start(self, **settings: Any) -> None:  # noqa: ANN401  # the fields of ControlConfig, checked there
+        """Start host and control plane with the state that the last ones left."""
+        values = {"state_dir": str(self.folder / "control"), **self.settings, **settings}
+        config = msgspec.convert(values, ControlConfig, dec_hook=lambda kind, value: kind(value))
+        state = self.folder / "host"
+        shelf = BareShelf(["code-interpreter", "base"], state)
+        sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
+        stack = self._stack = AsyncExitStack()
+        self.host = await stack.enter_async_context(host_of(self.driver, shelf, state, sources))
+        opened = open_control(
+            config, self.host, clock=self.time.clock, beat_seconds=BEAT_SECONDS, work=False
+        )
+        self.control = await stack.enter_async_context(opened)
+        transport = httpx2.ASGITransport(app=self.control)
+        self.http = await stack.enter_async_context(client(transport, "http://test"))
+
+    async def stop(self) -> None:
+        """Stop both; the machines run on if the settings say so."""
+        await self._stack.aclose()
+
+    async def create(self, **body: object) -> dict[str, Any]:
+        """A running sandbox, as its answer."""
+        answer = await self.http.post("/v1/sandboxes", json={"template": "base", **body})
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def exec(self, sandbox_id: str, cmd: object, **body: object) -> dict[str, Any]:
+        """The result of a command."""
+        answer = await self.http.post(f"/v1/sandboxes/{sandbox_id}/exec", json={"cmd": cmd, **body})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def events(self, sandbox_id: str) -> list[dict[str, Any]]:
+        answer = await self.http.get(f"/v1/sandboxes/{sandbox_id}/events")
+        return list(answer.json()["events"])
+
+
+def client(
+    transport: httpx2.AsyncBaseTransport | None, base: str, token: str | None = TOKEN
+) -> httpx2.AsyncClient:
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    return httpx2.AsyncClient(transport=transport, base_url=base, headers=headers, timeout=30)
+
+
+@pytest.fixture
+async def idle_world(
+    leak_check: LeakCheck, tmp_path: Path, process_driver: ProcessDriver
+) -> AsyncIterator[World]:
+    """A world that has not been started; whatever it runs at the end of the test is ended."""
+    world = World(tmp_path, process_driver)
+    yield world
+    await world.host.end_all()
+    await world.stop()
+
+
+@pytest.fixture
+async def world(idle_world: World) -> World:
+    """A running world."""
+    await idle_world.start()
+    return idle_world
+
+
+@pytest.fixture
+def http(world: World) -> httpx2.AsyncClient:
+    """A client with the admin token, no socket between."""
+    return world.http
+
+
+@pytest.fixture
+async def box(world: World) -> str:
+    """The id of a running sandbox."""
+    return str((await world.create())["id"])
+
+
+@pytest.fixture
+async def url(world: World) -> AsyncIterator[str]:
+    """The same control plane behind its real HTTP server."""
+    async with serving(world.control, "127.0.0.1:0") as url:
+        yield url
+
+
+@pytest.fixture
+async def wire(url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client through a socket."""
+    async with client(None, url) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="session")
+def agent_binary() -> Path:  # TEMPORARY
+    return Path("/tmp/cp/agent/pandastack-agent")

@@ -1,0 +1,1 @@
+"""The house's own rules, each one a test that fails."""

@@ -1,0 +1,238 @@
+"""What our SDK has beyond the official one, both halves, against a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import pandastack
+from pandastack import AsyncClient, AsyncSandbox, Client, Sandbox
+
+from .conftest import Server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.wire]
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(api_url=server.url, api_key=server.token) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(client: Client) -> Iterator[Sandbox]:
+    with client.sandboxes.create("base") as made:
+        yield made
+
+
+@pytest.fixture
+async def async_sandbox(server: Server) -> AsyncIterator[AsyncSandbox]:
+    async with (
+        AsyncClient(api_url=server.url, api_key=server.token) as client,
+        await client.sandboxes.create("base") as made,
+    ):
+        yield made
+
+
+def test_a_command_has_a_place_and_an_environment(client: Client, directory: str) -> None:
+    with client.sandboxes.create("base", env={"FROM": "create"}) as sandbox:
+        result = sandbox.exec(
+            ["sh", "-c", 'echo "$FROM $MORE $PWD $1"; cat', "sh", "a  b"],
+            cwd=directory,
+            env={"MORE": "exec"},
+            stdin="from stdin",
+        )
+        assert result.stdout == f"create exec {directory} a  b\nfrom stdin"
+
+
+def test_a_command_runs_as_somebody_else(sandbox: Sandbox) -> None:
+    assert sandbox.exec("id -un", user="nobody").stdout == "nobody\n"
+    with pytest.raises(pandastack.BadRequestError):
+        sandbox.exec("true", user="no-such-user")
+    with pytest.raises(pandastack.BadRequestError, match="cwd"):
+        sandbox.exec("true", cwd="/no/such/place")
+
+
+def test_stdin_may_be_bytes(sandbox: Sandbox) -> None:
+    data = bytes(range(256)) * 1000
+    told = sandbox.exec("sha256sum", stdin=data).stdout.split()[0]
+    assert told == hashlib.sha256(data).hexdigest()
+
+
+def test_code_may_be_longer_than_an_argument(sandbox: Sandbox) -> None:
+    assert sandbox.run_code("#" * 300_000 + "\nprint('long')").stdout == "long\n"
+
+
+async def test_output_comes_while_the_command_runs(async_sandbox: AsyncSandbox) -> None:
+    heard: list[float] = []
+    await async_sandbox.exec(
+        "echo one; sleep 1; echo two", on_stdout=lambda text: heard.append(time.monotonic())
+    )
+    assert heard[-1] - heard[0] > 0.7
+
+
+async def test_many_commands_at_once(async_sandbox: AsyncSandbox) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(async_sandbox.exec(f"sleep 0.3; echo {n}")) for n in range(10)]
+    assert [task.result().stdout for task in tasks] == [f"{n}\n" for n in range(10)]
+
+
+async def test_a_client_that_leaves_ends_its_command(async_sandbox: AsyncSandbox) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5):
+            await async_sandbox.exec("exec sleep 4321")
+    for _ in range(50):
+        if (await async_sandbox.exec("pgrep -f '[s]leep 4321'")).exit_code == 1:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail("the command runs on")
+
+
+def test_a_background_process_is_found_again(client: Client, sandbox: Sandbox) -> None:
+    process = sandbox.commands.start("echo first; sleep 1; echo second; sleep 600")
+    assert process.pid > 1
+    found = client.sandboxes.get(sandbox.id).commands.attach(process.id)
+    seen = []
+    for piece in found:
+        seen.append(piece.text)
+        if "second" in piece.text:
+            break
+    assert "".join(seen) == "first\nsecond\n"
+    assert [each.running for each in sandbox.commands.list() if each.id == process.id] == [True]
+    with pytest.raises(pandastack.SandboxTimeout):
+        process.wait(timeout_seconds=0.5)
+    process.signal("TERM")
+    assert process.wait(timeout_seconds=10) == 143
+    assert process.exit_code == 143
+    with pytest.raises(pandastack.NotFoundError):
+        sandbox.commands.attach("no-such-process")
+
+
+def test_a_process_ends_with_its_block_unless_detached(sandbox: Sandbox) -> None:
+    with sandbox.commands.start(["sleep", "600"]) as ended:
+        pass
+    assert ended.wait(timeout_seconds=10) == 137
+    with sandbox.commands.start(["sleep", "600"]) as left:
+        left.detach()
+    assert left.refresh().exit_code is None
+    left.kill()
+
+
+def test_a_background_process_reads_what_is_sent(sandbox: Sandbox) -> None:
+    process = sandbox.commands.start(["cat"], stdin=True)
+    process.write("to the cat\n")
+    process.write(b"twice\n")
+    process.close_stdin()
+    assert process.wait(timeout_seconds=10) == 0
+    assert "".join(piece.text for piece in process) == "to the cat\ntwice\n"
+
+
+def test_files_are_moved_and_removed(sandbox: Sandbox, directory: str) -> None:
+    files = sandbox.files
+    files.mkdir(f"{directory}/made/deep", mode=0o750)
+    assert files.stat(f"{directory}/made/deep").permissions == 0o750
+    files.write(f"{directory}/made/file", "x", mode=0o600)
+    assert files.stat(f"{directory}/made/file").permissions == 0o600
+    files.chmod(f"{directory}/made/file", 0o644)
+    assert files.stat(f"{directory}/made/file").permissions == 0o644
+    files.move(f"{directory}/made/file", f"{directory}/other/place")
+    assert files.read_text(f"{directory}/other/place") == "x"
+    with pytest.raises(pandastack.BadRequestError):
+        files.remove(f"{directory}/made")
+    files.remove(f"{directory}/made", recursive=True)
+    assert not files.exists(f"{directory}/made")
+    with pytest.raises(pandastack.NotFoundError):
+        files.remove(f"{directory}/made")
+
+
+def test_parts_of_files(sandbox: Sandbox, directory: str) -> None:
+    sandbox.files.write(f"{directory}/f", "0123456789")
+    assert sandbox.files.read(f"{directory}/f", offset=2, length=3) == b"234"
+    assert sandbox.files.read(f"{directory}/f", offset=8) == b"89"
+    assert {entry.path for entry in sandbox.files.listdir(directory, depth=2)} == {f"{directory}/f"}
+
+
+def test_large_files_stream(sandbox: Sandbox, directory: str, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    with local.open("wb") as file:
+        for number in range(64):
+            file.write(bytes([number]) * (1 << 20))
+    assert sandbox.files.upload(local, f"{directory}/large")["bytes"] == 64 << 20
+    sandbox.files.download(f"{directory}/large", tmp_path / "copy")
+    assert _digest(local) == _digest(tmp_path / "copy")
+    sandbox.files.upload(io.BytesIO(b"from memory"), f"{directory}/small")
+    with sandbox.files.stream(f"{directory}/small") as pieces:
+        assert b"".join(pieces) == b"from memory"
+    sandbox.files.remove(f"{directory}/large")
+
+
+async def test_changes_are_seen(async_sandbox: AsyncSandbox, directory: str) -> None:
+    async with async_sandbox.files.watch(directory) as changes:
+        await async_sandbox.files.write(f"{directory}/seen", "x")
+        async with asyncio.timeout(10):
+            async for change in changes:
+                if change.name == "seen":
+                    return
+
+
+async def test_a_terminal_is_a_terminal(async_sandbox: AsyncSandbox) -> None:
+    heard = b""
+    async with async_sandbox.terminal(rows=30, columns=100, cmd="sh") as terminal:
+        await terminal.write("stty size; tty -s && echo is-a-'tty'\n")
+        await terminal.resize(40, 120)
+        await terminal.write("sleep 0.5; stty size; exit 7\n")
+        async with asyncio.timeout(20):
+            async for piece in terminal:
+                heard += piece
+    assert b"30 100" in heard
+    assert b"is-a-tty" in heard
+    assert b"40 120" in heard
+    assert terminal.exit_code == 7
+
+
+def test_a_terminal_for_blocking_code(sandbox: Sandbox) -> None:
+    with sandbox.terminal(cmd="echo from the terminal") as terminal:
+        assert b"from the terminal" in b"".join(terminal)
+    assert terminal.exit_code == 0
+    gone = Sandbox.from_dict({"id": "no-such-sandbox"}, client=sandbox_client(sandbox))
+    with pytest.raises(pandastack.NotFoundError), gone.terminal():
+        pass
+
+
+def test_history_and_figures(client: Client, sandbox: Sandbox) -> None:
+    assert next(sandbox.events()).type == "sandbox.running"
+    assert sandbox.metrics()["pid"] > 0
+    assert sandbox.metrics()["host_rss_bytes"] > 0
+    assert client.boot_stats()["total_samples"] >= 1
+    assert "isolation" in client.capabilities()
+    assert client.templates.bake("base").baked
+
+
+def test_a_dead_sandbox_keeps_its_history(client: Client) -> None:
+    with client.sandboxes.create("base") as sandbox:
+        pass
+    assert [event.type for event in sandbox.events()][-1] == "sandbox.deleted"
+
+
+def test_followed_events_end_with_the_sandbox(client: Client) -> None:
+    sandbox = client.sandboxes.create("base")
+    seen = []
+    for event in sandbox.events(follow=True):
+        seen.append(event.type)
+        if event.type == "sandbox.running":
+            sandbox.kill()
+    assert seen[-1] == "sandbox.deleted"
+
+
+def sandbox_client(sandbox: Sandbox) -> Client:
+    return Client.over(sandbox._connection)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
