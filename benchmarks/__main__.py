@@ -54,7 +54,7 @@ def main(
     wish: Annotated[Wish, typer.Argument(help="A question, all of them, or a report of the last answers.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: to see that it works.")] = False,
     count: Annotated[int | None, typer.Option(min=1, help="So many samples (of files: MiB).")] = None,
-    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+    out: Annotated[Path | None, typer.Option(help="Where results are kept; quick ones only there.")] = None,
 ) -> None:
     """Measure the product on this machine: real machines, through HTTP, on a server of its own.
 
@@ -63,21 +63,22 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     if wish is Wish.REPORT:
-        _report(console, out)
+        _report(console, out or RESULTS)
         return
     try:
         vmm = find_vmm(Cache(CACHE.expanduser()))
         for name in QUESTIONS if wish is Wish.ALL else [wish.value]:
             result = _ask(name, vmm, console, quick=quick, count=count if wish is not Wish.ALL else None)
-            write_result(result, out)
             report.show_one(console, result)
+            if out is not None or not result.quick:
+                write_result(result, out or RESULTS)
     except (PandastackError, Refused, httpx2.HTTPError) as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
         for note in getattr(error, "__notes__", []):
             console.print(note, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    if wish is Wish.ALL:
-        _report(console, out)
+    if wish is Wish.ALL and not quick:
+        _report(console, out or RESULTS)
 
 
 def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | None) -> Result:

@@ -1,4 +1,4 @@
-"""Build hook: the wheel carries the guest agent and the image folders, so `pip install` alone gives the whole program."""
+"""Build hook: the wheel carries agent and image folders, so `pip install` alone gives the whole program."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class BundleHook(BuildHookInterface):  # type: ignore[type-arg]  # the builder's own config type is of no use here
-    """Compile the agent and copy `images/` into `pandastack/_bundle` of a wheel; an editable install reads the checkout."""
+class BundleHook(BuildHookInterface):  # type: ignore[misc]  # typed only while a wheel is built
+    """Compile the agent and copy `images/` into `pandastack/_bundle` of a wheel.
+
+    An editable install reads the checkout instead.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "link.h"
@@ -15,18 +14,6 @@ void child_block_signals(void)
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-}
-
-pid_t child_fork(void)
-{
-    /* Not the C library's fork: that blocks and restores signals for handlers and locks that are not here. */
-    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
-    if (pid == 0) {
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-    }
-    return pid;
 }
 
 bool talk_open(int ends[2])

@@ -47,14 +47,12 @@ bool machine_prepare(void)
 
 bool machine_add_entropy(struct span entropy)
 {
-    struct {
-        struct rand_pool_info info;
-        uint8_t bytes[ENTROPY_MAX];
-    } pool;
-    pool.info.entropy_count = (int)entropy.size * 8;
-    pool.info.buf_size = (int)entropy.size;
-    memcpy(pool.info.buf, entropy.data, entropy.size);
-    return ioctl(random_device, RNDADDENTROPY, &pool) == 0 && ioctl(random_device, RNDRESEEDCRNG) == 0;
+    _Alignas(struct rand_pool_info) uint8_t memory[sizeof(struct rand_pool_info) + ENTROPY_MAX];
+    struct rand_pool_info *pool = (struct rand_pool_info *)memory;
+    pool->entropy_count = (int)entropy.size * 8;
+    pool->buf_size = (int)entropy.size;
+    memcpy(pool->buf, entropy.data, entropy.size);
+    return ioctl(random_device, RNDADDENTROPY, pool) == 0 && ioctl(random_device, RNDRESEEDCRNG) == 0;
 }
 
 bool machine_set_clock(uint64_t wall_ns)

@@ -62,17 +62,18 @@ static struct options parse_options(int count, char **arguments)
     return options;
 }
 
-/* A path that a former agent left behind is taken over; only this user may connect. */
+/* The path appears when it can be connected to, in the place of what a former agent left there; only for this user. */
 static int listen_at(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path)
+    int size = snprintf(address.sun_path, sizeof address.sun_path, "%s.new", path);
+    if (size < 0 || (size_t)size >= sizeof address.sun_path)
         give_up(path, ENAMETOOLONG);
-    memcpy(address.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    unlink(path);
+    unlink(address.sun_path);
     mode_t mask = umask(0177);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 4) != 0)
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 4) != 0 ||
+        rename(address.sun_path, path) != 0)
         give_up(path, errno);
     umask(mask);
     return fd;

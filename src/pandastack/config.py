@@ -168,7 +168,7 @@ def _from_environment(kind: type[Struct], environment: Mapping[str, str]) -> dic
         key = name.removeprefix(PREFIX).lower()
         if key in mine:
             found[key] = text
-        elif key not in known and (hint := nearest(key, mine)):
+        elif key not in known and (hint := nearest(key, mine, likeness=0.8)):
             raise InvalidRequest(f"environment: no setting {name} exists{hint}.")
     return found
 
@@ -205,9 +205,9 @@ def _decode(kind: type, value: object) -> object:
     raise NotImplementedError  # msgspec's own way to hear "no such conversion"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
     """`; did you mean 'x'?` for a known name that resembles `name`, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -40,10 +40,24 @@ class ClientGone(Exception):  # no error: nobody is left to be told
     """The client left before its answer."""
 
 
-class MethodNotAllowed(InvalidRequest):
+class HttpRefusal(InvalidRequest):
+    """A refusal in HTTP's own terms, with the headers that belong to it."""
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class MethodNotAllowed(HttpRefusal):
     """The path exists and does not take this method."""
 
     code, status = "validation.method", 405
+
+
+class RangeNotSatisfiable(HttpRefusal):
+    """The asked part lies outside of the whole."""
+
+    code, status = "validation.range", 416
 
 
 class Nothing(Struct, frozen=True):
@@ -156,7 +170,7 @@ class Resource:
             raise InvalidRequest("This path is a WebSocket: connect to it with an upgrade.")
         if found is None:
             allowed = ", ".join(sorted(self._endpoints))
-            raise MethodNotAllowed(f"{method} is not for this path; it takes {allowed}.", allow=allowed)
+            raise MethodNotAllowed(f"{method} is not for this path; it takes {allowed}.", {"allow": allowed})
         return found
 
     async def _body(self, endpoint: Endpoint, connection: HTTPConnection) -> object:
@@ -192,7 +206,9 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def decode_body(data: bytes, kind: object, decoder: msgspec.json.Decoder[T]) -> T:
-    """The typed body; no bytes at all count as `{}`. Errors: InvalidRequest naming the field and what fits."""
+    """The typed body; no bytes at all count as `{}`. Errors: InvalidRequest naming the field and what
+    fits.
+    """
     try:
         return decoder.decode(data if data.strip() else b"{}")
     except msgspec.ValidationError as error:
@@ -254,13 +270,13 @@ def error_response(error: PandastackError, request_id: str) -> Response:
     if not error.retryable:
         for words, others in WARM_UP.items():
             body["error"] = body["error"].replace(words, others)
-    headers = {}
+    headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{max(1, round(error.retry_after))}"
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, MethodNotAllowed):
-        headers["allow"] = str(error.details["allow"])
+    if isinstance(error, HttpRefusal):
+        headers.update(error.headers)
     return json_response(body, error.status, headers)
 
 

@@ -24,9 +24,10 @@
           ├── OutcomeUnknown 504      the order was sent, the answer was lost: ask by id
           └── InternalError 500       a bug of ours
 
-Each class is a code, an HTTP status and whether a client may send the same request again; each instance carries a
-sentence for a person. `to_body` and `from_body` are the two ends of the wire. No permanent error may contain
-"connection refused", "no route to host" or "i/o timeout": the SDK takes these for a machine that warms up and waits.
+Each class is a code, an HTTP status and whether a client may send the same request again; each instance
+carries a sentence for a person. `to_body` and `from_body` are the two ends of the wire. No permanent error
+may contain "connection refused", "no route to host" or "i/o timeout": the SDK takes these for a machine that
+warms up and waits.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class PandastackError(Exception):
     retryable: ClassVar[bool] = False
     retry_after: ClassVar[float | None] = None
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, **details: Any) -> None:  # noqa: ANN401  # any JSON value
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details
@@ -227,8 +228,8 @@ def _tree(root: type[PandastackError]) -> dict[str, type[PandastackError]]:
 def from_body(body: object, status: int) -> PandastackError:
     """Rebuild the error of an HTTP answer, the class by its `code`, else by its status.
 
-    `body` is the decoded JSON value or text of any server; the message is the first non-empty of `error`, `message`
-    and `detail`.
+    `body` is the decoded JSON value or text of any server; the message is the first non-empty of `error`,
+    `message` and `detail`.
     """
     fields: dict[str, Any] = body if isinstance(body, dict) else {}
     message = next((str(fields[key]) for key in ("error", "message", "detail") if fields.get(key)), "")

@@ -45,6 +45,7 @@ class World:
         self.folder = folder
         self.driver = driver
         self.time = Time()
+        self.beat_seconds = BEAT_SECONDS
         self.settings: dict[str, Any] = {"bootstrap_token": TOKEN, "on_exit": "keep"}
         self._stack = AsyncExitStack()
         self.host: LocalHost
@@ -61,7 +62,7 @@ class World:
         stack = self._stack = AsyncExitStack()
         self.host = await stack.enter_async_context(host_of(self.driver, shelf, state, sources))
         opened = open_control(
-            config, self.host, clock=self.time.clock, beat_seconds=BEAT_SECONDS, work=False
+            config, self.host, clock=self.time.clock, beat_seconds=self.beat_seconds, work=False
         )
         self.control = await stack.enter_async_context(opened)
         transport = httpx2.ASGITransport(app=self.control)

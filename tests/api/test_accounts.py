@@ -57,9 +57,7 @@ async def test_a_key_in_the_query_changes_nothing(world: World) -> None:
     assert (await world.http.post(f"/v1/sandboxes?access_token={TOKEN}")).status_code == 401
 
 
-async def test_a_key_in_the_query_is_not_logged(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_key_in_the_query_is_not_logged(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     await world.http.get(f"/v1/me?access_token={TOKEN}")
     captured = capsys.readouterr()
     assert "/v1/me" in captured.out + captured.err

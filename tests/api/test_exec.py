@@ -75,12 +75,13 @@ async def test_a_command_is_killed_at_its_deadline_with_all_its_children(
     world: World, box: str, tmp_path: Path
 ) -> None:
     began = time.monotonic()
-    answer = await refused(world, box, cmd=f"sleep 100 {tmp_path} & sleep 100 {tmp_path}", timeout_seconds=0.3)
+    sleeper = f"sh -c 'sleep 100; :' {tmp_path}"
+    answer = await refused(world, box, cmd=f"{sleeper} & {sleeper}", timeout_seconds=0.3)
     assert answer.status_code == 500
     assert answer.json()["error"] == "command timeout: exceeded 0.3s"
     assert answer.json()["code"] == "command.timeout"
     assert time.monotonic() - began < 5
-    await eventually(lambda: not processes_with(f"100 {tmp_path}"))
+    await eventually(lambda: not processes_with(f"100; : {tmp_path}"))
 
 
 async def test_no_timeout_is_a_timeout_of_zero(world: World, box: str) -> None:
@@ -93,13 +94,11 @@ async def test_a_default_timeout_is_the_servers(idle_world: World) -> None:
     assert (await refused(idle_world, box, cmd="sleep 9")).json()["code"] == "command.timeout"
 
 
-async def test_a_background_child_does_not_hold_the_answer_up(
-    world: World, box: str, tmp_path: Path
-) -> None:
+async def test_a_background_child_does_not_hold_the_answer_up(world: World, box: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    result = await world.exec(box, f"setsid sleep 3 {tmp_path} >/dev/null 2>&1 & echo started")
+    result = await world.exec(box, f"setsid sh -c 'sleep 3; :' {tmp_path} >/dev/null 2>&1 & echo started")
     assert result["stdout"] == "started\n" and time.monotonic() - began < 2
-    await world.exec(box, f"pkill -f 'sleep 3 {tmp_path}'")
+    await eventually(lambda: not processes_with(f"3; : {tmp_path}"))
 
 
 @pytest.mark.parametrize(
@@ -162,10 +161,10 @@ async def test_processes_are_started_and_killed_by_their_own_route(world: World,
     assert (await world.http.delete(one)).status_code == 404
 
 
-@pytest.mark.parametrize(("signal", "words"), [("NOPE", "no signal"), (0, "signal is 1"), (999, "signal is 1")])
-async def test_a_signal_that_is_none_is_refused(
-    world: World, box: str, signal: object, words: str
-) -> None:
+@pytest.mark.parametrize(
+    ("signal", "words"), [("NOPE", "no signal"), (0, "signal is 1"), (999, "signal is 1")]
+)
+async def test_a_signal_that_is_none_is_refused(world: World, box: str, signal: object, words: str) -> None:
     path = f"/v1/sandboxes/{box}/processes/x/signal"
     answer = await world.http.post(path, json={"signal": signal})
     assert answer.status_code == 400 and words in answer.json()["error"]

@@ -208,9 +208,7 @@ async def test_a_file_that_is_too_large_is_refused_and_the_old_one_kept(
     assert old.read_bytes() == b"old" and [path.name for path in tmp_path.glob("*old*")] == ["old"]
 
 
-async def test_a_client_that_leaves_in_the_middle_leaves_the_old_file(
-    url: str, fs: str, place: Path
-) -> None:
+async def test_a_client_that_leaves_in_the_middle_leaves_the_old_file(url: str, fs: str, place: Path) -> None:
     old = place / "old"
     old.write_bytes(b"old")
     target = f"{fs}?path={str(old).replace(' ', '%20')}"

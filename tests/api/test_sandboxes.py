@@ -201,9 +201,7 @@ async def test_twenty_creates_at_once_all_succeed(world: World) -> None:
     answers = await asyncio.gather(*(world.http.post(ALL) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["id"] for answer in answers}) == 20
-    deleted = await asyncio.gather(
-        *(world.http.delete(f"{ALL}/{answer.json()['id']}") for answer in answers)
-    )
+    deleted = await asyncio.gather(*(world.http.delete(f"{ALL}/{answer.json()['id']}") for answer in answers))
     assert {answer.status_code for answer in deleted} == {204}
     assert world.host.vms.reports() == []
 

@@ -15,7 +15,7 @@ import pytest
 from ..wire.conftest import PROGRAM, Server, running
 from .conftest import Run
 
-pytestmark = pytest.mark.wire
+pytestmark = [pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
 
 def test_run_streams_and_exits_with_the_commands_code(pandastack: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ GUEST = Path(__file__).resolve().parents[2] / "guest"
 
 
 @pytest.fixture(scope="session")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent's binary: the one that $AGENT names, or one built for this run."""
     if "AGENT" in os.environ:
         return Path(os.environ["AGENT"])
@@ -30,28 +30,45 @@ class Agent:
     def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:
         self.process = process
         self.path = path
+        self.status = 0
+
+    def expect_status(self, status: int) -> None:
+        """The test has ended the agent itself: that is how it must have gone."""
+        self.status = status
+
+    def children(self) -> list[int]:
+        """The processes whose parent it is."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def connect(self) -> Wire:
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self.path))
+        try:
+            connection.connect(str(self.path))
+        except OSError:
+            connection.close()
+            raise
         return Wire(connection)
 
 
 @pytest.fixture
-def served(agent: Path, tmp_path: Path) -> Iterator[Agent]:
+def served(binary: Path, tmp_path: Path) -> Iterator[Agent]:
     """An agent of its own for the test; at the end it must go when asked, having said nothing in between."""
     path = tmp_path / "agent.socket"
-    process = subprocess.Popen([agent, "--socket", path, "--no-machine"], stderr=subprocess.PIPE)
+    process = subprocess.Popen([binary, "--socket", path, "--no-machine"], stderr=subprocess.PIPE)
     try:
         while not path.exists():
             assert process.poll() is None
-        yield Agent(process, path)
+        agent = Agent(process, path)
+        yield agent
         process.send_signal(signal.SIGTERM)
         _, complaints = process.communicate(timeout=10)
-        assert (process.returncode, complaints) == (0, b"")
+        assert (process.returncode, complaints) == (agent.status, b"")
     finally:
         process.kill()
         process.wait(10)
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 @pytest.fixture

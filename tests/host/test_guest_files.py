@@ -11,9 +11,18 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from pandastack.errors import FileMissing, FileRefused, InvalidRequest, PandastackError
-from pandastack.host.guest import GuestLink
-from pandastack.model.guest import FileEvent, FileKind
+from pandastack.errors import (
+    FileMissing,
+    FileRefused,
+    GuestUnreachable,
+    InvalidRequest,
+    PandastackError,
+)
+from pandastack.host import unix
+from pandastack.host.guest import Deadlines, GuestLink
+from pandastack.model.guest import Command, FileEvent, FileKind, Guest
+from pandastack.testing.machines import gate_facts
+from pandastack.testing.process_driver import ProcessMachine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
 
@@ -213,7 +222,7 @@ async def test_a_missing_path_and_a_relative_one(guest: GuestLink, tmp_path: Pat
             "the sandbox's disk is full",
         ),
         (lambda g, p: g.remove("/", recursive=True), InvalidRequest, "/"),
-        (lambda g, p: g.stat(str(p), user="nosuchuser"), InvalidRequest, "user"),
+        (lambda g, p: g.stat(str(p), user="nosuchuser"), InvalidRequest, "no such user"),
         (lambda g, p: g.stat("/a\0b"), InvalidRequest, "NUL"),
         (lambda g, p: g.stat("/" + "a/" * 3000), InvalidRequest, "at most 4095 bytes"),
         (lambda g, p: g.stat("/", user=""), InvalidRequest, "user must have"),
@@ -273,3 +282,24 @@ async def test_metrics(guest: GuestLink) -> None:
     assert 0 < metrics.disk_free <= metrics.disk_total
     assert metrics.process_count > 1
     assert metrics.uptime_ms > 0
+
+
+async def test_an_agent_that_does_not_answer_is_unreachable_at_the_deadline(machine: ProcessMachine) -> None:
+    socket = unix.connect(machine.guest_socket)
+    async with await GuestLink.connect(socket, deadlines=Deadlines(answer=0.1, work=0.2)) as hasty:
+        guest: Guest = hasty
+        hasty.announce(os.urandom(16), gate_facts())
+        await hasty.entered(deadline=5)
+        await machine.pause()
+        for ask in (
+            guest.stat("/"),
+            guest.list("/"),
+            guest.remove("/nothing"),
+            guest.write("/dev/null", pieces(b"x")),
+            guest.read("/etc/passwd").__aenter__(),
+            guest.run(Command(process_id="a", argv=("true",))).__aenter__(),
+        ):
+            with pytest.raises(GuestUnreachable, match=r"did not answer within 0\.[12] s"):
+                await ask
+        await machine.resume()
+        assert (await guest.stat("/")).kind is FileKind.DIRECTORY

@@ -158,7 +158,7 @@ async def test_a_missing_program_is_told_as_by_a_shell(guest: GuestLink) -> None
         ({"cwd": "/no/such"}, FileMissing, "working directory cannot be entered.*/no/such"),
         ({"cwd": "/etc/passwd"}, FileRefused, "working directory cannot be entered.*/etc/passwd"),
         ({"cwd": "relative"}, InvalidRequest, 'path must be absolute, got "relative"'),
-        ({"user": "nosuchuser"}, InvalidRequest, "user"),
+        ({"user": "nosuchuser"}, InvalidRequest, "no such user in the sandbox"),
         ({"env": {"A=B": "x"}}, InvalidRequest, "cannot be the name"),
         ({"env": {"A": "x\0"}}, InvalidRequest, "NUL"),
         ({"timeout_ms": -1}, InvalidRequest, "cannot be -1"),

@@ -1,4 +1,4 @@
-"""Nothing runs unowned, nothing is swallowed in silence, nothing reaches for the world below a composition root."""
+"""Nothing runs unowned, nothing is swallowed in silence, and only roots reach for the world."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ OWNED_TASKS = {
     "control.py": "`_beside` cancels and awaits them at the end of its block",
     "host/death.py": "both are cancelled and awaited before `answered` returns",
     "host/templates.py": "shared by all who wait for a template; `close` cancels and awaits it",
-    "host/vms.py": "a start is shared by all who ask for it, a watcher lives as long as its machine; `let_go` ends both",
+    "host/vms.py": "starts are shared by who asks, watchers live as long as machines; `let_go` ends both",
 }
 """Where a task is started outside of a TaskGroup, and who cancels and awaits it."""
 
 AMBIENT = frozenset(
     {
         *("os.environ", "os.environb", "os.getenv", "os.urandom", "os.getrandom"),
-        *("time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.localtime", "time.gmtime"),
+        *("time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns"),
+        *("time.localtime", "time.gmtime"),
         *("uuid.uuid1", "uuid.uuid4", "random", "secrets"),
         *("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "datetime.datetime.now"),
     }
@@ -37,7 +38,7 @@ REACHING = {
     "host/publish.py": "names of drafts that no other process has",
     "client/_config.py": "`read_surroundings`: where a program that uses the SDK is composed",
     "client/_pair.py": "names of drafts that no other process has",
-    "client/_async/connection.py": "the SDK is composed in its user's program: clock and jitter are its defaults",
+    "client/_async/connection.py": "the SDK is composed by its user: clock and jitter are its defaults",
     "client/_sync/connection.py": "the same, made from it",
 }
 """Files that may reach for the world, and why they are the place for it."""
@@ -101,14 +102,21 @@ def goes_on(handler: ast.ExceptHandler) -> bool:
     return isinstance(last, ast.Raise) and last.exc is None
 
 
+def swallows(node: ast.AST) -> bool:
+    """Whether it ends every exception: an `except` or a `suppress`."""
+    if isinstance(node, ast.ExceptHandler):
+        return is_broad(node.type) and not goes_on(node)
+    if isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] == "suppress":
+        return any(is_broad(argument) for argument in node.args)
+    return False
+
+
 def broad_handlers(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.ExceptHandler) and is_broad(node.type) and not goes_on(node):
-            if node.lineno not in source.comments:
-                yield source.at(node, "a broad except says in its line why")
-        if isinstance(node, ast.Call) and dotted(node.func).endswith("suppress"):
-            if any(is_broad(argument) for argument in node.args) and node.lineno not in source.comments:
-                yield source.at(node, "a broad suppress says in its line why")
+        if not isinstance(node, ast.ExceptHandler | ast.Call) or not swallows(node):
+            continue
+        if node.lineno not in source.comments:
+            yield source.at(node, "what catches everything says in its line why")
 
 
 def test_nothing_is_swallowed_in_silence() -> None:
@@ -117,7 +125,7 @@ def test_nothing_is_swallowed_in_silence() -> None:
 
 def imported_names(source: Source) -> dict[str, str]:
     """What `from time import monotonic` and `import time as t` make of a name."""
-    names = {}
+    names: dict[str, str] = {}
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ImportFrom) and node.module in {"os", "time", "uuid"}:
             names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
@@ -135,7 +143,7 @@ def reaches(source: Source) -> Iterator[str]:
             continue
         first, dot, rest = dotted(node).partition(".")
         name = names.get(first, first) + dot + rest
-        if name in AMBIENT or name.partition(".")[0] in {"random", "secrets"} and dot:
+        if name in AMBIENT or (dot and name.partition(".")[0] in {"random", "secrets"}):
             yield source.at(node, name)
 
 

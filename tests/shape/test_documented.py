@@ -1,4 +1,4 @@
-"""What others rely on is documented: the SDK, the services, the seams, every endpoint, every error, the licence."""
+"""What others rely on is documented: SDK, services, seams, every endpoint, every error, the licence."""
 
 from __future__ import annotations
 
@@ -21,9 +21,6 @@ from .checkout import FUNCTIONS, PACKAGE, ROOT, Source, sources
 
 PROMISES = ("client/", "services/", "host/driver.py", "model/host.py", "model/guest.py")
 """Where every public class and function says what it guarantees."""
-
-TELLING = frozenset({"__init__", "__aenter__", "__aexit__", "__enter__", "__exit__", "__aiter__", "__anext__"})
-"""Methods whose promise is the language's."""
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

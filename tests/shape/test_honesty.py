@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .checkout import FUNCTIONS, ROOT, Source, dotted, sources
 
-MOCKING = frozenset({"mock", "unittest.mock", "pytest_mock", "responses", "respx", "freezegun", "time_machine"})
+MOCKING = frozenset({"mock", "unittest.mock", "pytest_mock", "responses", "respx", "freezegun"})
 PATCHING = frozenset({"monkeypatch", "mocker", "class_mocker", "module_mocker", "session_mocker"})
 EVADING = frozenset(
     {

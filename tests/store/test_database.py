@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.store.conftest import sandbox
 
 from pandastack.errors import Conflict, InternalError, NoSpace
 from pandastack.model.account import Limits
 from pandastack.store import sandboxes
 from pandastack.store.db import Connection, Database, open_database
+from tests.store.conftest import sandbox
 
 pytestmark = pytest.mark.anyio
 

@@ -6,11 +6,11 @@ import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.store.conftest import sandbox
 
 from pandastack.model.account import Limits, Usage
 from pandastack.model.sandbox import ALIVE, MOVES, SandboxState
 from pandastack.store import accounts, migrations, sandboxes
+from tests.store.conftest import sandbox
 
 MOST = 3
 

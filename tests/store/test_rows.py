@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.store.conftest import NOON, sandbox
 
 from pandastack.model.account import Caller, Limits, Scope, Token, Usage
 from pandastack.model.sandbox import Sandbox, SandboxState
@@ -17,6 +16,7 @@ from pandastack.store import accounts, audit, events, idempotency, sandboxes
 from pandastack.store.db import Connection, Database
 from pandastack.store.idempotency import Use
 from pandastack.store.tables import EPOCH, Moment
+from tests.store.conftest import NOON, sandbox
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from pandastack import AsyncClient, AsyncSandbox, Client, Sandbox
 
 from .conftest import Server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.wire]
+pytestmark = [pytest.mark.anyio, pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 from . import programs
 from .conftest import Server, running
 
+pytestmark = [pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
+
 FILE = Path(programs.__file__)
 SPECIAL = {"a_full_house_is_final", "a_long_line_is_worth_waiting_in"}
 """Those that need a server with settings of its own."""
@@ -38,13 +40,11 @@ def python(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-@pytest.mark.wire
 @pytest.mark.parametrize("name", sorted(set(programs.PROGRAMS) - SPECIAL))
 def test_program(name: str, python: Path, server: Server, directory: str) -> None:
     run(python, name, directory, server.environment)
 
 
-@pytest.mark.wire
 def test_the_official_sdk_is_unmodified(official_python: Path) -> None:
     asked = "import pandastack; print(pandastack.__version__, pandastack.__file__)"
     told = subprocess.run([official_python, "-c", asked], capture_output=True, text=True, check=True).stdout
@@ -53,13 +53,11 @@ def test_the_official_sdk_is_unmodified(official_python: Path) -> None:
     assert str(official_python.parent.parent) in file
 
 
-@pytest.mark.wire
 def test_a_quota_is_not_waited_for(python: Path, tmp_path: Path) -> None:
     with running(tmp_path, "process", {"PANDASTACK_QUOTA_SANDBOXES": "1"}) as server:
         run(python, "a_full_house_is_final", str(tmp_path), server.environment)
 
 
-@pytest.mark.wire
 def test_a_refusal_for_lack_of_room_is_waited_out(python: Path, tmp_path: Path) -> None:
     settings = {"PANDASTACK_CONCURRENT_CREATES": "1", "PANDASTACK_QUEUE_SECONDS": "0.001"}
     with running(tmp_path, "process", settings) as server:

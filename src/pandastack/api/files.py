@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from pandastack.api.calls import Api, Body, Query
 from pandastack.api.streams import READY, EventStream, record
-from pandastack.endpoint import ClientGone, Nothing, Reply, attended
+from pandastack.endpoint import ClientGone, Nothing, RangeNotSatisfiable, Reply, attended
 from pandastack.errors import InvalidRequest, TooLarge
 from pandastack.model.guest import FileEntry, FileKind, FileReader
 from pandastack.services.files import Files, Place
@@ -197,13 +197,16 @@ class Download:
             await attended(receive, _pump(reader, known, send), None, 60.0)
 
     async def _part(self, wanted: re.Match[str]) -> tuple[int, int | None]:
-        """Offset and length of a range. Errors: InvalidRequest for one beyond the file."""
+        """Offset and length of a range. Errors: RangeNotSatisfiable for one beyond the file."""
         first, last = wanted.groups()
         size = (await self._files.stat(self._place)).size
         begin = int(first) if first else max(0, size - int(last or 0))
         end = min(size, int(last) + 1) if first and last else size
         if begin >= end:
-            raise InvalidRequest(f"The file has {size} bytes, and the range {wanted[0]!r} is outside of it.")
+            raise RangeNotSatisfiable(
+                f"The file has {size} bytes, and the range {wanted[0]!r} is outside of it.",
+                {"content-range": f"bytes */{size}"},
+            )
         return begin, end - begin
 
 

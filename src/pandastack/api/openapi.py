@@ -85,7 +85,7 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
     words = getdoc(endpoint.handler) or ""
     operation: dict[str, object] = {
         "summary": endpoint.summary,
-        "operationId": f"{endpoint.tag}.{endpoint.handler.__name__}",
+        "operationId": _name(endpoint),
         "tags": [endpoint.tag],
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint)],
         "responses": _responses(endpoint, schemas),
@@ -99,6 +99,10 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
     elif endpoint.body is not None:
         operation["requestBody"] = {"content": {JSON: {"schema": schemas[endpoint.body]}}}
     return operation
+
+
+def _name(endpoint: Endpoint) -> str:
+    return re.sub(r"\W+", "_", f"{endpoint.method.lower()}{endpoint.path}").strip("_")
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, object]]:

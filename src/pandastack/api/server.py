@@ -1,4 +1,6 @@
-"""The HTTP server: a bound socket and uvicorn over it, without any say in signals, logging or the event loop."""
+"""The HTTP server: a bound socket and uvicorn over it, without any say in signals, logging or the event
+loop.
+"""
 
 from __future__ import annotations
 

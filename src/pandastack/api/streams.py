@@ -61,7 +61,9 @@ async def _part(send: Send, data: bytes) -> None:
 
 
 class Text:
-    """Output as text, piece by piece: a character that is cut between two pieces comes whole with the second."""
+    """Output as text, piece by piece: a character that is cut between two pieces comes whole with the
+    second.
+    """
 
     def __init__(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")

@@ -30,6 +30,8 @@ DEFAULT_STATE = Path("~/.local/share/pandastack")
 GRACE_SECONDS = 60.0
 """How long `down` lets a server end in order."""
 
+INTERRUPTED = 130
+
 State = Annotated[Path, typer.Option("--state", help="The directory of everything that lasts.")]
 
 
@@ -86,7 +88,10 @@ def up(  # each is an option of the command line
     set_up_logging(control.log_format, control.log_level)
     with held(state):
         remember_host(host)
-        uvloop.run(server.serve(control, host, console(stderr=True)))
+        try:
+            uvloop.run(server.serve(control, host, console(stderr=True)))
+        except asyncio.CancelledError as error:
+            raise typer.Exit(INTERRUPTED) from error
 
 
 @app.command()

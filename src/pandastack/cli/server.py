@@ -31,7 +31,7 @@ WORDS = {
 
 
 async def serve(control_config: ControlConfig, host_config: HostConfig, console: Console) -> None:
-    """Serve until the first signal, then end in order; a second signal does not wait.
+    """Serve until the first signal, then end in order; a second signal, or one before all is up, cancels.
 
     Errors: Conflict for an address in use, those of `open_host` and `open_control`; what was opened is
     closed.
@@ -44,7 +44,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
         announce(console, api_url, host, control.first_token)
-        await stop.wait()
+        await stop.asked()
         console.print("ending; once more to end at once", style="dim")
 
 
@@ -69,7 +69,8 @@ async def bake_all(host: LocalHost, progress: Progress, console: Console) -> Non
 def announce(console: Console, api_url: str, host: LocalHost, first_token: str | None) -> None:
     """Tell that the server serves, what that is worth, and the first key, once."""
     driver = host.vms.driver
-    console.print(f"PandaStack listens on {api_url} ({driver.name} {driver.version})", markup=False)
+    listening = f"PandaStack listens on {api_url} ({driver.name} {driver.version})"
+    console.print(listening, markup=False, soft_wrap=True)
     console.print(f"  {WORDS[driver.isolation]}", markup=False, soft_wrap=True)
     if first_token is None:
         return
@@ -83,25 +84,36 @@ def announce(console: Console, api_url: str, host: LocalHost, first_token: str |
         console.print(f"  (what stood there for {before.api_url} is in {path}.old)", markup=False)
 
 
-@contextmanager
-def signals() -> Iterator[asyncio.Event]:
-    """An event that the first signal sets; the second cancels the task that entered the block.
+class Stop:
+    """What the signals that end a program do: the first one, once all is up, asks; any other one cancels."""
 
-    While nothing waits for the event yet, the first signal sets it and the waiting ends at once.
-    """
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+        self._up = False
+        self._asked = asyncio.Event()
+
+    async def asked(self) -> None:
+        """All is up: wait to be asked to end."""
+        self._up = True
+        await self._asked.wait()
+
+    def __call__(self) -> None:
+        """A signal came."""
+        if not self._up or self._asked.is_set():
+            self._task.cancel()
+        self._asked.set()
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Inside the block, signals go to a Stop."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  # a coroutine runs in a task
-    stop = asyncio.Event()
-
-    def heard() -> None:
-        if stop.is_set():
-            task.cancel()
-        stop.set()
-
+    stop = Stop(task)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
-        loop.add_signal_handler(number, heard)
+        loop.add_signal_handler(number, stop)
     try:
         yield stop
     finally:

@@ -48,7 +48,7 @@ async def _session(
 def raw_mode(descriptor: int) -> Iterator[None]:
     """Every key goes through as it is; afterwards the terminal is as it was."""
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor)
+    tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is kept
     try:
         yield
     finally:

@@ -69,7 +69,8 @@ class LocalHost:
 async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[LocalHost]:
     """This machine as a host. Its machines are adopted at the start and let go at the end: they run on.
 
-    `progress` is told what takes long (a line, and a fraction where there is one). BuildFailed when no VMM can be had.
+    `progress` is told what takes long (a line, and a fraction where there is one). BuildFailed when no VMM
+    can be had.
     """
     cache = Cache(config.cache_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)

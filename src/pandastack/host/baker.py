@@ -1,8 +1,9 @@
 """Baking: a template boots once, is brought to "ready", and its snapshot is what every create restores.
 
-Everything that is slow the first time belongs before the snapshot: the start command runs, the ready command has
-succeeded, the warm commands have filled the guest's page cache and Python's byte-code, and one command has gone through
-the agent. What makes a machine one of its own does not belong in it: the gate is closed again before the snapshot.
+Everything that is slow the first time belongs before the snapshot: the start command runs, the ready command
+has succeeded, the warm commands have filled the guest's page cache and Python's byte-code, and one command
+has gone through the agent. What makes a machine one of its own does not belong in it: the gate is closed
+again before the snapshot.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _RETRY_SECONDS = 0.25
 
 
 class Baker:
-    """Makes snapshots of images, below `<cache>/snapshots`. One file lock a template, so two programs bake once."""
+    """Makes snapshots of images, below `<cache>/snapshots`. One file lock a template, so two programs bake
+    once.
+    """
 
     def __init__(self, driver: QemuDriver, root: Path, locks: Path, sources: Sources) -> None:
         self._driver = driver
@@ -69,7 +72,7 @@ class Baker:
         home = draft / "machine"
         home.mkdir()
         report(f"booting {image.name}")
-        async with booted(self._driver, config, home) as machine:
+        async with booted(self._driver, config, home) as machine:  # noqa: SIM117  # the link ends before
             async with await GuestLink.connect(unix.connect(machine.guest_socket)) as link:
                 link.announce(self._sources.entropy(16), self._facts(image.recipe))
                 await answered(machine, link, BOOT_SECONDS)
@@ -129,7 +132,7 @@ async def _start(link: GuestLink, line: str) -> None:
 async def _until_ready(link: GuestLink, line: str, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            while (await run_to_end(link, line, "ready"))[0] != 0:
+            while (await run_to_end(link, line, "ready"))[0] != 0:  # noqa: ASYNC110  # only the guest knows
                 await asyncio.sleep(_RETRY_SECONDS)
     except TimeoutError as error:
         raise BootFailed(f"The ready command did not succeed within {seconds:g} s: {line}") from error

@@ -1,19 +1,21 @@
 """Templates made into images: packages, files and steps in, an immutable root disk out.
 
-The same recipe and the same packages give the same digest and the same bytes. Nothing half-made is ever visible: an image
-is built in a folder of its own and renamed into the cache, under a lock that only one process holds.
+The same recipe and the same packages give the same digest and the same bytes. Nothing half-made is ever
+visible: an image is built in a folder of its own and renamed into the cache, under a lock that only one
+process holds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pandastack.errors import BuildFailed
+from pandastack.errors import BuildFailed, NoSpace
 from pandastack.host import sparse
-from pandastack.host.agent import ensure_agent
+from pandastack.host.agent import ensure_agent, find_agent
 from pandastack.host.ext4 import make_disk
 from pandastack.host.image import DiskRecord, Image, image_of
 from pandastack.host.kernel import Kernel, ensure_kernel, find_kernel
@@ -21,11 +23,19 @@ from pandastack.host.manifest import Recipe, load_recipe
 from pandastack.host.overlay import overlay
 from pandastack.host.packages import Archive, Package, Progress
 from pandastack.host.paths import IMAGE_RECORD, OVERLAY, PACKAGE_LIST, ROOT_DISK, Cache
-from pandastack.host.publish import full_disk_said, locked, new_directory, point, workspace
+from pandastack.host.publish import (
+    flush_tree,
+    full_disk_said,
+    leftovers,
+    locked,
+    new_directory,
+    point,
+    workspace,
+)
 from pandastack.host.qemu_install import QemuInstall, ensure_qemu
 from pandastack.host.record import write_record
-from pandastack.host.rootfs import BUILD_TIME, build_tree, remove_tree
-from pandastack.host.sources import debian_sources
+from pandastack.host.rootfs import BUILD_TIME, build_tree, remove_tree, wrapper
+from pandastack.host.sources import Source, debian_sources
 
 BUILDER_VERSION = 1
 """Counts changes of this program that change what comes out for the same inputs."""
@@ -46,12 +56,14 @@ async def prepare(
 ) -> tuple[QemuInstall, list[Image]]:
     """Have everything that machines of the templates `names` need; what is there already costs nothing.
 
-    `mirror` overrides where Debian packages come from. Raises BuildFailed with a sentence that says what to do next,
-    NoSpace, TemplateNotFound; what was finished before stays and is not made again.
+    `mirror` overrides where Debian packages come from. Raises BuildFailed with a sentence that says what to
+    do next, NoSpace, TemplateNotFound; what was finished before stays and is not made again.
     """
     recipes = [load_recipe(name, images_dir) for name in names]
-    progress("compiling the guest agent", None)
-    agent = await ensure_agent(cache)
+    agent = find_agent(cache)
+    if agent is None:
+        progress("compiling the guest agent", None)
+        agent = await ensure_agent(cache)
     qemu = await ensure_qemu(cache, progress)
     kernel = find_kernel(cache) or await ensure_kernel(
         cache, await _archive(cache, KERNEL_SUITE, mirror), progress
@@ -103,6 +115,8 @@ async def _ensure_image(
     async with locked(cache.lock(f"image-{recipe.name}")):
         found = image_of(recipe, cache, kernel, agent)
         if found is None or refresh:
+            for path in leftovers(cache.images(recipe.name)):
+                await remove_tree(path)
             await _build(recipe, cache, told, mirror=mirror)
             found = image_of(recipe, cache, kernel, agent)
     if found is None:
@@ -126,7 +140,7 @@ async def _build(recipe: Recipe, cache: Cache, progress: Progress, *, mirror: st
     _refuse_without_space(cache.root)
     archive = await _archive(cache, recipe.suite, mirror)
     packages = await archive.resolve([*ESSENTIAL, *recipe.manifest.packages])
-    digest = input_digest(recipe, packages)
+    digest = input_digest(recipe, packages, archive.sources)
     folder = cache.image(recipe.name, digest)
     if not folder.exists():
         await archive.download(packages, progress)
@@ -137,14 +151,17 @@ async def _build(recipe: Recipe, cache: Cache, progress: Progress, *, mirror: st
 def _refuse_without_space(root: Path) -> None:
     free = shutil.disk_usage(root).free
     if free < SPACE_NEEDED:
-        raise BuildFailed(
-            f"Building an image needs {SPACE_NEEDED >> 30} GiB free in {root}, there are {free / (1 << 30):.1f}."
+        raise NoSpace(
+            f"Building an image needs {SPACE_NEEDED >> 30} GiB free in {root}, "
+            f"there are {free / (1 << 30):.1f}."
         )
 
 
-def input_digest(recipe: Recipe, packages: Sequence[Package]) -> str:
-    """SHA-256 over everything that an image is made from."""
+def input_digest(recipe: Recipe, packages: Iterable[Package], sources: Iterable[Source]) -> str:
+    """SHA-256 over everything that an image is made from; its guests are told `sources`."""
     total = hashlib.sha256(f"{BUILDER_VERSION} {recipe.digest} {BUILD_TIME}\n".encode())
+    for source in sources:
+        total.update(source.stanza().encode())
     for package in sorted(packages):
         total.update(f"{package.file} {package.sha256}\n".encode())
     return total.hexdigest()
@@ -167,7 +184,7 @@ async def _fill(draft: Path, folder: Path, recipe: Recipe, packages: Sequence[Pa
     """Make an image's files in `draft`, which will be named `folder`."""
     digest = folder.name
     disk = draft / ROOT_DISK
-    await make_disk(tree, disk, size_mb=recipe.disk_mb, seed=digest, time=BUILD_TIME)
+    await make_disk(tree, disk, size_mb=recipe.disk_mb, seed=digest, time=BUILD_TIME, wrapper=wrapper())
     with full_disk_said():
         (draft / OVERLAY).write_bytes(overlay(recipe.disk_mb << 20, folder / ROOT_DISK))
         listed = "".join(f"{package.name} {package.version}\n" for package in packages)
@@ -175,14 +192,15 @@ async def _fill(draft: Path, folder: Path, recipe: Recipe, packages: Sequence[Pa
     record = DiskRecord(
         digest=digest,
         recipe=recipe.digest,
-        content=_content_digest(disk),
+        content=await asyncio.to_thread(content_digest, disk),
         packages=len(packages),
         size_bytes=disk.stat().st_blocks * 512,
     )
     write_record(draft / IMAGE_RECORD, record)
+    await asyncio.to_thread(flush_tree, draft)
 
 
-def _content_digest(disk: Path) -> str:
+def content_digest(disk: Path) -> str:
     """SHA-256 over what is on the disk; its holes, most of it, are not read."""
     total = hashlib.sha256()
     with disk.open("rb") as file:

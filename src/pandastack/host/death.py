@@ -15,7 +15,9 @@ _LAST_LINES = 12
 
 
 async def answered(machine: Machine, link: GuestLink, seconds: float) -> Entry:
-    """The agent's answer to what was announced, or BootFailed with the last lines if the machine ends first."""
+    """The agent's answer to what was announced, or BootFailed with the last lines if the machine ends
+    first.
+    """
     entered = asyncio.ensure_future(link.entered(deadline=seconds))
     ended = asyncio.ensure_future(machine.wait())
     try:
@@ -41,7 +43,9 @@ def _boot_failed(cause: str, machine: Machine) -> BootFailed:
 
 
 def cause_of_death(status: int, last_words: str) -> str:
-    """One sentence. `status` is negative for a signal; the last words tell a guest's panic from its power-off."""
+    """One sentence. `status` is negative for a signal; the last words tell a guest's panic from its
+    power-off.
+    """
     if "Kernel panic" in last_words:
         return f"The guest's kernel panicked: {_line_with('Kernel panic', last_words)}"
     if status < 0 and status != -1:

@@ -1,8 +1,8 @@
 """The seam to a VMM: `Driver` starts machines, `Machine` is one of them.
 
-Rules that every driver keeps (and one contract suite checks): a failed or cancelled `boot` or `restore` leaves no
-process, file, mount or interface; `stop` twice is fine; a machine outlives the program that started it and `adopt` finds
-it again; foreign exceptions become `MachineError` with the VMM's last log lines.
+Rules that every driver keeps (and one contract suite checks): a failed or cancelled `boot` or `restore`
+leaves no process, file, mount or interface; `stop` twice is fine; a machine outlives the program that started
+it and `adopt` finds it again; foreign exceptions become `MachineError` with the VMM's last log lines.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class MachineConfig(Struct, frozen=True, kw_only=True):
 
 
 class SnapshotFiles(Struct, frozen=True):
-    """A snapshot on this host's disk: one directory, named files, a manifest that is checked before anything starts."""
+    """A snapshot on this host's disk: one directory, named files, a manifest that is checked before anything
+    starts.
+    """
 
     directory: Path
     memory: Path
@@ -89,8 +91,8 @@ class Machine(Protocol):
 class Driver(Protocol):
     """A way to run machines on this host.
 
-    `boot` and `restore` return when the VMM runs. A machine may wait for the first connection to its `guest_socket`
-    before it goes on: a guest that wakes up connected need not be told so.
+    `boot` and `restore` return when the VMM runs. A machine may wait for the first connection to its
+    `guest_socket` before it goes on: a guest that wakes up connected need not be told so.
     """
 
     name: str

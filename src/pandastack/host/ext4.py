@@ -1,4 +1,6 @@
-"""Root disks: an ext4 file system made from a folder, without mounting anything, the same bytes for the same folder."""
+"""Root disks: an ext4 file system made from a folder, without mounting anything, the same bytes for the same
+folder.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ async def make_disk(
 ) -> None:
     """Make `disk`, a sparse raw file of `size_mb` with all of `tree` in it.
 
-    `seed` gives the file system its identity, `time` (seconds since 1970) the moment it was made; files keep their
-    modification times. `wrapper` is put before the programs that read the tree. Raises NoSpace and BuildFailed.
+    `seed` gives the file system its identity, `time` (seconds since 1970) the moment it was made; files keep
+    their modification times. `wrapper` is put before the programs that read the tree. Raises NoSpace and
+    BuildFailed.
     """
     with full_disk_said(), disk.open("wb") as file:
         file.truncate(size_mb << 20)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from pandastack.errors import (
-    FileMissing,
-    FileRefused,
     InvalidRequest,
     NotFound,
     PandastackError,
@@ -203,24 +200,26 @@ def _started(stream: Stream, process_id: str, first: Frame | Data, *, takes_inpu
 def _never_started(command: Command, done: Fields) -> NeverStarted:
     """The outcome of a command that was refused before it ran; raises unless it is the program's fault."""
     number, message = done.number(Tag.ERRNO), refusals.message_of(done)
-    step, _, rest = message.partition(": ")
     if number == errno.E2BIG:
         raise InvalidRequest("the command's arguments and environment are too long")
-    if step == "exec":
-        code = NOT_FOUND if number == errno.ENOENT else NOT_EXECUTABLE
-        return NeverStarted(command.process_id, code, rest or os.strerror(number))
-    raise _refused_start(command, done)
+    if command.cwd is not None and _tells_of(message, command.cwd):
+        raise _no_entry(command.cwd, done)
+    # A line for the shell names no program: the shell's own path does.
+    if _tells_of(message, command.argv[0] if command.argv else "/"):
+        return NeverStarted(
+            command.process_id, NOT_FOUND if number == errno.ENOENT else NOT_EXECUTABLE, message
+        )
+    raise refusals.of_process(done, command.process_id)
 
 
-def _refused_start(command: Command, done: Fields) -> PandastackError:
-    step, _, rest = refusals.message_of(done).partition(": ")
-    if step == "cwd":
-        error = refusals.of_file(done, command.cwd or "/")
-        sentence = f"the working directory cannot be entered: {error}"
-        return type(error)(sentence) if isinstance(error, FileMissing | FileRefused) else error
-    if step == "user":
-        return InvalidRequest(rest)
-    return refusals.of_process(done, command.process_id)
+def _tells_of(message: str, name: str) -> bool:
+    """Whether the agent's words begin with this path; a very long one is not told whole."""
+    return message.startswith(name[:200])
+
+
+def _no_entry(cwd: str, done: Fields) -> PandastackError:
+    error = refusals.of_file(done, cwd)
+    return type(error)(f"the working directory cannot be entered: {error}", **error.details)
 
 
 def _info(item: Fields) -> ProcessInfo:

@@ -34,7 +34,9 @@ class Image(Struct, frozen=True, kw_only=True):
 
     @property
     def boot_digest(self) -> str:
-        """Names all that the first boot reads, the agent included: two equal ones bake to the same machine."""
+        """Names all that the first boot reads, the agent included: two equal ones bake to the same
+        machine.
+        """
         return f"{self.digest[:32]}-{self.kernel.digest[:16]}-{self.initrd.stem[:16]}"
 
     def template(self, *, baked: bool) -> Template:
@@ -67,7 +69,8 @@ class DiskRecord(Struct, frozen=True, kw_only=True):
 
 
 def find_image(name: str, cache: Cache, images_dir: Path) -> Image | None:
-    """The image of template `name` as its recipe is now, or None when it, the kernel or the agent is not there yet.
+    """The image of template `name` as its recipe is now, or None when it, the kernel or the agent is not
+    there yet.
 
     Takes milliseconds. Raises TemplateNotFound and InvalidRequest as `load_recipe` does.
     """

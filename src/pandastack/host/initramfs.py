@@ -1,7 +1,7 @@
 """The guest's first file system: the agent as `/init`, the kernel modules it loads, and nothing else.
 
-Written here in the kernel's own format (cpio "newc"), always the same bytes for the same inputs, uncompressed: unpacking
-costs an emulated processor more than reading.
+Written here in the kernel's own format (cpio "newc"), always the same bytes for the same inputs,
+uncompressed: unpacking costs an emulated processor more than reading.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pandastack.host.paths import Cache
 from pandastack.host.publish import write_whole
 
 LAYOUT = 1
-"""Counts changes of what is inside, so that an initramfs of an older layout is not taken for a current one."""
+"""Counts changes of what is inside, so that an initramfs of an older layout is not taken for a current
+one.
+"""
 
 FOLDERS = ("dev", "disk", "lib", "lib/modules", "proc", "run", "sys", "tmp")
 ALIGNMENT = 4

@@ -153,7 +153,9 @@ def spawn(
 
 
 def hold(pid: int, status_of: Callable[[int], int], *, file_size_limit: int) -> Child:
-    """The process `pid` that somebody else has started for us; `status_of` tells its exit status once it has ended."""
+    """The process `pid` that somebody else has started for us; `status_of` tells its exit status once it has
+    ended.
+    """
     child = Child(pid, procfs.start_ticks(pid) or 0, os.pidfd_open(pid), status_of)
     _limit(pid, file_size_limit, 0)
     return child

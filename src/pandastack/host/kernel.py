@@ -13,7 +13,7 @@ from msgspec import Struct
 from pandastack.errors import BuildFailed
 from pandastack.host.packages import Archive, Package, Progress
 from pandastack.host.paths import KERNEL_RECORD, MODULES, VMLINUZ, Cache
-from pandastack.host.publish import locked, new_directory, point, workspace
+from pandastack.host.publish import locked, new_directory, point, sweep, workspace
 from pandastack.host.record import read_record, write_record
 from pandastack.host.tool import run_tool
 
@@ -67,8 +67,11 @@ def find_kernel(cache: Cache) -> Kernel | None:
 
 
 async def ensure_kernel(cache: Cache, archive: Archive, progress: Progress) -> Kernel:
-    """Have the newest cloud kernel that `archive` offers; it is downloaded and unpacked only if it is not there."""
+    """Have the newest cloud kernel that `archive` offers; it is downloaded and unpacked only if it is not
+    there.
+    """
     async with locked(cache.lock("kernel")):
+        sweep(cache.current_kernel.parent)
         package = await archive.locate(await archive.dependency(METAPACKAGE, NEWEST))
         folder = cache.kernel(package.version)
         if not folder.exists():

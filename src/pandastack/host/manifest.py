@@ -1,4 +1,6 @@
-"""What a template is made of: `template.toml` and the files beside it, read strictly, and the chain of its bases."""
+"""What a template is made of: `template.toml` and the files beside it, read strictly, and the chain of its
+bases.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
 class Ready(Struct, frozen=True, forbid_unknown_fields=True):
-    """A shell line that must exit 0 in the guest before the snapshot is taken; it is repeated until it does."""
+    """A shell line that must exit 0 in the guest before the snapshot is taken; it is repeated until it
+    does.
+    """
 
     command: str
     timeout_seconds: Seconds = 60.0
@@ -34,8 +38,8 @@ class Ready(Struct, frozen=True, forbid_unknown_fields=True):
 class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The content of `template.toml`.
 
-    With a `base`, lists (packages, steps, tools, warm) follow the base's, `env` is laid over the base's, the rest
-    replaces the base's where it is given. Sizes are MiB.
+    With a `base`, lists (packages, steps, tools, warm) follow the base's, `env` is laid over the base's, the
+    rest replaces the base's where it is given. Sizes are MiB.
     """
 
     label: str
@@ -130,8 +134,8 @@ def _refuse_unknown(path: Path, fields: dict[str, Any]) -> None:
 def load_recipe(name: str, images_dir: Path) -> Recipe:
     """The recipe of template `name`.
 
-    Raises TemplateNotFound when it or a base of it has no folder, InvalidRequest when a manifest is wrong or the
-    bases go in a circle.
+    Raises TemplateNotFound when it or a base of it has no folder, InvalidRequest when a manifest is wrong or
+    the bases go in a circle.
     """
     chain = list(_chain(name, images_dir))
     chain.reverse()

@@ -1,7 +1,7 @@
 """The empty copy-on-write layer over a root disk: a qcow2 file of a header and no data.
 
-Made once for an image and copied for each machine, which costs a fraction of a millisecond; starting qemu-img for it costs
-ten. The format is QEMU's `docs/interop/qcow2.txt`, version 3.
+Made once for an image and copied for each machine, which costs a fraction of a millisecond; starting qemu-img
+for it costs ten. The format is QEMU's `docs/interop/qcow2.txt`, version 3.
 """
 
 from __future__ import annotations

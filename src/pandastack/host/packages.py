@@ -1,4 +1,5 @@
-"""Packages of a distribution, without its machine: a private apt that knows its own sources and changes nothing else.
+"""Packages of a distribution, without its machine: a private apt that knows its own sources and changes
+nothing else.
 
 It keeps the owner's network settings (proxy, credentials, certificates, trusted keys) by reading the system's
 configuration, and overrides every path that it writes to.
@@ -54,8 +55,8 @@ class Package(Struct, frozen=True, order=True):
 class Archive:
     """A private apt over `sources`, its state below `home`; downloads are shared in `downloads`.
 
-    `installed` is the package database against which dependencies are resolved: the system's own to find what is
-    missing here, None for a machine that has nothing yet.
+    `installed` is the package database against which dependencies are resolved: the system's own to find what
+    is missing here, None for a machine that has nothing yet.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Archive:
             await run_tool(self._apt("apt-get", "update"), timeout=UPDATE_SECONDS)
         except BuildFailed as error:
             raise BuildFailed(
-                f"The package lists could not be fetched; look at the network and /etc/apt, then try again.\n{error}"
+                "The package lists could not be fetched; "
+                f"look at the network and /etc/apt, then try again.\n{error}"
             ) from error
 
     def _lay_out(self) -> None:
@@ -114,7 +116,9 @@ class Archive:
         return [line.split("|")[1].strip() for line in said.splitlines() if line.count("|") >= 2]
 
     async def dependency(self, package: str, pattern: str) -> str:
-        """The first direct dependency of the newest `package` whose name matches `pattern` (a metapackage's target)."""
+        """The first direct dependency of the newest `package` whose name matches `pattern` (a metapackage's
+        target).
+        """
         said = await run_tool(
             self._apt("apt-cache", "depends", "--important", package), timeout=QUERY_SECONDS
         )
@@ -124,9 +128,11 @@ class Archive:
         return match.group(1)
 
     async def resolve(self, wanted: Iterable[str], *, release: str | None = None) -> list[Package]:
-        """Every package that is not installed and that `wanted` need, without recommendations, sorted by file.
+        """Every package that is not installed and that `wanted` need, without recommendations, sorted by
+        file.
 
-        `wanted` are package names, `name=version` or apt patterns; `release` prefers one suite, such as backports.
+        `wanted` are package names, `name=version` or apt patterns; `release` prefers one suite, such as
+        backports.
         """
         target = ("-t", release) if release else ()
         command = self._apt("apt-get", *target, "--yes", "--print-uris", "install", *wanted)
@@ -160,7 +166,8 @@ class Archive:
         return self.downloads / package.file
 
     async def download(self, packages: Iterable[Package], progress: Progress) -> None:
-        """Have every file of `packages`, each checked against its hash; what is there already is not fetched again.
+        """Have every file of `packages`, each checked against its hash; what is there already is not fetched
+        again.
 
         Raises BuildFailed when a file cannot be had; those that arrived before stay for the next attempt.
         """
@@ -169,7 +176,7 @@ class Archive:
         done = 0
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
-            progress(f"downloading packages, {done >> 20} of {total >> 20} MiB", done / total)
+            progress(f"downloading {total >> 20} MiB of packages", done / total)
             await self._fetch(batch)
             done += sum(package.size for package in batch)
 
@@ -187,7 +194,8 @@ class Archive:
             await run_tool(self._apt(str(FETCHER), "download-file", *triples), timeout=DOWNLOAD_SECONDS)
         except BuildFailed as error:
             raise BuildFailed(
-                f"A package could not be downloaded; look at the network and try again, what has arrived is kept.\n{error}"
+                "A package could not be downloaded; "
+                f"look at the network and try again, what has arrived is kept.\n{error}"
             ) from error
         for package in batch:
             path = self.path(package)

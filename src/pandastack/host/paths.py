@@ -1,8 +1,8 @@
 """Every file on a host's disk, named once.
 
-The cache holds what can be made again from its inputs and is shared by all installations of one user: everything in it is
-named by what went into it, appears whole by a rename and is never changed afterwards, so it may be read without a lock and
-deleted at any time when nothing runs.
+The cache holds what can be made again from its inputs and is shared by all installations of one user:
+everything in it is named by what went into it, appears whole by a rename and is never changed afterwards, so
+it may be read without a lock and deleted at any time when nothing runs.
 """
 
 from __future__ import annotations
@@ -57,12 +57,16 @@ class Cache(Struct, frozen=True):
     def initramfs(self, digest: str) -> Path:
         return self.root / "initramfs" / f"{digest}.cpio"
 
+    def images(self, name: str) -> Path:
+        """All that is known of one template."""
+        return self.root / "images" / name
+
     def image(self, name: str, digest: str) -> Path:
-        return self.root / "images" / name / digest
+        return self.images(name) / digest
 
     def image_of_recipe(self, name: str, recipe: str) -> Path:
         """A link to the folder of the image that a recipe gave last."""
-        return self.root / "images" / name / "recipes" / recipe
+        return self.images(name) / "recipes" / recipe
 
     def lock(self, name: str) -> Path:
         return self.root / "locks" / name

@@ -1,8 +1,8 @@
 """Whether hardware virtualization really works here, decided by running a guest with a deadline.
 
-A device node that opens proves nothing: on some machines a virtual machine is created and then crawls in the kernel's
-instruction emulator. So a guest of five instructions must say something through its serial port within two seconds.
-The verdict holds until the host's next boot.
+A device node that opens proves nothing: on some machines a virtual machine is created and then crawls in the
+kernel's instruction emulator. So a guest of five instructions must say something through its serial port
+within two seconds. The verdict holds until the host's next boot.
 """
 
 from __future__ import annotations

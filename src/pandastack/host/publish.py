@@ -15,6 +15,7 @@ from pathlib import Path
 from pandastack.errors import NoSpace
 
 LOCK_POLL_SECONDS = 0.2
+WORKSPACE = "build."
 
 
 @asynccontextmanager
@@ -25,7 +26,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        while not _try_lock(file.fileno()):
+        while not _try_lock(file.fileno()):  # noqa: ASYNC110  # another process holds it
             await asyncio.sleep(LOCK_POLL_SECONDS)
         yield
 
@@ -53,8 +54,8 @@ def full_disk_said() -> Iterator[None]:
 def new_directory(target: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
 
-    Its files are on the disk before the rename, so that a crash shows all of them or none. When somebody else has
-    published the same target meanwhile, theirs stays: both were made from the same inputs.
+    Its files are on the disk before the rename, so that a crash shows all of them or none. When somebody else
+    has published the same target meanwhile, theirs stays: both were made from the same inputs.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -62,7 +63,7 @@ def new_directory(target: Path) -> Iterator[Path]:
         with full_disk_said():
             draft.chmod(0o755)
             yield draft
-            _flush_tree(draft)
+            flush_tree(draft)
             _rename_or_keep(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -77,7 +78,8 @@ def _rename_or_keep(draft: Path, target: Path) -> None:
     _flush(target.parent)
 
 
-def _flush_tree(folder: Path) -> None:
+def flush_tree(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk; call it from a thread before a block ends that made many."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             _flush(path)
@@ -124,5 +126,22 @@ def _draft_beside(path: Path) -> Path:
 def workspace(parent: Path) -> Iterator[Path]:
     """A temporary folder below `parent`, gone when the block ends."""
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build.", dir=parent) as name:
+    with tempfile.TemporaryDirectory(prefix=WORKSPACE, dir=parent) as name:
         yield Path(name)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the `leftovers` of `folder`."""
+    for path in leftovers(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Drafts and workspaces in `folder` that a killed program left there.
+
+    Only the holder of the lock under which they are made may ask: anybody else would see those that are in use.
+    """
+    return [*folder.glob(f"{WORKSPACE}*"), *folder.glob(".*")]

@@ -1,9 +1,9 @@
 """The QEMU driver: how a machine is started, restored and found again.
 
-Speed comes from what is *not* done. The memory of a restore is the snapshot's file, mapped privately: nothing is
-read up front, and siblings share every page that they have not written. The device state is 20 KB. The sockets listen
-before QEMU exists, so nobody polls for them, and the guest's first orders wait in the socket before the guest runs. An
-emulated machine does not even start QEMU: a fork server has done that before it.
+Speed comes from what is *not* done. The memory of a restore is the snapshot's file, mapped privately: nothing
+is read up front, and siblings share every page that they have not written. The device state is 20 KB. The
+sockets listen before QEMU exists, so nobody polls for them, and the guest's first orders wait in the socket
+before the guest runs. An emulated machine does not even start QEMU: a fork server has done that before it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class QemuDriver:
         return self._start(config, home, Path(MEMORY), None)
 
     async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> QemuMachine:
-        """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first act."""
+        """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
+        act.
+        """
         return self._start(config, home, snapshot.memory, snapshot)
 
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> snapshots.Manifest:

@@ -1,7 +1,8 @@
-"""QEMU's command line, as a value: which devices a machine has, and what differs between its boot and its restores.
+"""QEMU's command line, as a value: which devices a machine has, and what differs between its boot and its
+restores.
 
-The device list is part of every snapshot: a restore must name the same devices in the same order. So it is built in one
-place and its text goes into the snapshot's manifest.
+The device list is part of every snapshot: a restore must name the same devices in the same order. So it is
+built in one place and its text goes into the snapshot's manifest.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def boot_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
 def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
     """Start from a snapshot: memory mapped privately, device state loaded, running as soon as it is.
 
-    `-kernel` is left out: its bytes are in the memory already, and reading them again costs 8 ms. The state file was
-    written without a configuration section, hence `send-configuration`.
+    `-kernel` is left out: its bytes are in the memory already, and reading them again costs 8 ms. The state
+    file was written without a configuration section, hence `send-configuration`.
     """
     incoming = ["-global", "migration.send-configuration=off", "-incoming", f"file:{files.state}"]
     return [*_common(vmm, config, files, shared=False), *incoming]
@@ -78,7 +79,8 @@ def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
 
 def devices(config: MachineConfig, vmm: Vmm) -> str:
     """The part of the command line that a snapshot depends on, for its manifest."""
-    return " ".join([MACHINE, vmm.cpu, str(config.cpus), str(config.memory_mb), *_DEVICES])
+    size = [str(config.cpus), str(config.memory_mb)]
+    return " ".join([MACHINE, vmm.cpu, *size, *_DEVICES, *_kernel_arguments(vmm)])
 
 
 _DEVICES = [
@@ -131,8 +133,9 @@ def _memory(vmm: Vmm, config: MachineConfig, path: Path, *, shared: bool) -> str
 def _drives(root: Path, layers: tuple[Path, ...]) -> list[str]:
     """A raw root disk and the qcow2 layers over it, all but the last read only.
 
-    `no-flush`: a sandbox's disk dies with its memory when the host loses power, and a snapshot flushes by itself; so a
-    guest's fsync need not wait for the host's disk. A full host disk pauses the guest (`werror=enospc`, the default).
+    `no-flush`: a sandbox's disk dies with its memory when the host loses power, and a snapshot flushes by
+    itself; so a guest's fsync need not wait for the host's disk. A full host disk pauses the guest
+    (`werror=enospc`, the default).
     """
     words = ["-blockdev", f"driver=raw,node-name=disk0,read-only=on,{_file(root)}"]
     for index, layer in enumerate(layers, start=1):
@@ -156,5 +159,5 @@ def _escape(path: Path) -> str:
 
 
 def _kernel_arguments(vmm: Vmm) -> list[str]:
-    always = ["console=ttyS0", "quiet", "panic=-1", "net.ifnames=0", "random.trust_cpu=on", "tsc=reliable"]
+    always = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "net.ifnames=0", "random.trust_cpu=on", "tsc=reliable"]
     return [*always, f"tsc_early_khz={vmm.tsc_khz}", "no_timer_check"] if vmm.tsc_khz else always

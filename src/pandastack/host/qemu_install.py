@@ -1,7 +1,8 @@
-"""Which QEMU runs the machines: the system's own when it is recent, else a newer one unpacked into a folder of ours.
+"""Which QEMU runs the machines: the system's own when it is recent, else a newer one unpacked into a folder
+of ours.
 
-Under software emulation QEMU 10 answers a warm command several times faster than 7.2, so it is worth fetching; nothing of
-the system is changed for it.
+Under software emulation QEMU 10 answers a warm command several times faster than 7.2, so it is worth
+fetching; nothing of the system is changed for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pandastack.errors import BuildFailed
 from pandastack.host.kernel import unpack
 from pandastack.host.packages import Archive, Package, Progress
 from pandastack.host.paths import Cache
-from pandastack.host.publish import locked, new_directory
+from pandastack.host.publish import locked, new_directory, sweep
 from pandastack.host.record import read_record, write_record
 from pandastack.host.sources import of_release, read_release, read_sources, with_backports
 from pandastack.host.tool import run_tool
@@ -62,7 +63,9 @@ class QemuInstall(Struct, frozen=True, kw_only=True):
 
 
 class _Record(Struct, frozen=True):
-    """`stamp` tells whether the binary is still the file that was looked at (the owner may upgrade the system's)."""
+    """`stamp` tells whether the binary is still the file that was looked at (the owner may upgrade the
+    system's).
+    """
 
     install: QemuInstall
     stamp: tuple[int, int]
@@ -85,11 +88,12 @@ def _stamp(binary: Path) -> tuple[int, int]:
 async def ensure_qemu(cache: Cache, progress: Progress) -> QemuInstall:
     """Have the best QEMU that this machine can run.
 
-    A recent one of the system's own is taken as it is; else the newest of the package sources (backports included) is
-    unpacked; when none is newer or none can be fetched, the system's own with a `note`. Raises BuildFailed when there
-    is none at all.
+    A recent one of the system's own is taken as it is; else the newest of the package sources (backports
+    included) is unpacked; when none is newer or none can be fetched, the system's own with a `note`. Raises
+    BuildFailed when there is none at all.
     """
     async with locked(cache.lock("qemu")):
+        sweep(cache.current_qemu.parent)
         known = find_qemu(cache)
         if known is not None and known.major >= GOOD_MAJOR:
             return known

@@ -1,4 +1,6 @@
-"""A running QEMU: one process, one directory, a monitor that is spoken to only when there is something to say."""
+"""A running QEMU: one process, one directory, a monitor that is spoken to only when there is something to
+say.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ AGENT = "agent"
 QMP = "qmp"
 LOG = "vmm.log"
 RECORD = "machine.json"
-_WORDS_BYTES = 2000
+_WORDS_BYTES = 16384
 
 
 class Record(Struct, frozen=True):
@@ -64,8 +66,8 @@ class QemuMachine:
     async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
         """Write a whole snapshot into the empty directory `into`; the machine stands still and then goes on.
 
-        Only of a machine that was booted: a restored one's memory is private pages over its base, and a snapshot of
-        those is a verb of its own. NotSupported says so before anything is touched.
+        Only of a machine that was booted: a restored one's memory is private pages over its base, and a
+        snapshot of those is a verb of its own. NotSupported says so before anything is touched.
         """
         if not self._record.own_memory or since is not None:
             raise NotSupported(
@@ -94,7 +96,9 @@ class QemuMachine:
         return counters
 
     async def stop(self, grace: float = 5.0) -> None:
-        """End the process. A sandbox is disposable and its disk dies with it, so there is nothing to wait for."""
+        """End the process. A sandbox is disposable and its disk dies with it, so there is nothing to wait
+        for.
+        """
         await self._child.end(0)
         self._child.close()
 

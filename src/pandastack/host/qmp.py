@@ -1,7 +1,8 @@
 """QEMU's monitor, spoken for as long as one order takes.
 
-The monitor of a machine is a listening socket in its home; nobody stays connected, so ten thousand idle machines cost
-this program nothing, and a restarted program finds the monitor free. Protocol: QEMU's qmp-spec, one JSON object a line.
+The monitor of a machine is a listening socket in its home; nobody stays connected, so ten thousand idle
+machines cost this program nothing, and a restarted program finds the monitor free. Protocol: QEMU's qmp-spec,
+one JSON object a line.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ class Qmp:
         self._reader = reader
         self._writer = writer
 
-    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        """The value that QEMU returns. QmpRefused with QEMU's own sentence, MachineError when it went away."""
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:  # noqa: ANN401  # any JSON value
+        """The value that QEMU returns. QmpRefused with QEMU's own sentence, MachineError when it went
+        away.
+        """
         order = {"execute": command} if arguments is None else {"execute": command, "arguments": arguments}
         self._writer.write(msgspec.json.encode(order) + b"\n")
         while True:

@@ -31,7 +31,7 @@ def _to_json(value: object) -> str:
     raise TypeError(f"A {type(value).__name__} has no place in a record.")
 
 
-def _from_json(kind: type, value: Any) -> Any:
+def _from_json(kind: type, value: Any) -> Any:  # noqa: ANN401  # msgspec's own signature
     if issubclass(kind, Path):
         return Path(value)
     raise TypeError(f"A {kind.__name__} has no place in a record.")

@@ -46,10 +46,10 @@ def of_file(done: Fields, path: str) -> PandastackError:
     number, message = done.number(Tag.ERRNO), message_of(done)
     if number == errno.ENOENT:
         return FileMissing(f'no such file or directory in the sandbox: "{path}"')
-    if number == errno.EINVAL:
-        return InvalidRequest(message or f'"{path}": invalid argument')
     if common := _of_anything(number, message):
         return common
+    if number == errno.EINVAL:
+        return InvalidRequest(f'"{path}": {message or "invalid argument"}')
     reason = _REASONS.get(number) or message or os.strerror(number)
     return FileRefused(f'"{path}": {reason}', errno=errno.errorcode.get(number, str(number)))
 
@@ -59,15 +59,17 @@ def of_process(done: Fields, process_id: str) -> PandastackError:
     number, message = done.number(Tag.ERRNO), message_of(done)
     if number in (errno.ESRCH, errno.ENOENT):
         return NotFound(f"no such process in the sandbox: {process_id}")
-    if number == errno.EINVAL:
-        return InvalidRequest(message or "invalid argument")
     if common := _of_anything(number, message):
         return common
+    if number == errno.EINVAL:
+        return InvalidRequest(message or "invalid argument")
     return Conflict(f"process {process_id}: {message or os.strerror(number)}")
 
 
 def _of_anything(number: int, message: str) -> PandastackError | None:
     """What every operation may be refused for."""
+    if number == errno.EINVAL and message.startswith("no such user"):
+        return InvalidRequest("there is no such user in the sandbox")
     if number == errno.EPROTO:
         return InternalError(f"the guest's agent did not understand the request: {message}")
     if number == errno.EAGAIN:

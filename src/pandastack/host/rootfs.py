@@ -1,7 +1,8 @@
 """A template's root file system: Debian packages, the template's files and its steps, laid out in a folder.
 
-mmdebstrap does the installing, from a local repository that holds exactly the resolved packages, in namespaces without a
-network: what is built depends on the recipe and those packages alone, and whatever a step leaves running ends with it.
+mmdebstrap does the installing, from a local repository that holds exactly the resolved packages, in
+namespaces without a network: what is built depends on the recipe and those packages alone, and whatever a
+step leaves running ends with it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pandastack.errors import BuildFailed
 from pandastack.host.manifest import Recipe
 from pandastack.host.packages import Archive, Package, Progress
 from pandastack.host.publish import full_disk_said
-from pandastack.host.sources import Source
+from pandastack.host.sources import Source, local_source
 from pandastack.host.tool import run_tool
 
 BUILD_TIME = 1_700_000_000
@@ -50,18 +51,21 @@ NAMESPACES = (
 )
 
 MACHINE_STATE = """
-    dev/* etc/machine-id etc/resolv.conf etc/ssh/ssh_host_* etc/.pwd.lock etc/passwd- etc/shadow- etc/group- etc/gshadow-
-    etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap
+    dev/* etc/machine-id etc/resolv.conf etc/ssh/ssh_host_* etc/.pwd.lock
+    etc/passwd- etc/shadow- etc/group- etc/gshadow-
+    etc/apt/sources.list etc/apt/sources.list.d/* etc/apt/apt.conf.d/99mmdebstrap
     var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/lib/dpkg/*-old var/lib/systemd/random-seed
     var/cache/ldconfig/aux-cache var/log/*.log var/log/apt/* tmp/* var/tmp/* run/*
-""".split()
+""".split()  # noqa: SIM905  # one line a place is easier to read
 """What a machine makes for itself, or the build for itself: none of it belongs in an image."""
 
 HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
 def wrapper() -> list[str]:
-    """What is put before a program that builds: namespaces of its own, and as a plain user root's role in them."""
+    """What is put before a program that builds: namespaces of its own, and as a plain user root's role in
+    them.
+    """
     if os.geteuid() == 0:
         return list(NAMESPACES)
     return [NAMESPACES[0], "--user", "--map-root-user", "--map-auto", *NAMESPACES[1:]]
@@ -72,14 +76,15 @@ async def build_tree(
 ) -> Path:
     """Lay out the root file system of `recipe` in a folder below `work` and return it.
 
-    `packages` are all that get installed, already downloaded. The folder may hold files of users that only `wrapper`
-    can remove (see `remove_tree`). Raises BuildFailed with mmdebstrap's last lines, NoSpace.
+    `packages` are all that get installed, already downloaded. The folder may hold files of users that only
+    `wrapper` can remove (see `remove_tree`). Raises BuildFailed with mmdebstrap's last lines, NoSpace.
     """
     repository, tree, started = work / "repository", work / "root", work / "started"
     with full_disk_said():
         lay_repository(repository, archive, packages, await archive.descriptions(packages), recipe.suite)
+        (work / "sources").write_text(local_source(repository).stanza())
         started.touch()
-    command = _mmdebstrap(recipe, repository, tree)
+    command = _mmdebstrap(recipe, work / "sources", tree)
     follow = _follower(len(packages), progress)
     settings = {"TMPDIR": str(work), "DEBIAN_FRONTEND": "noninteractive"}
     await run_tool([*wrapper(), *command], timeout=BUILD_SECONDS, settings=settings, on_line=follow)
@@ -114,14 +119,14 @@ def lay_repository(
     (folder / "Release").write_text(f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\n")
 
 
-def _mmdebstrap(recipe: Recipe, repository: Path, tree: Path) -> list[str]:
+def _mmdebstrap(recipe: Recipe, sources: Path, tree: Path) -> list[str]:
     return [
         *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=apt"),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
         f"--include={','.join(recipe.manifest.packages)}",
         *(f"--customize-hook={_lay_files(layer)}" for layer in recipe.layers),
         *(f"--customize-hook={_run_step(step)}" for step in recipe.manifest.steps),
-        *(recipe.suite, str(tree), f"deb [trusted=yes] copy://{repository} ./"),
+        *(recipe.suite, str(tree), str(sources)),
     ]
 
 
@@ -143,7 +148,7 @@ def _follower(count: int, progress: Progress) -> Callable[[str], None]:
         nonlocal seen
         if line.startswith(("Unpacking ", "Setting up ")):
             seen += 1
-            progress(f"installing packages, {seen // 2} of {count}", min(1.0, seen / (2 * count)))
+            progress(f"installing {count} packages", min(1.0, seen / (2 * count)))
         elif line.startswith("I: running --customize-hook"):
             progress("running the template's steps", None)
 

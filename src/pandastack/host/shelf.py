@@ -1,4 +1,6 @@
-"""The templates of a machine that runs real virtual machines: images from the builder, snapshots from the baker."""
+"""The templates of a machine that runs real virtual machines: images from the builder, snapshots from the
+baker.
+"""
 
 from __future__ import annotations
 

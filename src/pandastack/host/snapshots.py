@@ -1,7 +1,8 @@
 """Snapshots on disk: one directory with four files, the manifest last, published by a rename.
 
-A damaged memory image restores silently and an empty state file hangs a VMM for ever, so the manifest carries a hash of
-each file. They are checked once, before a host first uses a snapshot; hashing at each restore would cost a second a GiB.
+A damaged memory image restores silently and an empty state file hangs a VMM for ever, so the manifest carries
+a hash of each file. They are checked once, before a host first uses a snapshot; hashing at each restore would
+cost a second a GiB.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pandastack.host.driver import SnapshotFiles
 
 
 class FileMark(Struct, frozen=True):
-    """What a file of a snapshot must be. `sha256` is over the file with its holes as zeros skipped: see `sparse`."""
+    """What a file of a snapshot must be. `sha256` is over the file with its holes as zeros skipped: see
+    `sparse`.
+    """
 
     size: int
     sha256: str

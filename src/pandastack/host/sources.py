@@ -1,7 +1,8 @@
-"""Where packages come from: the mirrors that this machine's owner has configured, for the releases that we need.
+"""Where packages come from: the mirrors that this machine's owner has configured, for the releases that we
+need.
 
-No mirror's name is written in this program. On Debian the owner's mirror serves every Debian release; on another
-distribution mmdebstrap knows where Debian is.
+No mirror's name is written in this program. On Debian the owner's mirror serves every Debian release; on
+another distribution mmdebstrap knows where Debian is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Source(Struct, frozen=True):
     components: tuple[str, ...]
     signed_by: str = ""
     """A path of a keyring, or a key itself as apt writes it."""
+    trusted: bool = False
+    """Taken without a signature: for packages that are on this disk and were checked before."""
 
     def stanza(self) -> str:
         """The entry in apt's deb822 format."""
@@ -34,11 +37,19 @@ class Source(Struct, frozen=True):
             "Types: deb",
             f"URIs: {' '.join(self.uris)}",
             f"Suites: {' '.join(self.suites)}",
-            f"Components: {' '.join(self.components)}",
         ]
+        if self.components:
+            lines.append(f"Components: {' '.join(self.components)}")
         if self.signed_by:
             lines.append(f"Signed-By: {self.signed_by}")
+        if self.trusted:
+            lines.append("Trusted: yes")
         return "\n".join(lines) + "\n"
+
+
+def local_source(folder: Path) -> Source:
+    """The packages of a folder on this disk that has an index of them."""
+    return Source((f"copy://{folder}",), ("./",), (), trusted=True)
 
 
 class Release(Struct, frozen=True):
@@ -119,7 +130,9 @@ def _paragraphs(text: str) -> Iterator[dict[str, str]]:
 
 
 def of_release(sources: Iterable[Source], codename: str) -> list[Source]:
-    """What of `sources` serves the release `codename` itself, its updates and its security fixes; no third party's."""
+    """What of `sources` serves the release `codename` itself, its updates and its security fixes; no third
+    party's.
+    """
     wanted = {codename, f"{codename}-updates", f"{codename}-security"}
     return [
         Source(source.uris, suites, source.components, source.signed_by)
@@ -183,6 +196,7 @@ async def _known_to_mmdebstrap(suite: str) -> str:
         if found:
             return "\n".join(found)
         raise BuildFailed(
-            f"No mirror of Debian {suite} is known here. Install mmdebstrap and debian-archive-keyring, or name a mirror."
+            f"No mirror of Debian {suite} is known here. "
+            "Install mmdebstrap and debian-archive-keyring, or name a mirror."
         ) from error
     raise BuildFailed(f"mmdebstrap named no mirror of Debian {suite}. Name one yourself.")

@@ -189,7 +189,9 @@ class Stream:
         self._seen.add(key)
 
     def _join(self, data: Data) -> bool:
-        """Add a small piece to a small one that still waits, so that single bytes cost no more than large ones."""
+        """Add a small piece to a small one that still waits, so that single bytes cost no more than large
+        ones.
+        """
         if len(data.content) >= _SMALL:
             return False
         reach = 2 if len(self._inbox) > _CROWD else 1

@@ -1,7 +1,7 @@
 """What a host can start: the templates of its catalogue, each made ready once.
 
-Ready means: its image is built, its snapshot is baked and was checked by this program. Making ready happens at most once
-at a time; everybody who waits gets the same result, and a caller that gives up disturbs nobody.
+Ready means: its image is built, its snapshot is baked and was checked by this program. Making ready happens
+at most once at a time; everybody who waits gets the same result, and a caller that gives up disturbs nobody.
 """
 
 from __future__ import annotations

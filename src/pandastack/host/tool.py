@@ -30,9 +30,10 @@ async def run_tool(
 ) -> str:
     """Run `argv` and return what it wrote to standard output.
 
-    `settings` are added to this process's own environment; `on_line` sees each line of standard error as it comes.
-    Raises BuildFailed with the last lines when the program fails, is missing or passes its deadline, NoSpace when it
-    said that the disk is full. On every way out, cancellation included, the program and its children have ended.
+    `settings` are added to this process's own environment; `on_line` sees each line of standard error as it
+    comes. Raises BuildFailed with the last lines when the program fails, is missing or passes its deadline,
+    NoSpace when it said that the disk is full. On every way out, cancellation included, the program and its
+    children have ended.
     """
     variables = {"LC_ALL": "C.UTF-8", **(settings or {})}
     command = ["env", *(f"{name}={value}" for name, value in variables.items()), *map(str, argv)]

@@ -1,4 +1,6 @@
-"""Unix sockets at paths of any length: an address holds 107 bytes, a state directory may be deeper than that."""
+"""Unix sockets at paths of any length: an address holds 107 bytes, a state directory may be deeper than
+that.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def connect(path: Path) -> socket.socket:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket, to be handed to a child by descriptor: a client may connect before the child runs."""
+    """A listening socket, to be handed to a child by descriptor: a client may connect before the child
+    runs.
+    """
     with _address(path) as address:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

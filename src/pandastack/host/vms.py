@@ -1,8 +1,8 @@
 """The machines of this host: start, stop, pause, adopt. One directory and one process each, idempotent by id.
 
-The directory is the record: it gets its `vm.json` when the machine's restore gate has answered, so whatever lies there
-without one was never acknowledged and is removed. There is no database; a start of this program reads the directories,
-adopts what answers and reports what died.
+The directory is the record: it gets its `vm.json` when the machine's restore gate has answered, so whatever
+lies there without one was never acknowledged and is removed. There is no database; a start of this program
+reads the directories, adopts what answers and reports what died.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class Vms:
         self._listeners: set[asyncio.Queue[VmReport]] = set()
 
     async def start(self, spec: VmSpec) -> VmReport:
-        """Restore (or boot) the machine and pass its gate. See `model.host.Host.start` for what is guaranteed.
+        """Restore (or boot) the machine and pass its gate. See `model.host.Host.start` for what is
+        guaranteed.
 
         A second call with the same id joins the first. When the caller is cancelled the start is undone; when
         `stop` comes in between, the caller gets a Conflict.
@@ -213,7 +214,9 @@ class Vms:
         return tail(self._home / vm_id / CONSOLE, tail_bytes)
 
     async def console_at(self, vm_id: str, offset: int) -> tuple[int, bytes]:
-        """The console from `offset` on (negative: before its end), at most 64 KiB, and the offset behind that."""
+        """The console from `offset` on (negative: before its end), at most 64 KiB, and the offset behind
+        that.
+        """
         _check_id(vm_id)
         if vm_id not in self._vms and vm_id not in self._dead:
             raise SandboxNotFound(f"This host has no machine {vm_id}.")
@@ -277,7 +280,9 @@ class Vms:
     # -- start and end of this program
 
     async def adopt(self) -> None:
-        """Take over what an earlier program left: hold what answers, record what died, remove what was half made."""
+        """Take over what an earlier program left: hold what answers, record what died, remove what was half
+        made.
+        """
         self._home.mkdir(parents=True, exist_ok=True)
         for home in sorted(self._home.iterdir()):
             if home.is_dir():
@@ -350,7 +355,9 @@ async def _undo(task: asyncio.Task[VmReport]) -> None:
 
 
 def _make_home(home: Path, stack: AsyncExitStack) -> Path:
-    """An empty directory that is removed again unless the start succeeds; what an earlier life left goes first."""
+    """An empty directory that is removed again unless the start succeeds; what an earlier life left goes
+    first.
+    """
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True, mode=0o700)
     stack.callback(shutil.rmtree, home, ignore_errors=True)

@@ -1,7 +1,7 @@
 """A fork server for QEMU: a process that has done once what every start of a template has in common.
 
-See `zygote/zygote.c` for what it does inside QEMU. Its children share one layout of the address space, so it serves
-emulated machines only, where QEMU's process is no security boundary to begin with.
+See `zygote/zygote.c` for what it does inside QEMU. Its children share one layout of the address space, so it
+serves emulated machines only, where QEMU's process is no security boundary to begin with.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ class Zygote:
 
 
 async def ensure_library(cache: Cache) -> Path | None:
-    """The library to preload: from the installed package, or compiled from the checkout. None when neither can be."""
+    """The library to preload: from the installed package, or compiled from the checkout. None when neither
+    can be.
+    """
     bundled = package_root() / BUNDLE / LIBRARY
     checkout = checkout_root()
     if checkout is None or bundled.is_file():

@@ -29,7 +29,9 @@ class Output(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """A command to run. Exactly one of `argv` and `shell` is set; `timeout_ms` kills the whole process group."""
+    """A command to run. Exactly one of `argv` and `shell` is set; `timeout_ms` kills the whole process
+    group.
+    """
 
     process_id: str
     argv: tuple[str, ...] = ()
@@ -160,8 +162,8 @@ class FileReader(Protocol):
 class Guest(Protocol):
     """The verbs of the agent. All paths are absolute and resolved in the guest as `user` (root when None).
 
-    Errors: FileMissing, FileRefused, InvalidRequest (relative path, unknown user), GuestUnreachable when the agent
-    does not answer, MachineError when the machine is gone.
+    Errors: FileMissing, FileRefused, InvalidRequest (relative path, unknown user), GuestUnreachable when the
+    agent does not answer, MachineError when the machine is gone.
     """
 
     def run(self, command: Command) -> AbstractAsyncContextManager[Process]:

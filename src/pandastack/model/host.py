@@ -1,4 +1,6 @@
-"""What the control plane and a host tell each other. Every order carries the sandbox's id and may be sent twice."""
+"""What the control plane and a host tell each other. Every order carries the sandbox's id and may be sent
+twice.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +82,8 @@ class Host(Protocol):
     async def start(self, spec: VmSpec) -> VmReport:
         """Restore the template's snapshot as machine `spec.id`; returns after its restore gate answered.
 
-        Twice with the same id returns the same machine. Errors: TemplateNotFound, BootFailed, NoSpace, NoCapacity;
-        on any of them and on cancellation nothing of the machine is left.
+        Twice with the same id returns the same machine. Errors: TemplateNotFound, BootFailed, NoSpace,
+        NoCapacity; on any of them and on cancellation nothing of the machine is left.
         """
         ...
 
@@ -125,5 +127,7 @@ class Host(Protocol):
         ...
 
     def deaths(self) -> AbstractAsyncContextManager[AsyncIterator[VmReport]]:
-        """Reports of machines that ended by themselves, as it happens. The DEAD ones stay in `report` until `stop`."""
+        """Reports of machines that ended by themselves, as it happens. The DEAD ones stay in `report` until
+        `stop`.
+        """
         ...

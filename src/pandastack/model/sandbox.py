@@ -38,8 +38,8 @@ ALIVE = frozenset({SandboxState.CREATING, SandboxState.RUNNING, SandboxState.PAU
 class Isolation(StrEnum):
     """What stands between the guest and the host.
 
-    EMULATED: software emulation, which QEMU's own policy does not call a security boundary. NONE: the process driver of
-    the tests.
+    EMULATED: software emulation, which QEMU's own policy does not call a security boundary. NONE: the process
+    driver of the tests.
     """
 
     HARDWARE = "hardware"
@@ -64,7 +64,9 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Sandbox(Struct, frozen=True):
-    """A sandbox as its owner sees it. `boot_ms` and `phases_ms` are milliseconds of the create that made it."""
+    """A sandbox as its owner sees it. `boot_ms` and `phases_ms` are milliseconds of the create that made
+    it.
+    """
 
     id: str
     template: str
@@ -89,7 +91,9 @@ class Sandbox(Struct, frozen=True):
 
 
 class Lifecycle(Struct, frozen=True):
-    """How long a sandbox may idle. `ttl_seconds` counts from the last activity, running commands count as such."""
+    """How long a sandbox may idle. `ttl_seconds` counts from the last activity, running commands count as
+    such.
+    """
 
     ttl_seconds: int
     persistent: bool

@@ -72,7 +72,7 @@ class Commands:
         """A command while it runs; leaving the block kills its process group."""
         timeout = self._timeout(request)
         command = self._command(request, timeout)
-        with _directory_faults(command):
+        with _directory_faults():
             async with (
                 self._sandboxes.use(caller, sandbox_id) as guest,
                 guest.run(command) as process,
@@ -103,7 +103,7 @@ class Commands:
         if request.stdin is not None:
             raise InvalidRequest("A background command has no stdin: leave stdin or background out.")
         command = self._command(request, self._timeout(request), detached=True)
-        with _directory_faults(command):
+        with _directory_faults():
             async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
                 return Started(process.id, process.pid)
 
@@ -199,12 +199,12 @@ def _words(request: ExecRequest) -> tuple[tuple[str, ...], str | None]:
 
 
 @contextmanager
-def _directory_faults(command: Command) -> Iterator[None]:
+def _directory_faults() -> Iterator[None]:
     """A working directory that cannot be entered is a fault of the request."""
     try:
         yield
     except (FileMissing, FileRefused) as error:
-        raise InvalidRequest(f"cwd {command.cwd!r} cannot be entered: {error.message}") from error
+        raise InvalidRequest(error.message) from error
 
 
 @asynccontextmanager

@@ -57,7 +57,9 @@ class Ledger:
         return found
 
     async def await_cause(self, caller: Caller, sandbox_id: str, seconds: float) -> Sandbox:
-        """The sandbox as soon as its end has a cause, or as it stands after so long. Errors: SandboxNotFound."""
+        """The sandbox as soon as its end has a cause, or as it stands after so long. Errors:
+        SandboxNotFound.
+        """
         waiting = self._bell.expect(sandbox_id)
         try:
             found = await self.find_any(caller, sandbox_id)

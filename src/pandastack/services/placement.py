@@ -50,7 +50,9 @@ class Placement:
         return self._host
 
     async def ordered(self, order: Awaitable[T], verb: str, *, seconds: float | None = None) -> T:
-        """The host's answer to an order. Errors: OutcomeUnknown when none comes in time, and the order's own."""
+        """The host's answer to an order. Errors: OutcomeUnknown when none comes in time, and the order's
+        own.
+        """
         patience = self._timeout if seconds is None else seconds
         try:
             async with asyncio.timeout(patience):

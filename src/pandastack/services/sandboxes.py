@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 
 import msgspec
@@ -31,6 +31,7 @@ from pandastack.services.ledger import Ledger, Story
 from pandastack.services.line import Line
 from pandastack.services.placement import Placement
 from pandastack.services.requests import check_create, check_metadata
+from pandastack.store.idempotency import Use
 from pandastack.telemetry import Metrics, logger
 
 log = logger("sandboxes")
@@ -97,8 +98,9 @@ class Sandboxes:
             return replay
         async with self._line.turn():
             sandbox = self._fresh(caller, request, template)
-            if await self._ledger.reserve(sandbox, self._terms.limits, identity) is None:
-                return Created(await self._start(caller, host, sandbox, request.env))
+            with self._being_created(sandbox.id):
+                if await self._reserve(sandbox, identity) is None:
+                    return Created(await self._start(caller, host, sandbox, request.env))
         assert identity is not None  # noqa: S101  # only a key can have been used before
         return await self._await_replay(caller, identity)
 
@@ -125,7 +127,9 @@ class Sandboxes:
         await self._finish(sandbox_id, Story("sandbox.deleted", {"cause": cause}))
 
     async def end_all(self, cause: str) -> None:
-        """End every living sandbox, beside each other; one that cannot be ended is settled by the next start."""
+        """End every living sandbox, beside each other; one that cannot be ended is settled by the next
+        start.
+        """
         async with asyncio.TaskGroup() as group:
             for sandbox in await self._ledger.listing(ALIVE):
                 group.create_task(self._end_quietly(sandbox, cause))
@@ -200,8 +204,22 @@ class Sandboxes:
         """Whether a create or delete of this process works on it."""
         return sandbox_id in self._creating or sandbox_id in self._ending
 
+    @contextmanager
+    def _being_created(self, sandbox_id: str) -> Iterator[None]:
+        self._creating[sandbox_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._creating.pop(sandbox_id).set()
+
+    async def _reserve(self, sandbox: Sandbox, identity: tuple[str, str] | None) -> Use | None:
+        try:
+            return await self._ledger.reserve(sandbox, self._terms.limits, identity)
+        except asyncio.CancelledError as error:  # the row may have been written all the same
+            await self._undo(sandbox, _why(error))
+            raise
+
     async def _start(self, caller: Caller, host: Host, sandbox: Sandbox, env: dict[str, str]) -> Sandbox:
-        self._creating[sandbox.id] = asyncio.Event()
         try:
             spec = VmSpec(sandbox.id, sandbox.template, env, hostname=_hostname(sandbox.id))
             vm = await self._placement.ordered(
@@ -215,8 +233,6 @@ class Sandboxes:
             self._metrics.creates.labels("failed", "").inc()
             await self._undo(sandbox, _why(error), _console(error))
             raise
-        finally:
-            self._creating.pop(sandbox.id).set()
 
     async def _running(self, caller: Caller | None, sandbox: Sandbox, vm: VmReport) -> Sandbox:
         told = {"pid": vm.pid, "ip": vm.guest_ip, "template": vm.template, "boot_ms": round(vm.boot_ms)}

@@ -91,7 +91,7 @@ def note_activity(connection: sa.Connection, seen: dict[str, datetime]) -> None:
 
 def count_by_state(connection: sa.Connection) -> dict[SandboxState, int]:
     query = sa.select(sandboxes.c.state, sa.func.count()).group_by(sandboxes.c.state)
-    return {SandboxState(state): count for state, count in connection.execute(query).tuples()}
+    return {SandboxState(state): count for state, count in connection.execute(query)}
 
 
 def last_boots(connection: sa.Connection, workspace: str, limit: int) -> list[Sandbox]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +17,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pandastack.host import procfs
-from pandastack.host.paths import AGENT_NAME
+from pandastack.host.paths import Cache
 
 if TYPE_CHECKING:
     from pandastack.testing.process_driver import ProcessDriver
 
-PACKAGE = Path(__file__).parents[1]
-BUNDLED_AGENT = PACKAGE / "_bundle" / AGENT_NAME
-AGENT_SOURCES = PACKAGE.parents[1] / "guest"
+CACHE = Cache(Path("~/.cache/pandastack").expanduser())
+"""The user's own: what tests build is what the program builds."""
+
 _HELD = ("socket:", "pipe:", "anon_inode:[pidfd]")
 
 
@@ -106,28 +104,11 @@ def leak_check(tmp_path: Path) -> Iterator[LeakCheck]:
 
 
 @pytest.fixture(scope="session")
-def agent_binary(request: pytest.FixtureRequest) -> Path:
-    """The guest agent: the wheel's, or built from the checkout's sources when they have changed."""
-    if BUNDLED_AGENT.exists():
-        return BUNDLED_AGENT
-    if not (AGENT_SOURCES / "Makefile").exists():
-        pytest.fail(f"there is no guest agent: neither {BUNDLED_AGENT} nor {AGENT_SOURCES}")
-    out = request.config.cache.mkdir("pandastack-agent") if request.config.cache else None
-    if out is None:
-        pytest.fail("the guest agent is built into pytest's cache directory, which has been switched off")
-    return build_agent(AGENT_SOURCES, out)
+def agent_binary() -> Path:
+    """The guest agent: the wheel's, or compiled from the checkout's sources when they have changed."""
+    from pandastack.host.agent import ensure_agent  # noqa: PLC0415 - the plugin imports little
 
-
-def build_agent(sources: Path, out: Path) -> Path:
-    """Run the agent's make; only one of several processes does so at a time."""
-    with (out / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(
-            ["make", "-C", str(sources), f"OUT={out}"], check=False, capture_output=True, text=True
-        )
-    if done.returncode:
-        pytest.fail(f"the guest agent cannot be built:\n{done.stdout}{done.stderr}")
-    return out / AGENT_NAME
+    return asyncio.run(ensure_agent(CACHE))
 
 
 @pytest.fixture

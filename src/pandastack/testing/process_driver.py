@@ -6,6 +6,7 @@ host's own rights. There is no isolation whatsoever, so whoever makes one must s
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from pandastack.errors import MachineError, NotSupported
-from pandastack.host import jail, procfs, snapshots, unix
+from pandastack.host import jail, procfs, snapshots
 from pandastack.host.driver import Feature, MachineConfig, SnapshotFiles, Stats
 from pandastack.host.record import read_record
 from pandastack.host.snapshots import Machinery, Manifest
@@ -23,6 +24,7 @@ from pandastack.model.sandbox import Isolation
 SOCKET = "agent"
 CONSOLE = "console.log"
 RECORD = "machine.json"
+START_SECONDS = 10.0
 _WORDS_BYTES = 2000
 
 
@@ -103,11 +105,7 @@ class ProcessMachine:
 
     def last_words(self) -> str:
         """The end of what the agent printed."""
-        try:
-            console = (self.home / CONSOLE).read_bytes()
-        except FileNotFoundError:
-            return ""
-        return console[-_WORDS_BYTES:].decode(errors="replace").strip()
+        return _end_of(self.home / CONSOLE)
 
     def _freeze(self) -> None:
         """Stop the whole tree, from the root down, so that nothing is started behind our back."""
@@ -136,16 +134,18 @@ class ProcessDriver:
         self._agent = agent
 
     async def boot(self, config: MachineConfig, home: Path) -> ProcessMachine:
-        """Start an agent in `home`; its gate is closed. On any error nothing is left."""
-        socket_path = home / SOCKET
-        try:
-            with unix.listen(socket_path) as listener:
-                child = self._spawn(home, listener.fileno())
-        except BaseException:
-            socket_path.unlink(missing_ok=True)
-            raise
+        """Start an agent in `home`; its gate is closed. On any error and on cancellation nothing is left."""
+        child = self._spawn(home)
         record = Record(child.pid, child.started, config, {})
-        (home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
+        try:
+            (home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
+            await _listening(child, home)
+        except BaseException:
+            await child.end(0)
+            child.close()
+            for name in (RECORD, SOCKET, CONSOLE):
+                (home / name).unlink(missing_ok=True)
+            raise
         return ProcessMachine(home, record, child)
 
     async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> ProcessMachine:
@@ -171,14 +171,29 @@ class ProcessDriver:
         """What a snapshot must have been made on."""
         return MACHINERY
 
-    def _spawn(self, home: Path, listener: int) -> jail.Child:
-        return jail.spawn(
-            [str(self._agent), "--fd", str(listener), "--no-machine"],
-            log=home / CONSOLE,
-            cwd=home,
-            env={"PATH": os.defpath},
-            pass_fds=(listener,),
-        )
+    def _spawn(self, home: Path) -> jail.Child:
+        # Relative to its directory, since a socket's address is shorter than a path may be.
+        argv = [str(self._agent), "--socket", SOCKET, "--no-machine"]
+        return jail.spawn(argv, log=home / CONSOLE, cwd=home, env={"PATH": os.defpath})
+
+
+async def _listening(child: jail.Child, home: Path) -> None:
+    """Return once the agent can be connected to: its socket appears when it listens."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while child.alive() and not (home / SOCKET).exists():  # noqa: ASYNC110 - told by the file system only
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise MachineError(f"The guest agent does not listen after {START_SECONDS:g} s.") from None
+    if not child.alive():
+        raise MachineError(f"The guest agent has ended at once: {_end_of(home / CONSOLE)}")
+
+
+def _end_of(console: Path) -> str:
+    try:
+        return console.read_bytes()[-_WORDS_BYTES:].decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 MACHINERY = Machinery("process", ProcessDriver.version, accel="none", host_cpu="any", devices="none")

@@ -1,4 +1,6 @@
-"""Real virtual machines for tests: the driver of this machine and the image of a template, made when missing."""
+"""Real virtual machines for tests: the driver of this machine and the image of a template, made when
+missing.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,47 @@
+"""The table of figures in README.md, from the results of `scripts/bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.report import limit, number
+from benchmarks.result import Result, read_result
+
+from reference.markdown import table
+
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+NONE_YET = "No results are kept in this checkout; `scripts/bench all` measures your machine."
+
+
+def filled(readme: str, results: Path) -> str:
+    """The same text with a fresh table between its two marks; unchanged when it has none."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return readme
+    return f"{before}{BEGIN}\n{figures(results)}\n{END}{after}"
+
+
+def figures(folder: Path) -> str:
+    """Every bar that was measured, and the machine it was measured on."""
+    found = [result for path in sorted(folder.glob("*.json")) if (result := read_result(path))]
+    quotable = [result for result in found if not result.quick]
+    if not quotable:
+        return NONE_YET
+    rows = [
+        (result.question, bar.what, f"{number(bar.measured)} {bar.unit}".strip(), limit(bar))
+        for result in quotable
+        for bar in result.answer.bars
+        if not bar.what.startswith("processes left")
+    ]
+    machines = dict.fromkeys(machine(result) for result in quotable)
+    return "\n\n".join([table(("", "what", "measured", "bar"), rows), *machines])
+
+
+def machine(result: Result) -> str:
+    """The conditions, in a sentence."""
+    host = result.host
+    return (
+        f"Measured on {host.cores} cores of {host.cpu}, {host.memory_mb / 1024:.0f} GiB, {host.system}, "
+        f"{host.vmm}, isolation `{host.isolation}`; every sample is in `benchmarks/results/`."
+    )

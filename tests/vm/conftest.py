@@ -1,0 +1,59 @@
+"""A host that runs real machines, with a state directory of the test's own and the user's cache of images."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from pandastack.config import HostConfig
+from pandastack.host.app import LocalHost, open_host
+from pandastack.testing.fixtures import LeakCheck
+from pandastack.testing.real import CACHE
+
+
+def quiet(line: str, fraction: float | None) -> None:
+    """Nobody watches the progress of a test."""
+
+
+class OpenHost(Protocol):
+    """Opens the host of this test's state directory; again and again, as a restarted server does."""
+
+    def __call__(self) -> AbstractAsyncContextManager[LocalHost]: ...
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Build and bake what is missing before any test's clock runs."""
+    asyncio.run(_bake(tmp_path_factory.mktemp("bake")))
+
+
+async def _bake(state: Path) -> None:
+    async with open_host(HostConfig(state_dir=state, cache_dir=CACHE), quiet) as host:
+        await host.bake("base")
+
+
+@pytest.fixture
+def state(tmp_path: Path, leak_check: LeakCheck) -> Path:
+    folder = tmp_path / "state"
+    leak_check.expect_empty(folder / "v")
+    return folder
+
+
+@pytest.fixture
+def open_state(state: Path, images: None) -> OpenHost:
+    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE), quiet)
+
+
+@pytest.fixture
+async def host(open_state: OpenHost) -> AsyncIterator[LocalHost]:
+    """A host whose machines end with the test."""
+    async with open_state() as host:
+        try:
+            yield host
+        finally:
+            await host.end_all()
