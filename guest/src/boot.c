@@ -1,6 +1,5 @@
 #include "boot.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,9 +16,11 @@
 #include "lines.h"
 #include "machine.h"
 #include "network.h"
+#include "tree.h"
 
 #define DISK "/dev/vda"
 #define ROOT "/disk"
+#define PORTS "/sys/class/virtio-ports"
 #define PORT_NAME "pandastack"
 #define PATIENCE (10 * NS_PER_S)
 #define OPEN_FILES 4096       /* soft: the agent's own need; programs that want more raise it */
@@ -158,41 +159,34 @@ void boot(void)
         give_up("prepare the machine", errno);
 }
 
-/* Opens the port of that directory of sysfs when its name is ours. */
-static int open_if_ours(const char *device)
+static int port = -1;
+
+/* Opens the port behind an entry of sysfs when its name is ours. */
+static int open_if_ours(const struct visit *visit)
 {
     char path[300];
     char name[sizeof PORT_NAME + 1] = "";
-    snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", device);
+    if (visit->depth == 0 || port >= 0)
+        return 0;
+    snprintf(path, sizeof path, PORTS "/%s/name", visit->name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return -1;
+        return 0;
     ssize_t size = read(fd, name, sizeof name);
     close(fd);
     if (size != (ssize_t)sizeof PORT_NAME || memcmp(name, PORT_NAME "\n", sizeof PORT_NAME) != 0)
-        return -1;
-    snprintf(path, sizeof path, "/dev/%s", device);
-    return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-}
-
-static int find_port(void)
-{
-    int port = -1;
-    DIR *ports = opendir("/sys/class/virtio-ports");
-    if (ports == NULL)
-        return -1;
-    for (struct dirent *entry; port < 0 && (entry = readdir(ports)) != NULL;)
-        if (entry->d_name[0] != '.')
-            port = open_if_ours(entry->d_name);
-    closedir(ports);
-    return port;
+        return 0;
+    snprintf(path, sizeof path, "/dev/%s", visit->name);
+    port = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    return 0;
 }
 
 int boot_open_port(void)
 {
+    static const struct walk ports = {.enter = open_if_ours, .depth = 1, .forgiving = true};
     uint64_t deadline = monotonic_ns() + PATIENCE;
-    for (int port; monotonic_ns() < deadline; pause_briefly())
-        if ((port = find_port()) >= 0)
+    for (; monotonic_ns() < deadline; pause_briefly())
+        if (tree_walk(AT_FDCWD, PORTS, &ports) == 0 && port >= 0)
             return port;
     give_up("no virtio port named " PORT_NAME, 0);
 }

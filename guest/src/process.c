@@ -289,6 +289,7 @@ static bool drain(struct process *process, int index, uint64_t slowest)
         return true;
     }
     process->left[index] -= smaller(process->left[index], (size_t)got);
+    end->ready |= process->left[index] > 0; /* no event will tell of what came before the end */
     replay_add(&process->replay, (size_t)got, index == 0 ? CHANNEL_OUT : CHANNEL_ERROR);
     return true;
 }

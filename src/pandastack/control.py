@@ -118,7 +118,7 @@ async def open_control(
         await plane.adoption.adopt()
         jobs = [_bury(deaths, plane.adoption)] + ([run_errands(plane.errands())] if work else [])
         await stack.enter_async_context(_beside(*jobs))
-        if config.on_exit is OnExit.DESTROY:
+        if config.on_exit == OnExit.DESTROY:
             stack.push_async_callback(plane.sandboxes.end_all, "the server was stopped")
         yield Control(plane.app(beat_seconds), plane, first_token)
 

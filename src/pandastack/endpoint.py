@@ -9,6 +9,7 @@ value, a `Reply` or an ASGI response; it never sees JSON.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, TypeVar
@@ -269,7 +270,7 @@ def error_response(error: PandastackError, request_id: str) -> Response:
     body = error.to_body() | {"request_id": request_id}
     if not error.retryable:
         for words, others in WARM_UP.items():
-            body["error"] = body["error"].replace(words, others)
+            body["error"] = re.sub(words, others, body["error"], flags=re.IGNORECASE)
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{max(1, round(error.retry_after))}"

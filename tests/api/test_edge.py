@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from pandastack.api.v1 import ENDPOINTS
-from pandastack.endpoint import WEBSOCKET
+from pandastack.endpoint import WEBSOCKET, Endpoint
 from pandastack.model.account import Scope
 from tests.api.conftest import World
 
@@ -131,7 +131,7 @@ async def test_the_page_needs_nothing_from_elsewhere(http: httpx2.AsyncClient) -
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: f"{e.method} {e.path}")
-def test_every_endpoint_is_told_about(endpoint: Any) -> None:
+def test_every_endpoint_is_told_about(endpoint: Endpoint) -> None:
     assert endpoint.summary and endpoint.tag
     assert (endpoint.scope is Scope.PUBLIC) == (
         endpoint.path in {"/healthz", "/version", "/metrics", "/openapi.json", "/docs"}

@@ -212,7 +212,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_the_old_file(url: str, 
     old = place / "old"
     old.write_bytes(b"old")
     target = f"{fs}?path={str(old).replace(' ', '%20')}"
-    head = f"PUT {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 1000000\r\n\r\n"
+    head = f"PUT {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\ncontent-length: 1000000\r\n\r\n"
     with socket.create_connection((str(urlsplit(url).hostname), urlsplit(url).port or 0)) as line:
         await asyncio.to_thread(line.sendall, head.encode() + b"x" * 500_000)
         await eventually(lambda: len(list(place.iterdir())) == 2)

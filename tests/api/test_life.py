@@ -26,7 +26,7 @@ async def sandbox(world: World, sandbox_id: str, query: str = "") -> dict[str, A
 
 async def until(world: World, sandbox_id: str, status: str) -> dict[str, Any]:
     async with asyncio.timeout(10):
-        while (found := await sandbox(world, sandbox_id)).get("status") != status:
+        while (found := await sandbox(world, sandbox_id))["status"] != status:
             await asyncio.sleep(0.01)
     return found
 

@@ -204,8 +204,9 @@ async def test_the_network_is_closed_to_the_host(host: LocalHost) -> None:
         writer.close()
         await writer.wait_closed()
         assert await reader.read() == b""
-    listening = "python3 -m http.server 8123 --bind 127.0.0.1 >/dev/null 2>&1 & sleep 4; "
-    assert await say(host, listening + knock.format("127.0.0.1", 8123)) == "open"
+    listening = "python3 -m http.server 8123 --bind 127.0.0.1 >/dev/null 2>&1 & for try in $(seq 60); do "
+    knocking = knock.format("127.0.0.1", 8123)
+    assert await say(host, f"{listening} {knocking} | grep open && break; sleep 0.5; done") == "open"
 
 
 async def test_an_unknown_template_names_the_known_ones(host: LocalHost) -> None:

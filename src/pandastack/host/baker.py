@@ -19,12 +19,11 @@ import msgspec
 from pandastack.errors import BootFailed
 from pandastack.host import snapshots, unix
 from pandastack.host.death import answered
-from pandastack.host.driver import Machine, MachineConfig, SnapshotFiles
+from pandastack.host.driver import BakingDriver, Machine, MachineConfig, SnapshotFiles
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
 from pandastack.host.publish import locked, new_directory
-from pandastack.host.qemu import QemuDriver
 from pandastack.host.vms import BOOT_SECONDS, Sources
 from pandastack.model.guest import Command
 
@@ -42,7 +41,7 @@ class Baker:
     once.
     """
 
-    def __init__(self, driver: QemuDriver, root: Path, locks: Path, sources: Sources) -> None:
+    def __init__(self, driver: BakingDriver, root: Path, locks: Path, sources: Sources) -> None:
         self._driver = driver
         self._root = root
         self._locks = locks
@@ -63,9 +62,9 @@ class Baker:
             if not files.manifest.exists():
                 with new_directory(files.directory) as draft:
                     await self._bake(image, config, draft, report)
-        manifest = self._driver.check(files, config)
+        self._driver.check(files, config)
         report(f"checking the snapshot of {image.name}")
-        await snapshots.verify(files, manifest)
+        await snapshots.verify(files, snapshots.read_manifest(files))
         return files
 
     async def _bake(self, image: Image, config: MachineConfig, draft: Path, report: Report) -> None:
@@ -102,7 +101,7 @@ class Baker:
 
 
 @asynccontextmanager
-async def booted(driver: QemuDriver, config: MachineConfig, home: Path) -> AsyncIterator[Machine]:
+async def booted(driver: BakingDriver, config: MachineConfig, home: Path) -> AsyncIterator[Machine]:
     """A machine for the length of the block."""
     machine = await driver.boot(config, home)
     try:

@@ -22,17 +22,19 @@ async def answered(machine: Machine, link: GuestLink, seconds: float) -> Entry:
     ended = asyncio.ensure_future(machine.wait())
     try:
         await asyncio.wait((entered, ended), return_when=asyncio.FIRST_COMPLETED)
-        if entered.done() and (entered.exception() is None or not await _ends_soon(ended)):
+        if entered.done() and entered.exception() is None:
             return entered.result()
-        raise _boot_failed(cause_of_death(ended.result(), machine.last_words()), machine)
+        if await ends_soon(ended):
+            raise _boot_failed(cause_of_death(ended.result(), machine.last_words()), machine)
+        raise _boot_failed(f"{entered.exception()}.", machine)
     finally:
         for task in (entered, ended):
             task.cancel()
         await asyncio.gather(entered, ended, return_exceptions=True)
 
 
-async def _ends_soon(ended: asyncio.Future[int]) -> bool:
-    """A dying machine closes its socket a moment before its process is gone."""
+async def ends_soon(ended: asyncio.Future[int]) -> bool:
+    """Whether the machine is about to be gone: a dying one closes its socket shortly before it ends."""
     await asyncio.wait((ended,), timeout=0.5)
     return ended.done()
 
@@ -65,6 +67,18 @@ def tail(path: Path, limit: int) -> bytes:
             return os.pread(file.fileno(), limit, max(0, size - limit))
     except OSError:
         return b""
+
+
+def shorten(path: Path, limit: int, kept: int) -> None:
+    """Cut a log that others append to down to its last `kept` bytes once it is longer than `limit`."""
+    try:
+        if path.stat().st_size > limit:
+            last = tail(path, kept)
+            with path.open("r+b") as file:
+                file.truncate(0)
+                file.write(last)
+    except FileNotFoundError:
+        return
 
 
 def _line_with(text: str, words: str) -> str:

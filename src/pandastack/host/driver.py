@@ -43,6 +43,16 @@ class MachineConfig(Struct, frozen=True, kw_only=True):
     initrd: Path
 
 
+class Machinery(Struct, frozen=True):
+    """What a snapshot can be restored on: all of it must be equal."""
+
+    driver: str
+    version: str
+    accel: str
+    host_cpu: str
+    devices: str
+
+
 class SnapshotFiles(Struct, frozen=True):
     """A snapshot on this host's disk: one directory, named files, a manifest that is checked before anything
     starts.
@@ -74,11 +84,30 @@ class Machine(Protocol):
     phases_ms: dict[str, float]
     """Where the time of `boot` or `restore` went."""
 
-    async def pause(self) -> None: ...
-    async def resume(self) -> None: ...
-    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles: ...
-    async def stats(self) -> Stats: ...
-    async def stop(self, grace: float = 5.0) -> None: ...
+    async def pause(self) -> None:
+        """Stop the virtual CPUs; fine when they are stopped."""
+        ...
+
+    async def resume(self) -> None:
+        """Let the virtual CPUs run; fine when they do."""
+        ...
+
+    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
+        """Write a snapshot into the empty directory `into`; the machine goes on. NotSupported says why not."""
+        ...
+
+    async def stats(self) -> Stats:
+        """Counters of the VMM's process; MachineError when it has ended."""
+        ...
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the machine, at the latest after `grace` seconds by force."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of the machine, which runs on and can be adopted."""
+        ...
+
     async def wait(self) -> int:
         """The VMM's exit status once it has ended (of an adopted one: -1, nobody may reap it)."""
         ...
@@ -100,6 +129,26 @@ class Driver(Protocol):
     isolation: Isolation
     features: Feature
 
-    async def boot(self, config: MachineConfig, home: Path) -> Machine: ...
-    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> Machine: ...
-    async def adopt(self, home: Path) -> Machine | None: ...
+    async def boot(self, config: MachineConfig, home: Path) -> Machine:
+        """Start from the kernel, with `home` (an empty directory) for its files. MachineError."""
+        ...
+
+    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> Machine:
+        """Start from a snapshot. SnapshotRefused before anything is started, MachineError."""
+        ...
+
+    async def adopt(self, home: Path) -> Machine | None:
+        """The machine whose home this is, if it still runs."""
+        ...
+
+
+class BakingDriver(Driver, Protocol):
+    """A driver whose machines start from baked snapshots, which fit only the machinery that made them."""
+
+    def machinery(self, config: MachineConfig) -> Machinery:
+        """What a snapshot of such a machine can be restored on."""
+        ...
+
+    def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
+        """SnapshotRefused when the snapshot was made by another VMM, mode, CPU or device list."""
+        ...

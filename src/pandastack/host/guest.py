@@ -87,6 +87,10 @@ class GuestLink(Processes, Files):
         """Why nothing can be asked any more; None while the connection stands."""
         return self._link.lost
 
+    async def wait_lost(self) -> None:
+        """Return when the connection is lost or closed."""
+        await self._link.wait_lost()
+
     async def close(self) -> None:
         """End the connection: what still waits fails, processes in the guest go on. Twice is fine."""
         await self._link.close()

@@ -187,6 +187,10 @@ class Link(asyncio.Protocol):
         finally:
             self._transport.abort()
 
+    async def wait_lost(self) -> None:
+        """Return when the connection has ended; a cancelled waiter disturbs nobody."""
+        await asyncio.shield(self._ended)
+
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -108,7 +108,7 @@ class Archive:
             "Dir::State::status": str(self.installed),
         }
         flags = [flag for name, value in options.items() for flag in ("-o", f"{name}={value}")]
-        return [program, "--quiet=2", *flags, *arguments]
+        return [program, "--quiet", *flags, *arguments]
 
     async def versions(self, package: str) -> list[str]:
         """The versions of `package` that the sources offer, best first; empty when there is none."""

@@ -79,7 +79,10 @@ def _rename_or_keep(draft: Path, target: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Wait until all files of a folder are on the disk; call it from a thread before a block ends that made many."""
+    """Wait until all files of a folder are on the disk.
+
+    `new_directory` does so itself; whoever has written much does it first, from a thread.
+    """
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             _flush(path)
@@ -142,6 +145,6 @@ def sweep(folder: Path) -> None:
 def leftovers(folder: Path) -> list[Path]:
     """Drafts and workspaces in `folder` that a killed program left there.
 
-    Only the holder of the lock under which they are made may ask: anybody else would see those that are in use.
+    Only the holder of the lock under which they are made may ask: others would see those that are in use.
     """
     return [*folder.glob(f"{WORKSPACE}*"), *folder.glob(".*")]

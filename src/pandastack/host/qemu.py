@@ -18,10 +18,9 @@ import msgspec
 
 from pandastack.errors import MachineError
 from pandastack.host import jail, snapshots, sparse, unix
-from pandastack.host.driver import Feature, MachineConfig, SnapshotFiles
+from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
 from pandastack.host.qemu_machine import AGENT, LOG, QMP, RECORD, QemuMachine, Record
-from pandastack.host.snapshots import Machinery
 from pandastack.host.zygote import FIRST_FD, NAME_PLACEHOLDER, Zygote
 from pandastack.model.sandbox import Isolation
 
@@ -57,11 +56,9 @@ class QemuDriver:
         """
         return self._start(config, home, snapshot.memory, snapshot)
 
-    def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> snapshots.Manifest:
+    def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when the snapshot was made by another VMM, mode, CPU or device list."""
-        manifest = snapshots.read_manifest(snapshot)
-        snapshots.check_fits(manifest, self.machinery(config))
-        return manifest
+        snapshots.check_fits(snapshots.read_manifest(snapshot), self.machinery(config))
 
     def machinery(self, config: MachineConfig) -> Machinery:
         vmm = self.vmm

@@ -159,5 +159,13 @@ def _escape(path: Path) -> str:
 
 
 def _kernel_arguments(vmm: Vmm) -> list[str]:
-    always = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "net.ifnames=0", "random.trust_cpu=on", "tsc=reliable"]
+    always = [
+        "console=ttyS0",
+        "quiet",
+        "panic=-1",
+        "reboot=t",
+        "net.ifnames=0",
+        "random.trust_cpu=on",
+        "tsc=reliable",
+    ]
     return [*always, f"tsc_early_khz={vmm.tsc_khz}", "no_timer_check"] if vmm.tsc_khz else always

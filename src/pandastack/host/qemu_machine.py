@@ -12,10 +12,9 @@ from msgspec import Struct
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, procfs, snapshots, sparse
 from pandastack.host.death import tail
-from pandastack.host.driver import MachineConfig, SnapshotFiles, Stats
+from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats
 from pandastack.host.qemu_command import CONSOLE, MEMORY, OVERLAY
 from pandastack.host.qmp import monitor
-from pandastack.host.snapshots import Machinery
 
 AGENT = "agent"
 QMP = "qmp"

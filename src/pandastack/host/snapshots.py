@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from pandastack.errors import SnapshotRefused
 from pandastack.host import sparse
-from pandastack.host.driver import SnapshotFiles
+from pandastack.host.driver import Machinery, SnapshotFiles
 
 
 class FileMark(Struct, frozen=True):
@@ -27,16 +27,6 @@ class FileMark(Struct, frozen=True):
 
     size: int
     sha256: str
-
-
-class Machinery(Struct, frozen=True):
-    """What a snapshot can be restored on: all of it must be equal."""
-
-    driver: str
-    version: str
-    accel: str
-    host_cpu: str
-    devices: str
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -41,7 +41,8 @@ class Source(Struct, frozen=True):
         if self.components:
             lines.append(f"Components: {' '.join(self.components)}")
         if self.signed_by:
-            lines.append(f"Signed-By: {self.signed_by}")
+            gap = "\n" if "\n" in self.signed_by else " "
+            lines.append(f"Signed-By:{gap}{self.signed_by}")
         if self.trusted:
             lines.append("Trusted: yes")
         return "\n".join(lines) + "\n"

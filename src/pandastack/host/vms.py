@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from pandastack.errors import (
@@ -29,7 +30,7 @@ from pandastack.errors import (
     SandboxNotFound,
 )
 from pandastack.host import unix
-from pandastack.host.death import answered, cause_of_death, piece, tail
+from pandastack.host.death import answered, cause_of_death, ends_soon, piece, shorten, tail
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.templates import Prepared, Templates
@@ -37,9 +38,18 @@ from pandastack.model.host import VmReport, VmSpec, VmState, VmStats
 
 RECORD = "vm.json"
 CONSOLE = "console.log"
+VMM_LOG = "vmm.log"
 GATE_SECONDS = 30.0
 """How long a restored guest may take to its first answer; a booted one gets BOOT_SECONDS."""
 BOOT_SECONDS = 120.0
+REGREET_SECONDS = 5.0
+"""How long to wait before an agent that does not answer is greeted again."""
+TEND_SECONDS = 5.0
+"""How often the logs of the machines are looked at."""
+LOG_LIMIT = 1 << 20
+LOG_KEPT = 64 << 10
+"""Bytes: a guest that floods its console costs the host so much and no more."""
+log = structlog.get_logger("host")
 _ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -243,7 +253,7 @@ class Vms:
 
     async def _watch(self, vm: Vm) -> None:
         """Owned by this object: ends with the machine, cancelled by `stop` and by `let_go`."""
-        status = await vm.machine.wait()
+        status = await self._keep_linked(vm)
         cause = cause_of_death(status, vm.machine.last_words())
         console = tail(vm.home / CONSOLE, 4096).decode(errors="replace")
         report = msgspec.structs.replace(vm.report, state=VmState.DEAD, cause=cause, console=console)
@@ -253,6 +263,31 @@ class Vms:
         vm.save()
         await self._release(vm)
         self._bury(report)
+
+    async def _keep_linked(self, vm: Vm) -> int:
+        """Greet the agent again whenever its connection is lost; returns the exit status of the machine."""
+        ended = asyncio.ensure_future(vm.machine.wait())
+        try:
+            while not ended.done():
+                lost = asyncio.ensure_future(
+                    vm.link.wait_lost() if vm.link else asyncio.sleep(REGREET_SECONDS)
+                )
+                await asyncio.wait((ended, lost), return_when=asyncio.FIRST_COMPLETED)
+                lost.cancel()
+                if not await ends_soon(ended):
+                    await self._relink(vm)
+            return ended.result()
+        finally:
+            ended.cancel()
+
+    async def _relink(self, vm: Vm) -> None:
+        if vm.link is not None:
+            await vm.link.close()
+            vm.link = None
+        try:
+            vm.link = await self._greet_again(vm)
+        except (PandastackError, OSError) as error:
+            log.warning("vm.unreachable", vm=vm.spec.id, reason=str(error))
 
     def _bury(self, report: VmReport) -> None:
         self._dead[report.id] = report
@@ -327,9 +362,7 @@ class Vms:
         for vm in self._vms.values():
             if vm.link is not None:
                 await vm.link.close()
-            forget = getattr(vm.machine, "forget", None)
-            if forget is not None:
-                forget()
+            vm.machine.forget()
         self._vms.clear()
 
     async def end_all(self) -> None:
@@ -337,15 +370,26 @@ class Vms:
         for vm_id in [*self._vms, *self._dead]:
             await self.stop(vm_id)
 
+    async def tend(self) -> None:
+        """Keep the machines' logs short, for ever."""
+        while True:
+            for vm in list(self._vms.values()):
+                for name in (CONSOLE, VMM_LOG):
+                    shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
+            await asyncio.sleep(TEND_SECONDS)
+
 
 @asynccontextmanager
 async def open_vms(driver: Driver, templates: Templates, home: Path, sources: Sources) -> AsyncIterator[Vms]:
     """The machines below `home`, adopted; at the end they are let go and run on."""
     vms = Vms(driver, templates, home, sources)
     await vms.adopt()
+    tending = asyncio.create_task(vms.tend(), name="tend the machines")
     try:
         yield vms
     finally:
+        tending.cancel()
+        await asyncio.wait([tending])
         await vms.let_go()
 
 

@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, procfs, snapshots
-from pandastack.host.driver import Feature, MachineConfig, SnapshotFiles, Stats
+from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles, Stats
 from pandastack.host.record import read_record
-from pandastack.host.snapshots import Machinery, Manifest
+from pandastack.host.snapshots import Manifest
 from pandastack.model.sandbox import Isolation
 
 SOCKET = "agent"
