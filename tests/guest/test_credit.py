@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from .wire import CLOSE, CREDIT, DATA, DONE, EOF, OPENED, READ, WINDOW, WRITE, Outcome, Wire, number
+from .wire import WINDOW, Kind, Op, Outcome, Wire, number
 
 SIZE = 64 << 20
 PIECE = 65_536
@@ -20,13 +20,13 @@ def take_without_credit(wire: Wire, stream: int) -> int:
             frame = wire.receive_on(stream, 0.5)
         except TimeoutError:
             return got
-        assert frame.kind in (OPENED, DATA)
-        got += len(frame.payload) - 1 if frame.kind == DATA else 0
+        assert frame.kind in (Kind.OPENED, Kind.DATA)
+        got += len(frame.payload) - 1 if frame.kind == Kind.DATA else 0
 
 
 def test_a_stream_without_credit_waits_and_holds_up_nobody(wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(4 << 20))
-    stuck = [wire.start("yes"), wire.open(READ, ("PATH", str(tmp_path / "big")))]
+    stuck = [wire.start("yes"), wire.open(Op.READ, ("PATH", str(tmp_path / "big")))]
     assert [take_without_credit(wire, stream) for stream in stuck] == [WINDOW, WINDOW]
     for _ in range(20):
         began = time.monotonic()
@@ -38,7 +38,7 @@ def test_a_stream_without_credit_waits_and_holds_up_nobody(wire: Wire, tmp_path:
         assert len(wire.receive_on(stream).payload) == 2
         wire.allow(stream, 70_000)
         assert take_without_credit(wire, stream) == 70_000
-        wire.send(CLOSE, stream, b"\x01")
+        wire.send(Kind.CLOSE, stream, b"\x01")
         assert wire.finish(stream).errno == errno.ECANCELED
 
 
@@ -59,9 +59,10 @@ def test_a_host_that_does_not_read_loses_nothing(wire: Wire) -> None:
             answered += 1
         else:
             outcome.take(frame)
-    assert hashlib.sha256(outcome.out).digest() == hashlib.sha256(
-        b"".join(b"%d\n" % i for i in range(1, 1_000_001))
-    ).digest()
+    assert (
+        hashlib.sha256(outcome.out).digest()
+        == hashlib.sha256(b"".join(b"%d\n" % i for i in range(1, 1_000_001))).digest()
+    )
 
 
 def test_fast_streams_share(wire: Wire) -> None:
@@ -71,7 +72,7 @@ def test_fast_streams_share(wire: Wire) -> None:
         wire.allow(stream, 1 << 30)
     while sum(got.values()) < 32 << 20:
         frame = wire.receive()
-        if frame.kind == DATA:
+        if frame.kind == Kind.DATA:
             got[frame.stream] += len(frame.payload)
     assert min(got.values()) > 2 << 20
 
@@ -79,7 +80,7 @@ def test_fast_streams_share(wire: Wire) -> None:
 def test_input_is_allowed_as_it_is_taken(wire: Wire) -> None:
     """A program that does not read leaves its host without credit; one that does gets the rest."""
     stream = wire.start("sleep 0.5; wc -c", ("STDIN", 1))
-    assert wire.receive_on(stream).kind == OPENED
+    assert wire.receive_on(stream).kind == Kind.OPENED
     window, sent, total = WINDOW, 0, 3 << 20
     waited = 0.0
     while sent < total:
@@ -87,30 +88,30 @@ def test_input_is_allowed_as_it_is_taken(wire: Wire) -> None:
             began = time.monotonic()
             frame = wire.receive_on(stream)
             waited = max(waited, time.monotonic() - began)
-            assert frame.kind == CREDIT
+            assert frame.kind == Kind.CREDIT
             window += int.from_bytes(frame.payload, "little")
-        wire.send(DATA, stream, b"\x00" + bytes(PIECE))
+        wire.send(Kind.DATA, stream, b"\x00" + bytes(PIECE))
         window -= PIECE
         sent += PIECE
-    wire.send(EOF, stream, b"\x00")
+    wire.send(Kind.EOF, stream, b"\x00")
     assert waited > 0.2
     assert int(wire.finish(stream).out) == total
 
 
 def upload(wire: Wire, path: Path, content: bytes, piece: int) -> Outcome:
-    stream = wire.open(WRITE, ("PATH", str(path)))
-    assert wire.receive_on(stream).kind == OPENED
+    stream = wire.open(Op.WRITE, ("PATH", str(path)))
+    assert wire.receive_on(stream).kind == Kind.OPENED
     window = WINDOW
     for at in range(0, len(content), piece):
         part = content[at : at + piece]
         while window < len(part):
             frame = wire.receive_on(stream)
-            if frame.kind == DONE:
+            if frame.kind == Kind.DONE:
                 raise AssertionError(frame)
             window += int.from_bytes(frame.payload, "little")
-        wire.send(DATA, stream, b"\x00" + part)
+        wire.send(Kind.DATA, stream, b"\x00" + part)
         window -= len(part)
-    wire.send(EOF, stream, b"\x00")
+    wire.send(Kind.EOF, stream, b"\x00")
     return wire.finish(stream)
 
 
@@ -118,7 +119,7 @@ def test_64_mib_there_and_back(wire: Wire, tmp_path: Path) -> None:
     content = os.urandom(1 << 20) * (SIZE >> 20)
     assert upload(wire, tmp_path / "file", content, PIECE).number("SIZE") == SIZE
     assert (tmp_path / "file").read_bytes() == content
-    back = wire.run(READ, ("PATH", str(tmp_path / "file")))
+    back = wire.run(Op.READ, ("PATH", str(tmp_path / "file")))
     assert back.ended and back.opened is not None and number(back.opened["SIZE"]) == SIZE
     assert hashlib.sha256(back.out).digest() == hashlib.sha256(content).digest()
 
@@ -128,7 +129,7 @@ def test_uneven_pieces(wire: Wire, tmp_path: Path) -> None:
     for piece in (1_021, 65_537, 262_144):
         upload(wire, tmp_path / "file", content, piece)
         assert (tmp_path / "file").read_bytes() == content
-        assert wire.run(READ, ("PATH", str(tmp_path / "file"))).out == content
+        assert wire.run(Op.READ, ("PATH", str(tmp_path / "file"))).out == content
 
 
 def memory_kib(pid: int) -> int:
@@ -140,6 +141,6 @@ def test_memory_stays_flat(wire: Wire, tmp_path: Path) -> None:
     agent = int(wire.shell("echo $PPID").out)
     before = memory_kib(agent)
     upload(wire, tmp_path / "file", bytes(SIZE), PIECE)
-    assert len(wire.run(READ, ("PATH", str(tmp_path / "file"))).out) == SIZE
+    assert len(wire.run(Op.READ, ("PATH", str(tmp_path / "file"))).out) == SIZE
     assert len(wire.shell(f"head -c {SIZE} /dev/zero").out) == SIZE
     assert memory_kib(agent) - before < 2_048

@@ -8,9 +8,7 @@ import time
 import pytest
 
 from .conftest import Agent
-from .wire import (
-    ATTACH, CLOSE, DATA, DONE, EOF, EXEC, KILL, OPENED, PROCESSES, SIGNAL, Wire, number,
-)  # fmt: skip
+from .wire import Kind, Op, Wire, number
 
 
 def test_output_and_exit_code(wire: Wire) -> None:
@@ -24,16 +22,20 @@ def test_output_and_exit_code(wire: Wire) -> None:
 def test_arguments_arrive_as_they_are(wire: Wire) -> None:
     awkward = [b"", b"a b", b"$HOME", b"\xff\xfe", "ü".encode(), b"-n", b"x" * 100_000]
     arguments = [("ARG", b"printf"), ("ARG", b"%s|"), *(("ARG", one) for one in awkward)]
-    outcome = wire.run(EXEC, ("PROCESS_ID", "p"), *arguments)
+    outcome = wire.run(Op.EXEC, ("PROCESS_ID", "p"), *arguments)
     assert outcome.out == b"".join(one + b"|" for one in awkward)
 
 
 def test_default_environment_and_directory(wire: Wire) -> None:
     me = pwd.getpwuid(os.geteuid())
-    outcome = wire.run(EXEC, ("PROCESS_ID", "p"), ("ARG", "env"), ("ENV", "OWN=1=2"), ("ENV", "LANG=C"))
+    outcome = wire.run(Op.EXEC, ("PROCESS_ID", "p"), ("ARG", "env"), ("ENV", "OWN=1=2"), ("ENV", "LANG=C"))
     environment = dict(line.split("=", 1) for line in outcome.out.decode().splitlines())
     assert environment["PATH"] == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    assert (environment["USER"], environment["LOGNAME"], environment["HOME"]) == (me.pw_name, me.pw_name, me.pw_dir)
+    assert (environment["USER"], environment["LOGNAME"], environment["HOME"]) == (
+        me.pw_name,
+        me.pw_name,
+        me.pw_dir,
+    )
     assert (environment["OWN"], environment["LANG"]) == ("1=2", "C")
     assert "TERM" not in environment
     assert wire.shell("pwd").out.decode().strip() == me.pw_dir
@@ -58,11 +60,11 @@ def test_a_later_entry_wins(wire: Wire) -> None:
 def test_what_cannot_start(wire: Wire, fields: list[tuple[str, str | bytes]], error: int) -> None:
     """DONE with a reason and no OPENED; the name is free again."""
     for _ in range(2):
-        outcome = wire.run(EXEC, ("PROCESS_ID", "p"), *fields)
+        outcome = wire.run(Op.EXEC, ("PROCESS_ID", "p"), *fields)
         assert outcome.opened is None and outcome.errno == error
         assert outcome.done["MESSAGE"].decode()
         assert "EXIT_CODE" not in outcome.done
-    assert wire.run(PROCESSES).items == []
+    assert wire.run(Op.PROCESSES).items == []
 
 
 def test_a_name_is_used_once(wire: Wire) -> None:
@@ -76,9 +78,9 @@ def test_directory(wire: Wire) -> None:
 
 def test_input_and_its_end(wire: Wire) -> None:
     stream = wire.start("wc -c", ("STDIN", 1))
-    wire.send(DATA, stream, b"\x00" + b"x" * 1000)
-    wire.send(DATA, stream, b"\x00" + b"x" * 24)
-    wire.send(EOF, stream, b"\x00")
+    wire.send(Kind.DATA, stream, b"\x00" + b"x" * 1000)
+    wire.send(Kind.DATA, stream, b"\x00" + b"x" * 24)
+    wire.send(Kind.EOF, stream, b"\x00")
     assert wire.finish(stream).out.strip() == b"1024"
 
 
@@ -88,10 +90,10 @@ def test_without_input_it_reads_nothing(wire: Wire) -> None:
 
 def test_input_that_nobody_reads_is_dropped(wire: Wire) -> None:
     stream = wire.start("exec <&-; sleep 0.5; echo done", ("STDIN", 1))
-    assert wire.receive_on(stream).kind == OPENED
+    assert wire.receive_on(stream).kind == Kind.OPENED
     time.sleep(0.2)
     for _ in range(4):
-        wire.send(DATA, stream, b"\x00" + bytes(60_000))
+        wire.send(Kind.DATA, stream, b"\x00" + bytes(60_000))
     assert wire.finish(stream).out == b"done\n"
 
 
@@ -102,14 +104,16 @@ def test_exit_code_of_a_killed_process(wire: Wire, name: str, code: int) -> None
 
 def test_signal_goes_to_the_group(wire: Wire) -> None:
     stream = wire.start("sleep 100 | sleep 100")
-    assert wire.receive_on(stream).kind == OPENED
-    wire.send(SIGNAL, stream, b"\x0f")
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    wire.send(Kind.SIGNAL, stream, b"\x0f")
     assert wire.finish(stream).number("EXIT_CODE") == 143
 
 
 def test_signals_are_as_a_program_expects_them(wire: Wire) -> None:
     """Nothing is blocked or ignored, though the agent blocks everything for itself."""
-    outcome = wire.run(EXEC, ("PROCESS_ID", "p"), ("ARG", "grep"), ("ARG", "Sig[BI]"), ("ARG", "/proc/self/status"))
+    outcome = wire.run(
+        Op.EXEC, ("PROCESS_ID", "p"), ("ARG", "grep"), ("ARG", "Sig[BI]"), ("ARG", "/proc/self/status")
+    )
     assert [int(line.split()[1], 16) for line in outcome.out.splitlines()] == [0, 0]
 
 
@@ -141,11 +145,11 @@ def test_a_timeout_that_is_not_reached(wire: Wire) -> None:
 
 def test_kill_by_name(wire: Wire) -> None:
     stream = wire.start("sleep 100", name="victim")
-    assert wire.receive_on(stream).kind == OPENED
-    assert wire.run(KILL, ("PROCESS_ID", "victim"), ("SIGNAL_NUMBER", 9)).errno == 0
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    assert wire.run(Op.KILL, ("PROCESS_ID", "victim"), ("SIGNAL_NUMBER", 9)).errno == 0
     assert wire.finish(stream).number("EXIT_CODE") == 137
-    assert wire.run(KILL, ("PROCESS_ID", "victim"), ("SIGNAL_NUMBER", 9)).errno == errno.ESRCH
-    assert wire.run(KILL, ("PROCESS_ID", "nobody"), ("SIGNAL_NUMBER", 9)).errno == errno.ESRCH
+    assert wire.run(Op.KILL, ("PROCESS_ID", "victim"), ("SIGNAL_NUMBER", 9)).errno == errno.ESRCH
+    assert wire.run(Op.KILL, ("PROCESS_ID", "nobody"), ("SIGNAL_NUMBER", 9)).errno == errno.ESRCH
 
 
 def test_done_does_not_wait_for_children_in_the_background(wire: Wire) -> None:
@@ -164,61 +168,63 @@ def test_done_waits_for_what_was_written(wire: Wire) -> None:
 def test_children_in_the_background_keep_their_pipe(wire: Wire) -> None:
     wire.shell("(sleep 0.3; echo late; echo $? >&2; sleep 30) &", name="p")
     time.sleep(0.6)
-    outcome = wire.run(ATTACH, ("PROCESS_ID", "p"))
+    outcome = wire.run(Op.ATTACH, ("PROCESS_ID", "p"))
     assert (outcome.out, outcome.err) == (b"late\n", b"0\n")
 
 
 def test_detach_leaves_the_process(wire: Wire) -> None:
     stream = wire.start("echo first; sleep 0.3; echo second", name="p")
-    assert wire.receive_on(stream).kind == OPENED
-    wire.send(CLOSE, stream, b"\x00")
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    wire.send(Kind.CLOSE, stream, b"\x00")
     outcome = wire.finish(stream)
     assert (outcome.errno, "EXIT_CODE" in outcome.done) == (errno.ECANCELED, False)
-    outcome = wire.run(ATTACH, ("PROCESS_ID", "p"))
+    outcome = wire.run(Op.ATTACH, ("PROCESS_ID", "p"))
     assert (outcome.out, outcome.number("EXIT_CODE")) == (b"first\nsecond\n", 0)
 
 
 def test_close_kills(wire: Wire) -> None:
     stream = wire.start("sleep 100", name="p")
-    assert wire.receive_on(stream).kind == OPENED
-    wire.send(CLOSE, stream, b"\x01")
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    wire.send(Kind.CLOSE, stream, b"\x01")
     assert wire.finish(stream).errno == errno.ECANCELED
-    assert wire.run(ATTACH, ("PROCESS_ID", "p")).number("EXIT_CODE") == 137
+    assert wire.run(Op.ATTACH, ("PROCESS_ID", "p")).number("EXIT_CODE") == 137
 
 
 def test_attach_replays_both_channels_in_order(wire: Wire) -> None:
     script = "for i in 1 2 3; do echo out$i; sleep 0.05; echo err$i >&2; sleep 0.05; done"
     wire.shell(script, name="p")
-    outcome = wire.run(ATTACH, ("PROCESS_ID", "p"))
+    outcome = wire.run(Op.ATTACH, ("PROCESS_ID", "p"))
     assert outcome.order == [
-        (channel, f"{word}{turn}\n".encode()) for turn in (1, 2, 3) for channel, word in ((1, "out"), (2, "err"))
+        (channel, f"{word}{turn}\n".encode())
+        for turn in (1, 2, 3)
+        for channel, word in ((1, "out"), (2, "err"))
     ]
 
 
 def test_attach_replays_the_last_64_kib(wire: Wire) -> None:
     whole = wire.shell("seq 100000", name="p").out
-    assert wire.run(ATTACH, ("PROCESS_ID", "p")).out == whole[-65_536:]
+    assert wire.run(Op.ATTACH, ("PROCESS_ID", "p")).out == whole[-65_536:]
 
 
 def test_two_followers_see_the_same(wire: Wire) -> None:
     first = wire.start("read go; seq 50000; echo end", ("STDIN", 1), name="p")
-    assert wire.receive_on(first).kind == OPENED
-    second = wire.open(ATTACH, ("PROCESS_ID", "p"))
-    wire.send(DATA, second, b"\x00go\n")
+    assert wire.receive_on(first).kind == Kind.OPENED
+    second = wire.open(Op.ATTACH, ("PROCESS_ID", "p"))
+    wire.send(Kind.DATA, second, b"\x00go\n")
     one, other = wire.finish(first), wire.finish(second)
     assert one.out == other.out and one.out.endswith(b"50000\nend\n")
 
 
 def test_attach_to_nothing(wire: Wire) -> None:
-    assert wire.run(ATTACH, ("PROCESS_ID", "p")).errno == errno.ESRCH
+    assert wire.run(Op.ATTACH, ("PROCESS_ID", "p")).errno == errno.ESRCH
 
 
 def test_processes(wire: Wire) -> None:
     before = time.time_ns()
     stream = wire.start("sleep 100", name="running")
     opened = wire.receive_on(stream)
-    wire.run(EXEC, ("PROCESS_ID", "ended"), ("ARG", "sh"), ("ARG", "-c"), ("ARG", "exit 7"))
-    items = {item["PROCESS_ID"].decode(): item for item in wire.run(PROCESSES).items}
+    wire.run(Op.EXEC, ("PROCESS_ID", "ended"), ("ARG", "sh"), ("ARG", "-c"), ("ARG", "exit 7"))
+    items = {item["PROCESS_ID"].decode(): item for item in wire.run(Op.PROCESSES).items}
     assert set(items) == {"running", "ended"}
     running, ended = items["running"], items["ended"]
     assert (running["COMMAND"], ended["COMMAND"]) == (b"sleep 100", b"sh")
@@ -232,10 +238,10 @@ def test_processes(wire: Wire) -> None:
 def test_ended_processes_are_forgotten_oldest_first_and_detached_last(wire: Wire) -> None:
     wire.shell("exit 9", ("DETACHED", 1), name="kept")
     for turn in range(300):
-        wire.run(EXEC, ("PROCESS_ID", f"p{turn}"), ("ARG", "true"))
-    names = {item["PROCESS_ID"].decode() for item in wire.run(PROCESSES).items}
+        wire.run(Op.EXEC, ("PROCESS_ID", f"p{turn}"), ("ARG", "true"))
+    names = {item["PROCESS_ID"].decode() for item in wire.run(Op.PROCESSES).items}
     assert names == {"kept", *(f"p{turn}" for turn in range(268, 300))}
-    assert wire.run(ATTACH, ("PROCESS_ID", "kept")).number("EXIT_CODE") == 9
+    assert wire.run(Op.ATTACH, ("PROCESS_ID", "kept")).number("EXIT_CODE") == 9
 
 
 def test_many_at_once(wire: Wire) -> None:
@@ -273,8 +279,8 @@ def test_the_agent_takes_its_processes_along(served: Agent) -> None:
 
 def test_done_is_the_last_word(wire: Wire) -> None:
     stream = wire.start("echo x")
-    kinds = []
-    while not kinds or kinds[-1] != DONE:
+    kinds: list[int] = []
+    while not kinds or kinds[-1] != Kind.DONE:
         kinds.append(wire.receive_on(stream).kind)
-    assert kinds == [OPENED, DATA, DONE]
+    assert kinds == [Kind.OPENED, Kind.DATA, Kind.DONE]
     assert wire.silent(0.1)

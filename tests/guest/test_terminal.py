@@ -3,7 +3,7 @@
 import struct
 import time
 
-from .wire import ATTACH, DATA, EOF, OPENED, PROCESSES, RESIZE, SIGNAL, Outcome, Wire, number
+from .wire import Kind, Op, Outcome, Wire, number
 
 SIZE = (("ROWS", 24), ("COLS", 80))
 
@@ -16,7 +16,9 @@ def read_until(wire: Wire, stream: int, outcome: Outcome, text: bytes) -> None:
 
 
 def test_it_is_a_terminal(wire: Wire) -> None:
-    outcome = wire.shell("tty; stty size; echo $TERM; echo err >&2; test -t 0 && test -t 2 && echo yes", *SIZE)
+    outcome = wire.shell(
+        "tty; stty size; echo $TERM; echo err >&2; test -t 0 && test -t 2 && echo yes", *SIZE
+    )
     lines = outcome.out.split(b"\r\n")
     assert lines[0].startswith(b"/dev/pts/")
     assert lines[1:5] == [b"24 80", b"xterm-256color", b"err", b"yes"]
@@ -31,8 +33,8 @@ def test_typing_and_resizing(wire: Wire) -> None:
     stream = wire.start("stty -echo; echo ready; read x; stty size; echo got $x", *SIZE)
     outcome = Outcome()
     read_until(wire, stream, outcome, b"ready")
-    wire.send(RESIZE, stream, struct.pack("<HH", 50, 132))
-    wire.send(DATA, stream, b"\x00word\n")
+    wire.send(Kind.RESIZE, stream, struct.pack("<HH", 50, 132))
+    wire.send(Kind.DATA, stream, b"\x00word\n")
     read_until(wire, stream, outcome, b"got word\r\n")
     assert b"50 132\r\n" in outcome.out
 
@@ -41,7 +43,7 @@ def test_interrupt_by_key(wire: Wire) -> None:
     stream = wire.start("echo ready; sleep 100", *SIZE)
     outcome = Outcome()
     read_until(wire, stream, outcome, b"ready")
-    wire.send(DATA, stream, b"\x00\x03")
+    wire.send(Kind.DATA, stream, b"\x00\x03")
     assert wire.finish(stream).number("EXIT_CODE") == 130
 
 
@@ -49,8 +51,8 @@ def test_end_of_input_is_typed(wire: Wire) -> None:
     stream = wire.start("stty -echo; echo ready; wc -l", *SIZE)
     outcome = Outcome()
     read_until(wire, stream, outcome, b"ready")
-    wire.send(DATA, stream, b"\x00a\nb\n")
-    wire.send(EOF, stream, b"\x00")
+    wire.send(Kind.DATA, stream, b"\x00a\nb\n")
+    wire.send(Kind.EOF, stream, b"\x00")
     assert wire.finish(stream).out.strip() == b"2"
 
 
@@ -72,15 +74,15 @@ def test_detach_and_come_back(wire: Wire) -> None:
     outcome = Outcome()
     read_until(wire, stream, outcome, b"ready")
     wire.hello()
-    stream = wire.open(ATTACH, ("PROCESS_ID", "t"))
-    assert wire.receive_on(stream).kind == OPENED
-    assert number(wire.run(PROCESSES).items[0]["TTY"]) == 1
-    wire.send(DATA, stream, b"\x00again\n")
+    stream = wire.open(Op.ATTACH, ("PROCESS_ID", "t"))
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    assert number(wire.run(Op.PROCESSES).items[0]["TTY"]) == 1
+    wire.send(Kind.DATA, stream, b"\x00again\n")
     assert wire.finish(stream).out == b"ready\r\ngot again\r\n"
 
 
 def test_hang_up_by_signal(wire: Wire) -> None:
     stream = wire.start("sleep 100", *SIZE)
-    assert wire.receive_on(stream).kind == OPENED
-    wire.send(SIGNAL, stream, b"\x01")
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    wire.send(Kind.SIGNAL, stream, b"\x01")
     assert wire.finish(stream).number("EXIT_CODE") == 129

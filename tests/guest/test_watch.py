@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from .conftest import Agent
-from .wire import CLOSE, OPENED, WATCH, Outcome, Value, Wire
+from .wire import Kind, Op, Outcome, Value, Wire
 
 
 def watch(wire: Wire, path: Path, *fields: tuple[str, Value]) -> int:
-    stream = wire.open(WATCH, ("PATH", str(path)), *fields)
-    assert wire.receive_on(stream).kind == OPENED
+    stream = wire.open(Op.WATCH, ("PATH", str(path)), *fields)
+    assert wire.receive_on(stream).kind == Kind.OPENED
     return stream
 
 
@@ -110,7 +110,7 @@ def test_lost_events_are_told_and_the_watch_goes_on(served: Agent, wire: Wire, p
 
 def test_close_ends_the_worker(served: Agent, wire: Wire, place: Path) -> None:
     stream = watch(wire, place)
-    wire.send(CLOSE, stream, b"\x00")
+    wire.send(Kind.CLOSE, stream, b"\x00")
     assert wire.finish(stream).errno == errno.ECANCELED
     time.sleep(0.1)
     assert served.children() == []
@@ -119,4 +119,4 @@ def test_close_ends_the_worker(served: Agent, wire: Wire, place: Path) -> None:
 @pytest.mark.parametrize(("name", "error"), [("none", errno.ENOENT), ("file/x", errno.ENOTDIR)])
 def test_what_cannot_be_watched(wire: Wire, place: Path, name: str, error: int) -> None:
     (place / "file").touch()
-    assert wire.run(WATCH, ("PATH", str(place / name))).errno == error
+    assert wire.run(Op.WATCH, ("PATH", str(place / name))).errno == error

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from .conftest import Agent
-from .wire import CLOSE, DATA, EOF, OPENED, WRITE, Outcome, Value, Wire
+from .wire import Kind, Op, Outcome, Value, Wire
 
 
 def put(wire: Wire, path: Path | str, content: bytes, *fields: tuple[str, Value]) -> Outcome:
-    stream = wire.open(WRITE, ("PATH", str(path)), *fields)
+    stream = wire.open(Op.WRITE, ("PATH", str(path)), *fields)
     if content:
-        wire.send(DATA, stream, b"\x00" + content)
-    wire.send(EOF, stream, b"\x00")
+        wire.send(Kind.DATA, stream, b"\x00" + content)
+    wire.send(Kind.EOF, stream, b"\x00")
     return wire.finish(stream)
 
 
@@ -71,9 +71,15 @@ def test_what_is_no_regular_file_is_written_through(wire: Wire, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("path", "error"),
-    [("/tmp", errno.EISDIR), ("/", errno.EINVAL), ("relative", errno.EINVAL), ("/etc/passwd/x", errno.ENOTDIR),
-     ("/tmp/" + "n" * 256, errno.ENAMETOOLONG), ("/proc/none", errno.ENOENT)],
-)  # fmt: skip
+    [
+        ("/tmp", errno.EISDIR),
+        ("/", errno.EINVAL),
+        ("relative", errno.EINVAL),
+        ("/etc/passwd/x", errno.ENOTDIR),
+        ("/tmp/" + "n" * 256, errno.ENAMETOOLONG),
+        ("/proc/none", errno.ENOENT),
+    ],
+)
 def test_what_cannot_be_written(wire: Wire, path: str, error: int) -> None:
     assert put(wire, path, b"x").errno in (error, errno.EACCES)
 
@@ -81,9 +87,9 @@ def test_what_cannot_be_written(wire: Wire, path: str, error: int) -> None:
 def begin(wire: Wire, path: Path) -> int:
     """A write of an existing file, half way."""
     path.write_bytes(b"old")
-    stream = wire.open(WRITE, ("PATH", str(path)))
-    assert wire.receive_on(stream).kind == OPENED
-    wire.send(DATA, stream, b"\x00" + bytes(60_000))
+    stream = wire.open(Op.WRITE, ("PATH", str(path)))
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    wire.send(Kind.DATA, stream, b"\x00" + bytes(60_000))
     return stream
 
 
@@ -106,7 +112,7 @@ def place(tmp_path: Path) -> Path:
 
 def test_closed_half_way_leaves_the_old(wire: Wire, place: Path) -> None:
     stream = begin(wire, place / "file")
-    wire.send(CLOSE, stream, b"\x00")
+    wire.send(Kind.CLOSE, stream, b"\x00")
     assert wire.finish(stream).errno == errno.ECANCELED
     assert settles(place) and (place / "file").read_bytes() == b"old"
 
@@ -119,7 +125,7 @@ def test_a_lost_host_leaves_the_old(wire: Wire, place: Path) -> None:
 
 def test_too_much_at_once_leaves_the_old(wire: Wire, place: Path) -> None:
     stream = begin(wire, place / "file")
-    wire.send(DATA, stream, b"\x00" + bytes(262_144))
+    wire.send(Kind.DATA, stream, b"\x00" + bytes(262_144))
     assert wire.finish(stream).errno == errno.EPROTO
     assert settles(place) and (place / "file").read_bytes() == b"old"
 
@@ -140,9 +146,9 @@ def test_readers_see_the_old_or_the_new(wire: Wire, tmp_path: Path) -> None:
     path = tmp_path / "file"
     put(wire, path, b"0" * 100_000)
     for turn in range(1, 20):
-        stream = wire.open(WRITE, ("PATH", str(path)))
-        wire.send(DATA, stream, b"\x00" + b"%d" % (turn % 10) * 100_000)
+        stream = wire.open(Op.WRITE, ("PATH", str(path)))
+        wire.send(Kind.DATA, stream, b"\x00" + b"%d" % (turn % 10) * 100_000)
         assert path.read_bytes() == b"%d" % ((turn - 1) % 10) * 100_000
-        wire.send(EOF, stream, b"\x00")
+        wire.send(Kind.EOF, stream, b"\x00")
         assert wire.finish(stream).errno == 0
         assert path.read_bytes() == b"%d" % (turn % 10) * 100_000

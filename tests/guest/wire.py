@@ -6,31 +6,155 @@ import struct
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import TracebackType
 from typing import Self
 
-HELLO, WELCOME, GATE, GATED, SEAL, SEALED, PING, PONG = range(1, 9)
-OPEN, OPENED, DATA, EOF, CREDIT, RESIZE, SIGNAL, ITEMS, DONE, CLOSE = range(0x10, 0x1A)
 
-EXEC, ATTACH, PROCESSES, KILL, READ, WRITE, LIST, STAT, MKDIR, MOVE, REMOVE, CHMOD, WATCH, METRICS = range(1, 15)
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 0x01
+    WELCOME = 0x02
+    GATE = 0x03
+    GATED = 0x04
+    SEAL = 0x05
+    SEALED = 0x06
+    PING = 0x07
+    PONG = 0x08
+    OPEN = 0x10
+    OPENED = 0x11
+    DATA = 0x12
+    EOF = 0x13
+    CREDIT = 0x14
+    RESIZE = 0x15
+    SIGNAL = 0x16
+    ITEMS = 0x17
+    DONE = 0x18
+    CLOSE = 0x19
+
+
+class Op(IntEnum):
+    """What an OPEN asks for."""
+
+    EXEC = 1
+    ATTACH = 2
+    PROCESSES = 3
+    KILL = 4
+    READ = 5
+    WRITE = 6
+    LIST = 7
+    STAT = 8
+    MKDIR = 9
+    MOVE = 10
+    REMOVE = 11
+    CHMOD = 12
+    WATCH = 13
+    METRICS = 14
+
 
 TAGS = {
-    "ERRNO": 0x01, "MESSAGE": 0x02, "AGENT": 0x03, "GATE_OPEN": 0x04, "KERNEL": 0x05, "ENTROPY": 0x06,
-    "CLOCK_NS": 0x07, "HOSTNAME": 0x08, "MACHINE_ID": 0x09, "NET_ADDRESS": 0x0A, "NET_GATEWAY": 0x0B,
-    "NET_DNS": 0x0C, "NET_MAC": 0x0D, "SPENT_US": 0x0E, "ITEM": 0x0F, "PROCESS_ID": 0x20, "ARG": 0x21,
-    "SHELL": 0x22, "CWD": 0x23, "ENV": 0x24, "USER": 0x25, "TIMEOUT_MS": 0x26, "STDIN": 0x27, "ROWS": 0x28,
-    "COLS": 0x29, "DETACHED": 0x2A, "PID": 0x2B, "EXIT_CODE": 0x2C, "DURATION_US": 0x2D, "TIMED_OUT": 0x2E,
-    "SIGNAL_NUMBER": 0x2F, "COMMAND": 0x30, "STARTED_NS": 0x31, "RUNNING": 0x32, "TTY": 0x33, "PATH": 0x40,
-    "TARGET": 0x41, "FILE_MODE": 0x42, "OFFSET": 0x43, "LENGTH": 0x44, "DEPTH": 0x45, "RECURSIVE": 0x46,
-    "NOFOLLOW": 0x47, "NAME": 0x48, "KIND": 0x49, "SIZE": 0x4A, "MODE": 0x4B, "MTIME_NS": 0x4C, "UID": 0x4D,
-    "GID": 0x4E, "LINK": 0x4F, "UPTIME_MS": 0x50, "LOAD1": 0x51, "MEMORY_TOTAL": 0x52, "MEMORY_AVAILABLE": 0x53,
-    "DISK_TOTAL": 0x54, "DISK_FREE": 0x55, "PROCESS_COUNT": 0x56, "CPU_BUSY_MS": 0x57, "EVENT": 0x58,
+    "ERRNO": 0x01,
+    "MESSAGE": 0x02,
+    "AGENT": 0x03,
+    "GATE_OPEN": 0x04,
+    "KERNEL": 0x05,
+    "ENTROPY": 0x06,
+    "CLOCK_NS": 0x07,
+    "HOSTNAME": 0x08,
+    "MACHINE_ID": 0x09,
+    "NET_ADDRESS": 0x0A,
+    "NET_GATEWAY": 0x0B,
+    "NET_DNS": 0x0C,
+    "NET_MAC": 0x0D,
+    "SPENT_US": 0x0E,
+    "ITEM": 0x0F,
+    "PROCESS_ID": 0x20,
+    "ARG": 0x21,
+    "SHELL": 0x22,
+    "CWD": 0x23,
+    "ENV": 0x24,
+    "USER": 0x25,
+    "TIMEOUT_MS": 0x26,
+    "STDIN": 0x27,
+    "ROWS": 0x28,
+    "COLS": 0x29,
+    "DETACHED": 0x2A,
+    "PID": 0x2B,
+    "EXIT_CODE": 0x2C,
+    "DURATION_US": 0x2D,
+    "TIMED_OUT": 0x2E,
+    "SIGNAL_NUMBER": 0x2F,
+    "COMMAND": 0x30,
+    "STARTED_NS": 0x31,
+    "RUNNING": 0x32,
+    "TTY": 0x33,
+    "PATH": 0x40,
+    "TARGET": 0x41,
+    "FILE_MODE": 0x42,
+    "OFFSET": 0x43,
+    "LENGTH": 0x44,
+    "DEPTH": 0x45,
+    "RECURSIVE": 0x46,
+    "NOFOLLOW": 0x47,
+    "NAME": 0x48,
+    "KIND": 0x49,
+    "SIZE": 0x4A,
+    "MODE": 0x4B,
+    "MTIME_NS": 0x4C,
+    "UID": 0x4D,
+    "GID": 0x4E,
+    "LINK": 0x4F,
+    "UPTIME_MS": 0x50,
+    "LOAD1": 0x51,
+    "MEMORY_TOTAL": 0x52,
+    "MEMORY_AVAILABLE": 0x53,
+    "DISK_TOTAL": 0x54,
+    "DISK_FREE": 0x55,
+    "PROCESS_COUNT": 0x56,
+    "CPU_BUSY_MS": 0x57,
+    "EVENT": 0x58,
 }
 NAMES = {number: name for name, number in TAGS.items()}
 NUMBERS = frozenset(
-    "ERRNO GATE_OPEN CLOCK_NS SPENT_US TIMEOUT_MS STDIN ROWS COLS DETACHED PID EXIT_CODE DURATION_US TIMED_OUT "
-    "SIGNAL_NUMBER STARTED_NS RUNNING TTY FILE_MODE OFFSET LENGTH DEPTH RECURSIVE NOFOLLOW SIZE MODE MTIME_NS UID "
-    "GID UPTIME_MS LOAD1 MEMORY_TOTAL MEMORY_AVAILABLE DISK_TOTAL DISK_FREE PROCESS_COUNT CPU_BUSY_MS".split()
+    [
+        "ERRNO",
+        "GATE_OPEN",
+        "CLOCK_NS",
+        "SPENT_US",
+        "TIMEOUT_MS",
+        "STDIN",
+        "ROWS",
+        "COLS",
+        "DETACHED",
+        "PID",
+        "EXIT_CODE",
+        "DURATION_US",
+        "TIMED_OUT",
+        "SIGNAL_NUMBER",
+        "STARTED_NS",
+        "RUNNING",
+        "TTY",
+        "FILE_MODE",
+        "OFFSET",
+        "LENGTH",
+        "DEPTH",
+        "RECURSIVE",
+        "NOFOLLOW",
+        "SIZE",
+        "MODE",
+        "MTIME_NS",
+        "UID",
+        "GID",
+        "UPTIME_MS",
+        "LOAD1",
+        "MEMORY_TOTAL",
+        "MEMORY_AVAILABLE",
+        "DISK_TOTAL",
+        "DISK_FREE",
+        "PROCESS_COUNT",
+        "CPU_BUSY_MS",
+    ]
 )
 WINDOW = 262_144
 NONCE = bytes(range(16))
@@ -92,8 +216,6 @@ class Outcome:
     """What a stream said from its start to DONE."""
 
     opened: Fields | None = None
-    out: bytearray = field(default_factory=bytearray)
-    err: bytearray = field(default_factory=bytearray)
     order: list[tuple[int, bytes]] = field(default_factory=list)
     items: list[Fields] = field(default_factory=list)
     ended: bool = False
@@ -103,29 +225,36 @@ class Outcome:
         return number(self.done[name])
 
     @property
+    def out(self) -> bytes:
+        return b"".join(content for channel, content in self.order if channel == 1)
+
+    @property
+    def err(self) -> bytes:
+        return b"".join(content for channel, content in self.order if channel == 2)
+
+    @property
     def errno(self) -> int:
         return self.number("ERRNO")
 
     def take(self, frame: Frame) -> None:
-        if frame.kind == OPENED:
+        if frame.kind == Kind.OPENED:
             assert self.opened is None, "OPENED twice"
             self.opened = unpack_fields(frame.payload)
-        elif frame.kind == DATA:
+        elif frame.kind == Kind.DATA:
             channel, content = frame.payload[0], frame.payload[1:]
             assert channel in (1, 2) and content and not self.ended
-            (self.out if channel == 1 else self.err).extend(content)
             self.order.append((channel, content))
-        elif frame.kind == EOF:
+        elif frame.kind == Kind.EOF:
             assert frame.payload == b"\x01" and not self.ended
             self.ended = True
-        elif frame.kind == ITEMS:
+        elif frame.kind == Kind.ITEMS:
             for name, item in walk_fields(frame.payload):
                 assert name == "ITEM"
                 self.items.append(unpack_fields(item))
-        elif frame.kind == DONE:
+        elif frame.kind == Kind.DONE:
             self.done = unpack_fields(frame.payload)
         else:
-            assert frame.kind == CREDIT, f"frame {frame.kind:#x} on a stream"
+            assert frame.kind == Kind.CREDIT, f"frame {frame.kind:#x} on a stream"
 
 
 class Wire:
@@ -152,7 +281,9 @@ class Wire:
     def receive(self, patience: float = PATIENCE) -> Frame:
         """The next frame off the wire. TimeoutError when none is whole in time."""
         deadline = time.monotonic() + patience
-        while len(self.buffer) < 4 or len(self.buffer) < 4 + (length := struct.unpack_from("<I", self.buffer)[0]):
+        while len(self.buffer) < 4 or len(self.buffer) < 4 + (
+            length := struct.unpack_from("<I", self.buffer)[0]
+        ):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError("no frame")
@@ -187,8 +318,8 @@ class Wire:
         return False
 
     def hello(self, nonce: bytes = NONCE) -> Fields:
-        self.send(HELLO, 0, nonce + struct.pack("<I", 1))
-        while (frame := self.receive()).kind != WELCOME:
+        self.send(Kind.HELLO, 0, nonce + struct.pack("<I", 1))
+        while (frame := self.receive()).kind != Kind.WELCOME:
             continue
         assert frame.stream == 0 and frame.payload[:16] == nonce
         assert struct.unpack_from("<I", frame.payload, 16) == (1,)
@@ -199,27 +330,27 @@ class Wire:
         return self.gate_with([*GATE_FIELDS, *fields])
 
     def gate_with(self, fields: list[tuple[str, Value]]) -> Fields:
-        self.send(GATE, 0, pack_fields(fields))
+        self.send(Kind.GATE, 0, pack_fields(fields))
         frame = self.receive_on(0)
-        assert frame.kind == GATED
+        assert frame.kind == Kind.GATED
         return unpack_fields(frame.payload)
 
     def seal(self) -> None:
-        self.send(SEAL, 0)
-        assert self.receive_on(0) == Frame(SEALED, 0, b"")
+        self.send(Kind.SEAL, 0)
+        assert self.receive_on(0) == Frame(Kind.SEALED, 0, b"")
 
     def ping(self, patience: float = PATIENCE) -> None:
-        self.send(PING, 0, b"12345678")
-        assert self.receive_on(0, patience) == Frame(PONG, 0, b"12345678")
+        self.send(Kind.PING, 0, b"12345678")
+        assert self.receive_on(0, patience) == Frame(Kind.PONG, 0, b"12345678")
 
     def open(self, operation: int, *fields: tuple[str, Value]) -> int:
         stream = self.next_stream
         self.next_stream += 1
-        self.send(OPEN, stream, bytes([operation]) + pack_fields(list(fields)))
+        self.send(Kind.OPEN, stream, bytes([operation]) + pack_fields(list(fields)))
         return stream
 
     def allow(self, stream: int, count: int) -> None:
-        self.send(CREDIT, stream, struct.pack("<I", count))
+        self.send(Kind.CREDIT, stream, struct.pack("<I", count))
 
     def finish(self, stream: int, patience: float = PATIENCE) -> Outcome:
         """Everything up to DONE, with credit for what came."""
@@ -228,14 +359,14 @@ class Wire:
         while not outcome.done:
             frame = self.receive_on(stream, deadline - time.monotonic())
             outcome.take(frame)
-            if frame.kind == DATA:
+            if frame.kind == Kind.DATA:
                 self.allow(stream, len(frame.payload) - 1)
         return outcome
 
     def finish_opened(self, stream: int) -> Fields:
         """The fields of OPENED, which must be the next word on the stream."""
         frame = self.receive_on(stream)
-        assert frame.kind == OPENED
+        assert frame.kind == Kind.OPENED
         return unpack_fields(frame.payload)
 
     def run(self, operation: int, *fields: tuple[str, Value]) -> Outcome:
@@ -246,7 +377,7 @@ class Wire:
 
     def start(self, text: str, *fields: tuple[str, Value], name: str | None = None) -> int:
         identity = name if name is not None else f"p{self.next_stream}"
-        return self.open(EXEC, ("PROCESS_ID", identity), ("SHELL", text), *fields)
+        return self.open(Op.EXEC, ("PROCESS_ID", identity), ("SHELL", text), *fields)
 
 
 GATE_FIELDS: list[tuple[str, Value]] = [

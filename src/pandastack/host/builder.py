@@ -37,9 +37,6 @@ from pandastack.host.record import write_record
 from pandastack.host.rootfs import BUILD_TIME, build_tree, remove_tree, wrapper
 from pandastack.host.sources import Source, debian_sources
 
-BUILDER_VERSION = 1
-"""Counts changes of this program that change what comes out for the same inputs."""
-
 KERNEL_SUITE = "bookworm"
 ESSENTIAL = ("?essential", "apt")
 SPACE_NEEDED = 6 << 30
@@ -159,7 +156,7 @@ def _refuse_without_space(root: Path) -> None:
 
 def input_digest(recipe: Recipe, packages: Iterable[Package], sources: Iterable[Source]) -> str:
     """SHA-256 over everything that an image is made from; its guests are told `sources`."""
-    total = hashlib.sha256(f"{BUILDER_VERSION} {recipe.digest} {BUILD_TIME}\n".encode())
+    total = hashlib.sha256(f"{recipe.digest} {BUILD_TIME}\n".encode())
     for source in sources:
         total.update(source.stanza().encode())
     for package in sorted(packages):

@@ -6,6 +6,8 @@ import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import msgspec
+
 from pandastack.errors import (
     InvalidRequest,
     NotFound,
@@ -15,6 +17,7 @@ from pandastack.host import operations, refusals
 from pandastack.host.fields import Fields, Tag, Value, decode_fields, encode_fields, environment
 from pandastack.host.frames import Data, Frame, FrameType
 from pandastack.host.operations import CloseMode, Op
+from pandastack.host.plain import words_of
 from pandastack.host.questions import Questions, absolute, user_name
 from pandastack.host.stream import Stream
 from pandastack.model.guest import Channel, Command, Exit, Output, Process, ProcessInfo
@@ -135,6 +138,17 @@ class Processes(Questions):
         A program that is not there or cannot be executed is no error: the process ends with 127 or 126 and
         says why on stderr. FileMissing or FileRefused for the working directory, InvalidRequest for the user.
         """
+        direct = without_shell(command)
+        if direct is not None:
+            async with self._run(direct) as process:
+                if not isinstance(process, NeverStarted):
+                    yield process
+                    return
+        async with self._run(command) as process:
+            yield process
+
+    @asynccontextmanager
+    async def _run(self, command: Command) -> AsyncIterator[Process]:
         on_leave = CloseMode.DETACH if command.detached else CloseMode.KILL
         with self._link.open(Op.EXEC, encode_fields(_request(command)), on_leave=on_leave) as stream:
             first = await stream.answer(self._deadlines.answer)
@@ -165,6 +179,17 @@ class Processes(Questions):
         await self._items(
             Op.KILL, request, operations.NOTHING, lambda done: refusals.of_process(done, process_id)
         )
+
+
+def without_shell(command: Command) -> Command | None:
+    """The same command as its program and arguments, when no shell has anything to do in it.
+
+    Should the program not start, the shell is asked after all: it knows best how to complain.
+    """
+    if command.shell is None or command.terminal is not None or "BASH_ENV" in command.env:
+        return None
+    words = words_of(command.shell)
+    return msgspec.structs.replace(command, shell=None, argv=words) if words else None
 
 
 def _request(command: Command) -> Iterator[tuple[Tag, Value]]:

@@ -22,6 +22,9 @@ from pandastack.errors import InvalidRequest, TemplateNotFound
 MANIFEST = "template.toml"
 MAX_BASES = 8
 
+BUILDER_VERSION = 1
+"""Counts changes of the builder that change what comes out for the same recipe and packages."""
+
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
@@ -78,7 +81,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     layers: tuple[Path, ...]
     """The folders of files, the base's first."""
     digest: str
-    """SHA-256 over the manifests and the files of the chain."""
+    """SHA-256 over the manifests and the files of the chain, and the version of the builder."""
 
     @property
     def cpu(self) -> int:
@@ -181,7 +184,7 @@ def _inherit(base: TemplateManifest, child: TemplateManifest) -> TemplateManifes
 
 
 def _digest(chain: Sequence[tuple[Path, TemplateManifest]]) -> str:
-    total = hashlib.sha256()
+    total = hashlib.sha256(f"{BUILDER_VERSION}\n".encode())
     for folder, manifest in chain:
         total.update(hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).digest())
         for line in _tree_lines(folder / manifest.files):

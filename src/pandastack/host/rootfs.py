@@ -45,10 +45,9 @@ STEP_ENVIRONMENT = (
     "PYTHONHASHSEED=0",
 )
 
-NAMESPACES = (
-    *("unshare", "--mount", "--pid", "--ipc", "--uts", "--net"),
-    *("--fork", "--kill-child=SIGKILL", "--mount-proc", "--"),
-)
+NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--net", "--mount-proc")
+OUR_END_IS_THEIRS = ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--fork", "--kill-child=SIGKILL")
+"""When this program dies, whatever way, so do all processes of the namespaces."""
 
 MACHINE_STATE = """
     dev/* etc/machine-id etc/resolv.conf etc/ssh/ssh_host_* etc/.pwd.lock
@@ -66,9 +65,8 @@ def wrapper() -> list[str]:
     """What is put before a program that builds: namespaces of its own, and as a plain user root's role in
     them.
     """
-    if os.geteuid() == 0:
-        return list(NAMESPACES)
-    return [NAMESPACES[0], "--user", "--map-root-user", "--map-auto", *NAMESPACES[1:]]
+    as_root = () if os.geteuid() == 0 else ("--user", "--map-root-user", "--map-auto")
+    return [*OUR_END_IS_THEIRS, *as_root, *NAMESPACES, "--"]
 
 
 async def build_tree(

@@ -132,7 +132,7 @@ class Accounts:
         return credential if self._clock.steady() < until else None
 
     async def _look_up(self, digest: str) -> Credential | None:
-        found = await self._database.read(partial(accounts.credential, digest=digest))
+        found = await self._database.glance(partial(accounts.credential, digest=digest))
         if found is not None:
             if len(self._known) >= CACHED_MOST:
                 self._known.clear()

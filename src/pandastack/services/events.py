@@ -65,7 +65,7 @@ class Events:
             self._bell.leave(sandbox_id, waiting)
 
     async def _tail(self, caller: Caller, sandbox_id: str, limit: int) -> list[tuple[int, Event]]:
-        found = await self._database.read(
+        found = await self._database.glance(
             partial(sandboxes.find, sandbox_id=sandbox_id, workspace=caller.workspace)
         )
         if found is None:

@@ -51,7 +51,7 @@ class Ledger:
     async def find_any(self, caller: Caller, sandbox_id: str) -> Sandbox:
         """In any state. Errors: SandboxNotFound."""
         query = partial(sandboxes.find, sandbox_id=sandbox_id, workspace=caller.workspace)
-        found = await self._database.read(query)
+        found = await self._database.glance(query)
         if found is None:
             raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
         return found
@@ -98,7 +98,7 @@ class Ledger:
 
     async def used(self, workspace: str, key: str) -> Use | None:
         """The earlier use of an Idempotency-Key."""
-        return await self._database.read(partial(idempotency.find, workspace=workspace, key=key))
+        return await self._database.glance(partial(idempotency.find, workspace=workspace, key=key))
 
     async def move(
         self,

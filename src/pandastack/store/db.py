@@ -54,6 +54,10 @@ class Lane:
             await asyncio.wait([future])
             raise
 
+    async def run_here(self, transaction: Callable[[sa.Connection], T]) -> T:
+        """As `run`, on the caller's own thread, which stands still meanwhile."""
+        return self._transact(transaction)
+
     def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
         try:
             if self._connection is None:
@@ -82,13 +86,15 @@ class Database:
     state.
 
     `write` is on the disk when it returns. `write_soon` is kept in order but may be lost with the power until
-    the next `write`: for what nobody was told of yet.
+    the next `write`: for what nobody was told of yet. `glance` is for a row or two by their key: 0.1 ms of
+    the event loop's own time instead of a thread hop that costs more (and ten times that on a busy machine).
     """
 
-    def __init__(self, write: Lane, write_soon: Lane, read: Lane) -> None:
+    def __init__(self, write: Lane, write_soon: Lane, read: Lane, glance: Lane) -> None:
         self.write = write.run
         self.write_soon = write_soon.run
         self.read = read.run
+        self.glance = glance.run_here
 
 
 @asynccontextmanager
@@ -102,10 +108,11 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
         write = Lane(_engine(path, "BEGIN IMMEDIATE", "FULL"), writing)
         write_soon = Lane(_engine(path, "BEGIN IMMEDIATE", "NORMAL"), writing)
         read = Lane(_engine(path, "BEGIN", "NORMAL"), reading)
-        for lane in (write, write_soon, read):
+        glance = Lane(_engine(path, "BEGIN", "NORMAL"), reading)
+        for lane in (write, write_soon, read, glance):
             stack.push_async_callback(lane.aclose)
         await write.run(migrations.upgrade)
-        yield Database(write, write_soon, read)
+        yield Database(write, write_soon, read, glance)
 
 
 def _engine(path: Path, begin: str, synchronous: str) -> sa.Engine:
