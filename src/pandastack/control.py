@@ -131,6 +131,7 @@ class Plane:
     ) -> None:
         self._config = config
         self._chance = chance
+        self._clock = clock
         self._database = database
         self._bell = Bell()
         self.limits = Limits(config.quota_sandboxes, config.quota_vcpus, config.quota_memory_mb)
@@ -184,7 +185,13 @@ class Plane:
         )
         rules = Rules(Authenticator(self.accounts), sizes, beat_seconds)
         inner = application(ENDPOINTS, services, rules)
-        return Edge(inner, self.metrics, self.trail, self._chance.new_request_id)
+        return Edge(
+            inner,
+            metrics=self.metrics,
+            trail=self.trail,
+            clock=self._clock,
+            new_request_id=self._chance.new_request_id,
+        )
 
     def errands(self) -> list[Errand]:
         """What is to be done by itself."""

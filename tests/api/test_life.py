@@ -166,6 +166,23 @@ async def test_a_delete_that_was_cut_off_is_finished_at_the_start(world: World, 
     assert (gone["status"], gone["cause"]) == ("deleted", "deleted by its owner")
 
 
+async def test_a_create_whose_answer_is_lost_is_settled(idle_world: World) -> None:
+    """A host that does not answer in time: the caller is told that nobody knows, and then somebody finds out."""
+    await idle_world.start(create_timeout_seconds=0.0001)
+    headers = {"idempotency-key": "k"}
+    lost = await idle_world.http.post("/v1/sandboxes", headers=headers)
+    assert (lost.status_code, lost.json()["code"]) == (504, "outcome.unknown")
+    box = lost.json()["details"]["sandbox_id"]
+    assert (await sandbox(idle_world, box))["status"] == "creating"
+    again = await idle_world.http.post("/v1/sandboxes", headers=headers)
+    assert (again.status_code, again.json()["code"]) == (409, "idempotency.in_flight")
+    assert again.headers["retry-after"]
+    await idle_world.control.plane.adoption.settle()
+    gone = await sandbox(idle_world, box, "?deleted=1")
+    assert gone["status"] == "deleted" and "interrupted" in gone["cause"]
+    assert (await idle_world.http.get("/v1/quotas")).json()["used"]["sandboxes"] == 0
+
+
 async def test_what_hangs_is_settled_while_the_server_runs(world: World, box: str) -> None:
     await world.control.plane.ledger.begin_end(OWNER, box, "deleted by its owner", 204)
     await world.control.plane.adoption.settle()

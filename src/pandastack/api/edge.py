@@ -5,7 +5,6 @@ refusals.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pandastack.endpoint import ClientGone, Endpoint, error_response
 from pandastack.errors import InternalError, PandastackError
 from pandastack.model.account import Caller
+from pandastack.model.clock import Clock
 from pandastack.services.trail import Trail
 from pandastack.telemetry import Metrics, logger
 
@@ -45,9 +45,16 @@ class Edge:
     """An ASGI application around another one."""
 
     def __init__(
-        self, inner: ASGIApp, metrics: Metrics, trail: Trail, new_request_id: Callable[[], str]
+        self,
+        inner: ASGIApp,
+        *,
+        metrics: Metrics,
+        trail: Trail,
+        clock: Clock,
+        new_request_id: Callable[[], str],
     ) -> None:
         self._inner = inner
+        self._clock = clock
         self._metrics = metrics
         self._trail = trail
         self._new_request_id = new_request_id
@@ -57,10 +64,10 @@ class Edge:
             await self._inner(scope, receive, send)
             return
         visit = _Visit(scope, send, _request_id(scope) or self._new_request_id())
-        began = time.perf_counter()
+        began = self._clock.steady()
         with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
             await self._answer(scope, receive, visit)
-            self._tell(visit, time.perf_counter() - began)
+            self._tell(visit, self._clock.steady() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, visit: _Visit) -> None:
         if scope.get("method") == "OPTIONS":

@@ -61,14 +61,14 @@ class TerminalOrder(Struct, frozen=True):
 
 async def commands(call: Api[None, Nothing]) -> None:
     """Serve `exec/ws` until the client leaves, which ends all of its commands."""
-    await call.app.sandboxes.host_for(call.caller, call.path["sandbox_id"])
-    socket = WebSocket(call.connection.scope, call.receive, call.send)
-    await socket.accept()
-    async with asyncio.TaskGroup() as group:
-        board = _Board(call, socket, group)
-        async for frame in _frames(socket):
-            await board.take(frame)
-        board.clear()
+    async with call.app.sandboxes.use(call.caller, call.path["sandbox_id"]):
+        socket = WebSocket(call.connection.scope, call.receive, call.send)
+        await socket.accept()
+        async with asyncio.TaskGroup() as group:
+            board = _Board(call, socket, group)
+            async for frame in _frames(socket):
+                await board.take(frame)
+            board.clear()
 
 
 async def terminal(call: Api[None, Size]) -> None:

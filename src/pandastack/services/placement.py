@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from pandastack.errors import OutcomeUnknown, TemplateNotFound
+from pandastack.errors import InternalError, OutcomeUnknown, TemplateNotFound
 from pandastack.model.host import Host, HostReport
 from pandastack.model.image import Template
 
@@ -25,8 +25,9 @@ class Placement:
 
     @property
     def report(self) -> HostReport:
-        """What the host last said; `refresh` has been called before anything else."""
-        assert self._report is not None, "the control plane asks its host before it serves"  # noqa: S101  # see text
+        """What the host last said; the control plane asks it before it serves anything."""
+        if self._report is None:
+            raise InternalError("The host has not been asked yet.")
         return self._report
 
     async def refresh(self) -> HostReport:

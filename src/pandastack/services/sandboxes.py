@@ -101,7 +101,6 @@ class Sandboxes:
             with self._being_created(sandbox.id):
                 if await self._reserve(sandbox, identity) is None:
                     return Created(await self._start(caller, host, sandbox, request.env))
-        assert identity is not None  # noqa: S101  # only a key can have been used before
         return await self._await_replay(caller, identity)
 
     async def get(self, caller: Caller, sandbox_id: str, *, deleted: bool = False) -> Sandbox:
@@ -295,8 +294,9 @@ class Sandboxes:
             raise InFlight(f"Sandbox {sandbox.id} of this Idempotency-Key is still being created.")
         return Created(sandbox, replayed=True)
 
-    async def _await_replay(self, caller: Caller, identity: tuple[str, str]) -> Created:
-        replay = await self._replay(caller, identity)
+    async def _await_replay(self, caller: Caller, identity: tuple[str, str] | None) -> Created:
+        """What the other create that came first with the same key has made."""
+        replay = await self._replay(caller, identity) if identity else None
         if replay is None:
             raise InFlight("The first create of this Idempotency-Key failed just now; send it again.")
         return replay
