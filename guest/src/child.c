@@ -25,7 +25,10 @@ ssize_t talk_receive(int talk, uint8_t *type, struct writer *payload)
 {
     struct iovec pieces[2] = {{type, 1}, {payload->data, payload->room}};
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
-    ssize_t got = recvmsg(talk, &message, MSG_DONTWAIT);
+    ssize_t got;
+    do /* A child that closed before it read a "commit" is told first, once; what it had said is still there. */
+        got = recvmsg(talk, &message, MSG_DONTWAIT);
+    while (got < 0 && errno == ECONNRESET);
     payload->size = got > 0 ? (size_t)got - 1 : 0;
     return got;
 }

@@ -19,6 +19,8 @@ static struct process processes[PROCESSES_MAX];
 static bool pending[PROCESSES_MAX]; /* bells: some end of the process is ready */
 static size_t slots_used;           /* no slot from here on was ever used */
 static uint64_t ends_counted;
+static uint64_t soonest; /* of all deadlines */
+static bool soonest_known;
 static PAGE_ALIGNED uint8_t replay_bytes[PROCESSES_MAX][REPLAY_SIZE];
 
 void processes_open(void)
@@ -111,6 +113,12 @@ void process_let_go(struct process *process)
     }
 }
 
+static void set_deadline(struct process *process, uint64_t deadline)
+{
+    soonest_known &= process->deadline == deadline;
+    process->deadline = deadline;
+}
+
 static void remember(struct process *process, const struct fields *fields)
 {
     struct span id = fields->value[TAG_PROCESS_ID];
@@ -122,10 +130,8 @@ static void remember(struct process *process, const struct fields *fields)
     memcpy(process->command, command.data, process->command_size);
     process->detached = fields_flag(fields, TAG_DETACHED);
     process->started_ns = clock_ns(CLOCK_REALTIME);
-    process->began = monotonic_ns();
-    process->deadline = limit == 0 || limit > (NEVER - process->began) / NS_PER_MS
-                            ? NEVER
-                            : process->began + limit * NS_PER_MS;
+    bool endless = limit == 0 || limit > (NEVER - process->began) / NS_PER_MS;
+    set_deadline(process, endless ? NEVER : process->began + limit * NS_PER_MS);
 }
 
 struct process *process_start(const struct fields *fields)
@@ -142,6 +148,7 @@ struct process *process_start(const struct fields *fields)
     if (process->state != PROCESS_FREE)
         close_ends(process);
     blank(process);
+    process->began = monotonic_ns();
     if (!launch(process, fields, &pending[process - processes]))
         return NULL;
     remember(process, fields);
@@ -192,8 +199,11 @@ void process_end_input(struct process *process)
 
 uint64_t processes_deadline(void)
 {
-    uint64_t soonest = NEVER;
     size_t at = 0;
+    if (soonest_known)
+        return soonest;
+    soonest = NEVER;
+    soonest_known = true;
     for (struct process *process; (process = process_next(&at)) != NULL;)
         if (process->deadline < soonest)
             soonest = process->deadline;
@@ -207,16 +217,9 @@ void processes_expire(void)
     for (struct process *process; (process = process_next(&at)) != NULL;) {
         if (process->deadline > now)
             continue;
-        process->deadline = NEVER;
+        set_deadline(process, NEVER);
         process->timed_out = process_signal(process, SIGKILL);
     }
-}
-
-void processes_kill(void)
-{
-    size_t at = 0;
-    for (struct process *process; (process = process_next(&at)) != NULL;)
-        process_signal(process, SIGKILL);
 }
 
 /* The talk ends without a word when the program runs. */
@@ -233,7 +236,7 @@ static void hear(struct process *process)
     process->state = got == 0 ? PROCESS_RUNNING : PROCESS_FAILED;
     end_close(&process->talk);
     if (process->state == PROCESS_FAILED)
-        process->deadline = NEVER;
+        set_deadline(process, NEVER);
 }
 
 static size_t unread(int fd)
@@ -258,7 +261,7 @@ bool process_reaped(pid_t pid, int status)
     process->state = PROCESS_ENDED;
     process->exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     process->duration_us = (monotonic_ns() - process->began) / NS_PER_US;
-    process->deadline = NEVER;
+    set_deadline(process, NEVER);
     process->end_number = ++ends_counted;
     /* A terminal's bytes pass through a work queue of the kernel: only reading until nothing comes finds them all. */
     for (int index = 0; index < 2; index++)

@@ -78,7 +78,4 @@ bool processes_drain(uint64_t (*slowest)(const struct process *process));
 /* Forgets a process that failed to start and that no stream asks about any more. */
 void process_let_go(struct process *process);
 
-/* The group of each running process gets SIGKILL. */
-void processes_kill(void);
-
 #endif

@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "console.h"
 #include "end.h"
+#include "farewell.h"
 #include "process.h"
 #include "session.h"
 #include "stream.h"
@@ -83,10 +84,8 @@ static void take_signals(void)
         return;
     ssize_t size = end_read(&signals, &into, 1);
     for (ssize_t at = 0; at * (ssize_t)sizeof *got < size; at++)
-        if (got[at].ssi_signo != SIGCHLD) {
-            processes_kill();
-            _exit(0);
-        }
+        if (got[at].ssi_signo != SIGCHLD)
+            farewell();
     reap();
 }
 

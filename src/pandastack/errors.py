@@ -219,7 +219,7 @@ class InternalError(ServerError):
 
 
 def _tree(root: type[PandastackError]) -> dict[str, type[PandastackError]]:
-    found = {root.code: root}
+    found = {root.code: root} if "code" in vars(root) else {}
     for child in root.__subclasses__():
         found.update(_tree(child))
     return found

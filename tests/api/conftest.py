@@ -138,8 +138,3 @@ async def wire(url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """A client through a socket."""
     async with client(None, url) as wire:
         yield wire
-
-
-@pytest.fixture(scope="session")
-def agent_binary() -> Path:  # TEMPORARY
-    return Path("/tmp/cp/agent/pandastack-agent")

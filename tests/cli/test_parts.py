@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 
 from pandastack.cli.copy import Remote, parse, safe_name
+from pandastack.cli.credentials import remember
 from pandastack.cli.progress import Steps, reporting
 from pandastack.cli.run import split_copy
 from pandastack.cli.sandbox import age, words_of
 from pandastack.cli.session import pairs
-from pandastack.cli.state import held, holder, remember
+from pandastack.cli.state import held, holder
 from pandastack.client import ConfigFile, read_config
 from pandastack.errors import Conflict
 

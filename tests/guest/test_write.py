@@ -142,6 +142,13 @@ def test_an_agent_killed_half_way_leaves_the_old(served: Agent, place: Path) -> 
     assert settles(place) and (place / "file").read_bytes() == b"old"
 
 
+def test_an_agent_that_is_asked_to_go_leaves_the_old(served: Agent, wire: Wire, place: Path) -> None:
+    begin(wire, place / "file")
+    served.process.terminate()
+    served.process.wait(10)
+    assert settles(place) and (place / "file").read_bytes() == b"old"
+
+
 def test_readers_see_the_old_or_the_new(wire: Wire, tmp_path: Path) -> None:
     path = tmp_path / "file"
     put(wire, path, b"0" * 100_000)

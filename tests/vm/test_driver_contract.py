@@ -89,7 +89,7 @@ async def baked(rig: Rig, tmp_path: Path) -> SnapshotFiles:
 
 
 def forget(machine: Machine) -> None:
-    machine.forget()  # type: ignore[attr-defined]  # every machine has it; the next program simply never knew it
+    machine.forget()
 
 
 async def test_a_booted_machine_answers(rig: Rig, home: Path) -> None:

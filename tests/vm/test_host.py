@@ -178,7 +178,8 @@ async def test_what_was_never_acknowledged_is_removed(open_state: OpenHost, stat
 
 
 async def test_two_restores_are_two_machines(host: LocalHost) -> None:
-    facts = "head -c 16 /dev/urandom | od -An -tx1; cat /etc/machine-id /proc/sys/kernel/random/boot_id; hostname"
+    names = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; hostname"
+    facts = f"head -c 16 /dev/urandom | od -An -tx1; {names}"
     for vm_id in ("vm-1", "vm-2"):
         await host.start(VmSpec(vm_id, "base"))
     first = (await say(host, facts, "vm-1")).splitlines()

@@ -13,14 +13,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pandastack.cli.serve import DEFAULT_STATE
 from pandastack.cli.session import console, session_of
+from pandastack.cli.state import DEFAULT_STATE
 from pandastack.config import ControlConfig, HostConfig, load
 from pandastack.host.checks import Check, Outcome
 from pandastack.host.doctor import Report, examine
 from pandastack.model.sandbox import Isolation
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 MARKS = {Outcome.OK: ("✓", "green"), Outcome.WARN: ("!", "yellow"), Outcome.FAIL: ("✗", "red")}
 

@@ -38,15 +38,16 @@ class Steps:
             self.laps.append((self._current, now - self._began))
         self._current, self._began = "", now
 
-    def table(self) -> Table:
-        """Where the time went."""
+    def tell(self, console: Console) -> None:
+        """Print where the time went, if it went anywhere."""
         table = Table(title="where the time went", box=None, title_justify="left", show_header=False)
-        table.add_column()
-        table.add_column(justify="right")
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
         for what, seconds in self.laps:
             if seconds >= WORTH_SECONDS:
                 table.add_row(what, f"{seconds:.2f} s")
-        return table
+        if table.row_count:
+            console.print(table, markup=False)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import uvloop
 from pandastack.cli import server
 from pandastack.cli.progress import reporting
 from pandastack.cli.session import console
-from pandastack.cli.state import held, holder
+from pandastack.cli.state import DEFAULT_STATE, held, holder
 from pandastack.config import ControlConfig, DriverName, HostConfig, LogFormat, OnExit, load
 from pandastack.errors import MachineError
 from pandastack.host.packages import Progress
@@ -26,7 +26,6 @@ from pandastack.telemetry import set_up_logging
 
 app = typer.Typer()
 
-DEFAULT_STATE = Path("~/.local/share/pandastack")
 GRACE_SECONDS = 60.0
 """How long `down` lets a server end in order."""
 

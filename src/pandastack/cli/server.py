@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pandastack.api.server import serving
+from pandastack.cli.credentials import remember
 from pandastack.cli.progress import reporting
-from pandastack.cli.state import remember
 from pandastack.client import config_path
 from pandastack.config import ControlConfig, DriverName, HostConfig
 from pandastack.control import open_control

@@ -36,7 +36,7 @@ def setup(
     stderr = console(stderr=True)
     with reporting(stderr) as steps:
         asyncio.run(_make(host, templates, steps, bake=bake))
-    stderr.print(steps.table())
+    steps.tell(stderr)
 
 
 async def _make(host: HostConfig, templates: list[str] | None, steps: Steps, *, bake: bool) -> None:

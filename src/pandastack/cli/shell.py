@@ -31,17 +31,21 @@ def interact(
 async def _session(
     api: str | None, token: str | None, sandbox_id: str, cmd: str | None, user: str | None
 ) -> int:
+    columns, rows = shutil.get_terminal_size()
     async with AsyncClient(api_url=api, api_key=token) as client:
         sandbox = await client.sandboxes.get(sandbox_id)
-        columns, rows = shutil.get_terminal_size()
         async with sandbox.terminal(rows, columns, cmd=cmd, user=user) as terminal:
             with raw_mode(sys.stdin.fileno()), typed() as orders:
-                async with asyncio.TaskGroup() as group:
-                    forwarding = group.create_task(_forward(orders, terminal))
-                    async for piece in terminal:
-                        os.write(sys.stdout.fileno(), piece)
-                    forwarding.cancel()
+                await _converse(terminal, orders)
             return terminal.exit_code or 0
+
+
+async def _converse(terminal: AsyncTerminal, orders: Orders) -> None:
+    async with asyncio.TaskGroup() as group:
+        forwarding = group.create_task(_forward(orders, terminal))
+        async for piece in terminal:
+            os.write(sys.stdout.fileno(), piece)
+        forwarding.cancel()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What `up` leaves for `down` and for clients: the lock of a state directory, the user's key."""
+"""The state directory: one server uses it at a time, and `down` finds that server."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
-from pandastack.client import ConfigFile, read_config
 from pandastack.errors import Conflict
+
+DEFAULT_STATE = Path("~/.local/share/pandastack")
+"""The state directory of a user who names none."""
 
 LOCK = "server.lock"
 """Locked while a server uses the directory, and holds its process id."""
@@ -55,20 +55,3 @@ def holder(state: Path) -> int | None:
 def _pid(state: Path) -> int | None:
     text = (state / LOCK).read_text()
     return int(text) if text.isdigit() else None
-
-
-def remember(path: Path, api_url: str, token: str) -> ConfigFile:
-    """Write server and key where every client of this user finds them, readable by nobody else.
-
-    What stood there for another server is kept beside it as `….old`, and returned.
-    """
-    before = read_config(path)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if before.token or before.api_key:
-        path.replace(path.with_name(f"{path.name}.old"))
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.touch(mode=0o600)
-    fresh.chmod(0o600)
-    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(ConfigFile(api_url, token))) + b"\n")
-    fresh.replace(path)
-    return before

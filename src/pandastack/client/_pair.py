@@ -51,9 +51,13 @@ AsyncCancelEvent = asyncio.Event
 class CancelEvent(Protocol):
     """What gives up a create that waits for capacity: `threading.Event`, `multiprocessing.Event`."""
 
-    def is_set(self) -> bool: ...
+    def is_set(self) -> bool:
+        """Whether the create is to be given up."""
+        ...
 
-    def wait(self, timeout: float | None = None) -> bool: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is, for `timeout` seconds at most; tells whether it is."""
+        ...
 
 
 async def pause_async(seconds: float, cancel: asyncio.Event | None) -> bool:

@@ -93,7 +93,7 @@ class Machine(Protocol):
         ...
 
     async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
-        """Write a snapshot into the empty directory `into`; the machine goes on. NotSupported says why not."""
+        """Write a snapshot into the empty directory `into`; the machine goes on. Or NotSupported."""
         ...
 
     async def stats(self) -> Stats:

@@ -42,6 +42,7 @@ class Activity:
         self._uses[sandbox_id] = _Use(self._clock.steady(), ttl_seconds)
 
     def end(self, sandbox_id: str) -> None:
+        """Watch it no longer; fine when nobody does."""
         self._uses.pop(sandbox_id, None)
 
     def allow(self, sandbox_id: str, ttl_seconds: int | None) -> None:
@@ -51,6 +52,7 @@ class Activity:
             self._touch(use)
 
     def touch(self, sandbox_id: str) -> None:
+        """It was used just now."""
         if use := self._uses.get(sandbox_id):
             self._touch(use)
 

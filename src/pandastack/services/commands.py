@@ -166,6 +166,7 @@ class Tail:
         self.cut = False
 
     def add(self, part: bytes) -> None:
+        """Keep the end of all that was added; `cut` tells that the beginning is gone."""
         if not part:
             return
         self._parts.append(part)

@@ -21,6 +21,7 @@ class Bell:
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     def ring(self, sandbox_id: str) -> None:
+        """Wake all who wait now, once."""
         for waiting in self._waiting.pop(sandbox_id, ()):
             waiting.set()
 
@@ -31,6 +32,7 @@ class Bell:
         return waiting
 
     def leave(self, sandbox_id: str, waiting: asyncio.Event) -> None:
+        """Give up waiting; fine when it has been woken."""
         if others := self._waiting.get(sandbox_id):
             others.discard(waiting)
             if not others:

@@ -73,9 +73,11 @@ class Ledger:
             self._bell.leave(sandbox_id, waiting)
 
     async def listing(self, states: Iterable[SandboxState], workspace: str | None = None) -> list[Sandbox]:
+        """Every sandbox in one of these states, of one workspace or of all."""
         return await self._database.read(partial(sandboxes.listing, states=states, workspace=workspace))
 
     async def count_by_state(self) -> dict[SandboxState, int]:
+        """How many there are in each state."""
         return await self._database.read(sandboxes.count_by_state)
 
     async def reserve(self, sandbox: Sandbox, limits: Limits, key: tuple[str, str] | None) -> Use | None:
