@@ -23,9 +23,13 @@ class BundleHook(BuildHookInterface):  # type: ignore[misc]  # typed only while 
         bundle = root / "src" / "pandastack" / "_bundle"
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir(parents=True)
-        subprocess.run(["make", "-C", str(root / "guest"), f"OUT={bundle}"], check=True)
+        for part in ("guest", "zygote"):
+            subprocess.run(["make", "-C", str(root / part), f"OUT={bundle}"], check=True)
         shutil.copytree(root / "images", bundle / "images")
-        shutil.copytree(root / "guest" / "src", bundle / "guest-src")
         build_data["pure_python"] = False
         build_data["infer_tag"] = False
         build_data["tag"] = "py3-none-linux_x86_64"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """The checkout never runs from a bundle: what it would hold grows old."""
+        shutil.rmtree(Path(self.root) / "src" / "pandastack" / "_bundle", ignore_errors=True)

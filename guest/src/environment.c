@@ -15,7 +15,7 @@
 static char gate_entries[GATE_BYTES_MAX];
 static size_t gate_size;
 
-/* What a child builds. */
+/* What a child builds; one that shares the agent's memory leaves it behind. */
 static char *entries[ENTRIES_MAX + 1];
 static size_t count;
 static char own[OWN_BYTES_MAX];
@@ -138,6 +138,7 @@ static void set_asked(const struct fields *exec)
 
 void environment_build(const struct fields *exec, const struct user *user, bool terminal)
 {
+    count = own_size = 0;
     set_defaults(user, terminal);
     set_system_wide();
     set_gate();

@@ -8,7 +8,7 @@
 /* Keeps the gate's ENV fields. False, and nothing changed, when there are more than fit. */
 bool environment_keep(const struct fields *gate);
 
-/* In a forked child, before its strings are ended: makes `environ` what the fields of an EXEC ask for. */
+/* In a child, before its strings are ended: makes `environ` what the fields of an EXEC ask for. */
 void environment_build(const struct fields *exec, const struct user *user, bool terminal);
 
 /* True for `NAME=value` with a name that is not empty. */

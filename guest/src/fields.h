@@ -46,8 +46,8 @@ bool fields_has(const struct fields *fields, enum tag tag);
 uint64_t fields_number(const struct fields *fields, enum tag tag, uint64_t otherwise);
 bool fields_flag(const struct fields *fields, enum tag tag);
 
-/* Makes every value a C string by a NUL over the byte behind it, which was the head of the next field: for a forked
- * child, whose copy of the frame is its own. The payload can be walked no more. */
+/* Makes every value a C string by a NUL over the byte behind it, which was the head of the next field or, behind the
+ * last, no part of the payload. The payload can be walked no more. For a child. */
 void fields_end_strings(const struct fields *fields);
 
 /* The value as a C string, once they are ended; NULL when the field is absent. */

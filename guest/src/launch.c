@@ -13,6 +13,7 @@
 #include "user.h"
 
 #define ARGUMENTS_MAX 4096
+#define SHARED_FRAME_MAX (16u * 1024)
 
 /* The program's side of what process->talk, input and output are the agent's side of. */
 struct wiring {
@@ -111,19 +112,26 @@ static void enter_directory(const char *asked, const char *home)
         answer_done(errno, "/");
 }
 
-static _Noreturn void run(const struct wiring *wiring, const struct fields *fields, bool terminal)
+struct order {
+    const struct wiring *wiring;
+    const struct fields *fields;
+    bool terminal;
+};
+
+static void run(const void *argument)
 {
+    const struct order *order = argument;
+    const struct fields *fields = order->fields;
     struct user user;
-    answer_through(wiring->talk);
-    char *const *arguments;
+    answer_through(order->wiring->talk);
     setsid();
     if (!user_find(fields->value[TAG_USER], &user))
         answer_done(EINVAL, "no such user");
-    arguments = arguments_of(fields, &user);
-    environment_build(fields, &user, terminal);
-    if (terminal && !terminal_take(wiring->standard[0], user.uid))
+    char *const *arguments = arguments_of(fields, &user);
+    environment_build(fields, &user, order->terminal);
+    if (order->terminal && !terminal_take(order->wiring->standard[0], user.uid))
         answer_done(errno, "terminal");
-    if (!take_standard(wiring, terminal))
+    if (!take_standard(order->wiring, order->terminal))
         answer_done(errno, "standard input");
     if (!user_become(&user))
         answer_done(errno, "become the user");
@@ -133,15 +141,36 @@ static _Noreturn void run(const struct wiring *wiring, const struct fields *fiel
     answer_done(errno, arguments[0]);
 }
 
+static pid_t run_in_copy(const struct order *order)
+{
+    pid_t pid = child_fork();
+    if (pid == 0)
+        run(order);
+    return pid;
+}
+
+/* The agent's own user starts in the agent's memory, which is put right again where the frame was made strings.
+ * Another user's process must never see that memory; and a large frame, or a path that does not answer, can wait. */
+static pid_t start(const struct order *order)
+{
+    static uint8_t frame[SHARED_FRAME_MAX];
+    struct span payload = order->fields->payload;
+    if (fields_has(order->fields, TAG_USER) || payload.size >= sizeof frame)
+        return run_in_copy(order);
+    memcpy(frame, payload.data, payload.size + 1);
+    pid_t pid = child_spawn(run, order);
+    memcpy((uint8_t *)(uintptr_t)payload.data, frame, payload.size + 1);
+    return pid < 0 && errno == ETIMEDOUT ? run_in_copy(order) : pid;
+}
+
 bool launch(struct process *process, const struct fields *fields, bool *bell)
 {
     struct wiring wiring = {-1, {-1, -1, -1}};
     bool terminal = fields_has(fields, TAG_ROWS);
     bool laid = lay_talk(process, &wiring.talk, bell) && (terminal ? lay_terminal(process, fields, &wiring, bell)
                                                                    : lay_pipes(process, fields, &wiring, bell));
-    process->pid = laid ? child_fork() : -1;
-    if (process->pid == 0)
-        run(&wiring, fields, terminal);
+    struct order order = {&wiring, fields, terminal};
+    process->pid = laid ? start(&order) : -1;
     int error = errno;
     close_wiring(&wiring);
     if (process->pid > 0)

@@ -283,12 +283,12 @@ async def test_file_verbs_have_bodies(sandbox: AsyncSandbox, server: Scripted) -
     await sandbox.files.mkdir("/d", mode=0o700)
     await sandbox.files.move("/d", "/e", user="nobody")
     await sandbox.files.chmod("/e", 0o755)
-    await sandbox.files.remove("/e", recursive=True)
+    await sandbox.files.remove("/e")
     assert [server.path(index) for index in range(4)] == [
         "POST /v1/sandboxes/s1/fs/mkdir",
         "POST /v1/sandboxes/s1/fs/move",
         "POST /v1/sandboxes/s1/fs/chmod",
-        "DELETE /v1/sandboxes/s1/fs?path=%2Fe&recursive=true",
+        "DELETE /v1/sandboxes/s1/fs?path=%2Fe",
     ]
     assert json.loads(server.asked[0].content) == {"path": "/d", "mode": "0700"}
 
@@ -299,45 +299,75 @@ async def test_changes_come_as_they_happen(sandbox: AsyncSandbox, server: Script
         assert [change.name async for change in changes] == ["a"]
 
 
+RUNNING = {"id": "p1", "pid": 7, "command": "sleep 9", "running": True}
+
+
+def processes(*listed: dict[str, object]) -> httpx2.Response:
+    return httpx2.Response(200, json=list(listed))
+
+
 async def test_processes_are_started_found_and_ended(sandbox: AsyncSandbox, server: Scripted) -> None:
-    running = {"id": "p1", "pid": 7, "command": "sleep 9", "running": True}
-    ended = {**running, "running": False, "exit_code": 143}
+    ended = {**RUNNING, "running": False, "exit_code": 143}
     server.answers(
         httpx2.Response(201, json={"process_id": "p1", "pid": 7}),
-        httpx2.Response(200, json=running),
+        processes(RUNNING),
         httpx2.Response(204),
-        httpx2.Response(200, json=ended),
+        processes(RUNNING),
+        processes(ended),
         httpx2.Response(204),
     )
     async with await sandbox.commands.start(["sleep", "9"]) as process:
-        with pytest.raises(pandastack.SandboxTimeout):
-            await process.wait(timeout_seconds=0.5)
+        assert process.command == "sleep 9"
+        with pytest.raises(pandastack.SandboxTimeout, match="after 0 s: sleep 9"):
+            await process.wait(timeout_seconds=0)
         await process.signal("TERM")
         assert await process.wait() == 143
-    assert [server.path(index) for index in range(5)] == [
+    assert [server.path(index) for index in range(6)] == [
         "POST /v1/sandboxes/s1/processes",
-        "GET /v1/sandboxes/s1/processes/p1?wait_seconds=0.5",
+        "GET /v1/sandboxes/s1/processes",
         "POST /v1/sandboxes/s1/processes/p1/signal",
-        "GET /v1/sandboxes/s1/processes/p1?wait_seconds=25",
+        "GET /v1/sandboxes/s1/processes",
+        "GET /v1/sandboxes/s1/processes",
         "DELETE /v1/sandboxes/s1/processes/p1",
     ]
     assert json.loads(server.asked[2].content) == {"signal": "TERM"}
 
 
 async def test_a_detached_process_outlives_its_block(sandbox: AsyncSandbox, server: Scripted) -> None:
-    server.answers(httpx2.Response(200, json={"id": "p1", "pid": 7}))
+    server.answers(processes({"id": "p0", "pid": 6}, RUNNING))
     async with await sandbox.commands.attach("p1") as process:
         process.detach()
     assert len(server.asked) == 1
 
 
+async def test_an_unknown_process_is_not_found(sandbox: AsyncSandbox, server: Scripted) -> None:
+    server.answers(processes(RUNNING))
+    with pytest.raises(pandastack.NotFoundError, match="p2"):
+        await sandbox.commands.attach("p2")
+
+
 async def test_output_of_a_process_is_iterated(sandbox: AsyncSandbox, server: Scripted) -> None:
     server.answers(
-        httpx2.Response(200, json={"id": "p1", "pid": 7}),
+        processes(RUNNING),
         sse(("stdout", '{"chunk":"a"}'), ("stderr", '{"chunk":"b"}'), ("exit", '{"exit_code":0}')),
     )
     process = await sandbox.commands.attach("p1")
     assert [(piece.stream, piece.text) async for piece in process] == [("stdout", "a"), ("stderr", "b")]
+    assert server.path() == "GET /v1/sandboxes/s1/processes/p1/stream"
+
+
+async def test_followed_streams_end_with_their_sandbox(sandbox: AsyncSandbox, server: Scripted) -> None:
+    gone = '{"error":"gone","code":"sandbox.not_found"}'
+    last = '{"time":"t","sandbox_id":"s1","type":"sandbox.deleted"}'
+    server.answers(
+        sse(("line", '{"line":"one"}'), ("error", gone)),
+        sse(("event", last), ("event", last)),
+        sse(("error", '{"error":"broken","code":"machine.failed"}')),
+    )
+    assert [line async for line in sandbox.logs(follow=True)] == ["one"]
+    assert [event.type async for event in sandbox.events(follow=True)] == ["sandbox.deleted"]
+    with pytest.raises(pandastack.ServerError, match="broken"):
+        assert [line async for line in sandbox.logs(follow=True)]
 
 
 async def test_logs_and_events_come_once_or_live(sandbox: AsyncSandbox, server: Scripted) -> None:

@@ -68,7 +68,7 @@ def test_streams_block(client: Client, server: Scripted) -> None:
         httpx2.Response(200, content=b"x" * 100_000),
         httpx2.Response(200, json={"path": "/f", "bytes": 3}),
         sse(("change", '{"name":"a","event":"create"}')),
-        httpx2.Response(200, json={"id": "p1", "pid": 7, "running": False, "exit_code": 0}),
+        *[httpx2.Response(200, json=[{"id": "p1", "pid": 7, "running": False, "exit_code": 0}])] * 2,
         sse(("stdout", '{"chunk":"a"}')),
     )
     buffer = io.BytesIO()

@@ -48,7 +48,7 @@ def run(  # noqa: PLR0913  # each is an option of the command line
             cwd=cwd,
             env=environment,
             user=user,
-            stdin=sys.stdin.buffer.read() if stdin else None,
+            stdin=_input() if stdin else None,
         )
     raise typer.Exit(code)
 
@@ -61,7 +61,7 @@ def attached(  # passed on as they came
     cwd: str | None = None,
     env: dict[str, str] | None = None,
     user: str | None = None,
-    stdin: bytes | None = None,
+    stdin: str | None = None,
 ) -> int:
     """Run a command with its output on ours; its exit code."""
     return sandbox.exec_stream(
@@ -74,6 +74,13 @@ def attached(  # passed on as they came
         user=user,
         stdin=stdin,
     )
+
+
+def _input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter("--stdin takes UTF-8 text; copy other data in with --file.") from error
 
 
 def _write(stream: BinaryIO, text: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 from urllib.parse import quote, urlsplit
 
@@ -204,24 +203,26 @@ class ExecOptions(CommandOptions, total=False):
 def exec_body(
     cmd: Command, timeout_seconds: float | None, options: PlaceOptions, *, stdin: str | bytes | None = None
 ) -> dict[str, Any]:
-    """The body of an exec; bytes that are no UTF-8 travel as base64."""
+    """The body of an exec; ValueError for stdin that is no UTF-8 text, which JSON cannot carry."""
     return clean(
         cmd=cmd if isinstance(cmd, str) else list(cmd),
         timeout_seconds=timeout_seconds,
         cwd=options.get("cwd"),
         env=dict(options.get("env") or {}) or None,
         user=options.get("user"),
-        **_stdin_fields(stdin),
+        stdin=_text(stdin),
     )
 
 
-def _stdin_fields(stdin: str | bytes | None) -> dict[str, str | None]:
+def _text(stdin: str | bytes | None) -> str | None:
     if not isinstance(stdin, bytes):
-        return {"stdin": stdin}
+        return stdin
     try:
-        return {"stdin": stdin.decode()}
-    except UnicodeDecodeError:
-        return {"stdin_base64": base64.b64encode(stdin).decode()}
+        return stdin.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            "stdin is UTF-8 text; write other bytes to a file with sandbox.files.write."
+        ) from error
 
 
 def stream_gap(timeout_seconds: float | None) -> float:
@@ -268,6 +269,22 @@ def check_exit(result: ExecResult, cmd: Command) -> ExecResult:
         stdout=result.stdout,
         stderr=result.stderr,
     )
+
+
+def tells_of_end(record: ServerSentEvent) -> bool:
+    """Whether a followed log ends here because its sandbox does not run any more."""
+    if record.event != "error":
+        return False
+    error = stream_error(msgspec.json.decode(record.data))
+    return isinstance(error, errors.NotFound | errors.Conflict)
+
+
+def growing_pauses() -> Iterator[float]:
+    """Seconds between two questions about something that ends by itself: short at first, never long."""
+    pause = 0.05
+    while True:
+        yield pause
+        pause = min(pause * 1.5, 1.0)
 
 
 def shown(cmd: Command) -> str:

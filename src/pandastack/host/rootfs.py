@@ -129,7 +129,7 @@ def _mmdebstrap(recipe: Recipe, sources: Path, tree: Path) -> list[str]:
 
 
 def _lay_files(layer: Path) -> str:
-    """A hook that copies a folder over the root: root's files, whatever the checkout's owner, umask and age."""
+    """A hook that copies a folder over the root: as root's files, whatever owner, umask and age they have."""
     normal = f"--owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@{BUILD_TIME}"
     return f'tar -C {shlex.quote(str(layer))} {normal} -c . | tar -C "$1" --no-overwrite-dir -x'
 

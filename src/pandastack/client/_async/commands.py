@@ -9,12 +9,11 @@ from typing import Self, Unpack
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._errors import ConnectionError, NotFoundError, SandboxTimeout
+from pandastack.client._pair import pause_async
 from pandastack.client._values import ExecResult, ProcessInfo, ProcessOutput, take
-from pandastack.client._wire import Call, Command, ExecOptions, PlaceOptions, query
+from pandastack.client._wire import Call, Command, ExecOptions, PlaceOptions
 
 Processes = list[ProcessInfo]
-
-LONGEST_WAIT_SECONDS = 25
 
 
 class AsyncProcess:
@@ -26,6 +25,7 @@ class AsyncProcess:
 
     def __init__(self, connection: AsyncConnection, root: str, info: ProcessInfo) -> None:
         self._connection = connection
+        self._root = root
         self._path = f"{root}/{_wire.segment(info.id)}"
         self._info = info
         self._detached = False
@@ -52,21 +52,21 @@ class AsyncProcess:
 
     async def refresh(self) -> Self:
         """Ask the sandbox again whether it runs."""
-        self._info = take(ProcessInfo, await self._connection.request(Call(method="GET", path=self._path)))
+        self._info = await find(self._connection, self._root, self.id)
         return self
 
     async def wait(self, timeout_seconds: float | None = None) -> int:
         """The exit code, once it has ended; SandboxTimeout after `timeout_seconds`, and it runs on."""
-        remaining = timeout_seconds
-        while self._info.running:
-            step = LONGEST_WAIT_SECONDS if remaining is None else min(LONGEST_WAIT_SECONDS, remaining)
-            if step <= 0:
+        waited = 0.0
+        for seconds in _wire.growing_pauses():
+            if not (await self.refresh())._info.running:
+                break
+            if timeout_seconds is not None and waited >= timeout_seconds:
                 raise SandboxTimeout(
-                    f"process {self.id} still runs after {timeout_seconds} s: {self.command}"
+                    f"process {self.id} still runs after {timeout_seconds:g} s: {self.command}"
                 )
-            call = Call(method="GET", path=self._path, params=query(wait_seconds=step), read_timeout=60.0)
-            self._info = take(ProcessInfo, await self._connection.request(call))
-            remaining = None if remaining is None else remaining - step
+            await pause_async(seconds, None)
+            waited += seconds
         return self._info.exit_code or 0
 
     async def output(self) -> AsyncIterator[ProcessOutput]:
@@ -83,21 +83,6 @@ class AsyncProcess:
 
     def __aiter__(self) -> AsyncIterator[ProcessOutput]:
         return self.output()
-
-    async def write(self, data: str | bytes) -> None:
-        """Send to its stdin, when it was started with `stdin=True`."""
-        await self._send(data, eof=False)
-
-    async def close_stdin(self) -> None:
-        """Tell it that no more input follows."""
-        await self._send(b"", eof=True)
-
-    async def _send(self, data: str | bytes, *, eof: bool) -> None:
-        content = data.encode() if isinstance(data, str) else data
-        headers = {"Content-Type": "application/octet-stream"}
-        call = Call(method="POST", path=f"{self._path}/stdin", params=query(eof=eof), headers=headers)
-        async with self._connection.stream(call, content=content) as response:
-            await response.aread()
 
     async def signal(self, number: int | str) -> None:
         """Send a signal to its process group: a number, or a name such as "TERM" or "SIGTERM"."""
@@ -173,17 +158,13 @@ class AsyncSandboxCommands:
         self,
         cmd: Command,
         timeout_seconds: float | None = None,
-        *,
-        stdin: bool = False,
         **options: Unpack[PlaceOptions],
     ) -> AsyncProcess:
-        """Start a command that runs in the background and return at once.
+        """Start a command that runs in the background, with nothing to read, and return at once.
 
         Example: `server = sandbox.commands.start(["python3", "-m", "http.server", "8000"])`
         """
         body = _wire.exec_body(cmd, timeout_seconds, options)
-        if stdin:
-            body["open_stdin"] = True
         answer = await self._connection.request(Call(method="POST", path=self._root, json=body))
         info = ProcessInfo(str(answer["process_id"]), int(answer["pid"]), _wire.shown(cmd))
         return AsyncProcess(self._connection, self._root, info)
@@ -195,6 +176,14 @@ class AsyncSandboxCommands:
 
     async def attach(self, process_id: str) -> AsyncProcess:
         """The process with this id, from any program; NotFoundError when the sandbox does not know it."""
-        call = Call(method="GET", path=f"{self._root}/{_wire.segment(process_id)}")
-        info = take(ProcessInfo, await self._connection.request(call))
+        info = await find(self._connection, self._root, process_id)
         return AsyncProcess(self._connection, self._root, info)
+
+
+async def find(connection: AsyncConnection, root: str, process_id: str) -> ProcessInfo:
+    """What the sandbox says about a process; NotFoundError when it does not know it."""
+    answer = await connection.request(Call(method="GET", path=root))
+    for item in _wire.items_of(answer):
+        if item["id"] == process_id:
+            return take(ProcessInfo, item)
+    raise NotFoundError(f"The sandbox knows no process {process_id!r}.")

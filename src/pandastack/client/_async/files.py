@@ -153,10 +153,10 @@ class AsyncSandboxFilesystem:
         """Set the permission bits, e.g. `0o644`."""
         await self._post("chmod", path=path, mode=_wire.octal(mode), user=user, recursive=recursive)
 
-    async def remove(self, path: str, *, user: str | None = None, recursive: bool = False) -> None:
-        """Remove a file or an empty directory; with `recursive` a directory and all that is in it."""
-        params = query(path=path, user=user, recursive=recursive)
-        await self._connection.request(Call(method="DELETE", path=self._root, params=params))
+    async def remove(self, path: str, *, user: str | None = None) -> None:
+        """Remove a file, or a directory with all that is in it."""
+        call = Call(method="DELETE", path=self._root, params=query(path=path, user=user))
+        await self._connection.request(call)
 
     @asynccontextmanager
     async def watch(

@@ -20,6 +20,9 @@ from pandastack.client._pair import AsyncCancelEvent
 from pandastack.client._values import Event, ExecResult, Lifecycle, Metrics, take
 from pandastack.client._wire import Call, Command, CommandOptions, ExecOptions, OutputCallback, query
 
+LAST_EVENT = "sandbox.deleted"
+"""Nothing happens to a sandbox after this."""
+
 _log = logging.getLogger("pandastack.client")
 
 
@@ -230,11 +233,15 @@ class AsyncSandbox:
             return
         async with self._connection.events(call) as records:
             async for record in records:
+                if _wire.tells_of_end(record):
+                    return
                 if record.event != "open":
                     yield _wire.log_line(record.event, record.data)
 
     async def events(self, tail: int = 50, follow: bool = False) -> AsyncIterator[Event]:
-        """The last `tail` events of its history, oldest first; with `follow` also those to come."""
+        """The last `tail` events of its history, oldest first; with `follow` also those to come, until it is
+        gone.
+        """
         call = Call(method="GET", path=f"{self._path}/events", params=query(tail=tail, follow=follow or None))
         if not follow:
             answer = await self._connection.request(call) or {}
@@ -245,7 +252,10 @@ class AsyncSandbox:
             async for record in records:
                 value = _wire.record_value(record)
                 if record.event == "event":
-                    yield take(Event, value)
+                    event = take(Event, value)
+                    yield event
+                    if event.type == LAST_EVENT:
+                        return
 
     async def metrics(self) -> Metrics:
         """Counters of its machine on the host: bytes, seconds, per cent of one processor."""

@@ -9,13 +9,12 @@ from typing import Self, Unpack
 
 from pandastack.client import _wire
 from pandastack.client._errors import ConnectionError, NotFoundError, SandboxTimeout
+from pandastack.client._pair import pause
 from pandastack.client._sync.connection import Connection
 from pandastack.client._values import ExecResult, ProcessInfo, ProcessOutput, take
-from pandastack.client._wire import Call, Command, ExecOptions, PlaceOptions, query
+from pandastack.client._wire import Call, Command, ExecOptions, PlaceOptions
 
 Processes = list[ProcessInfo]
-
-LONGEST_WAIT_SECONDS = 25
 
 
 class Process:
@@ -27,6 +26,7 @@ class Process:
 
     def __init__(self, connection: Connection, root: str, info: ProcessInfo) -> None:
         self._connection = connection
+        self._root = root
         self._path = f"{root}/{_wire.segment(info.id)}"
         self._info = info
         self._detached = False
@@ -53,21 +53,21 @@ class Process:
 
     def refresh(self) -> Self:
         """Ask the sandbox again whether it runs."""
-        self._info = take(ProcessInfo, self._connection.request(Call(method="GET", path=self._path)))
+        self._info = find(self._connection, self._root, self.id)
         return self
 
     def wait(self, timeout_seconds: float | None = None) -> int:
         """The exit code, once it has ended; SandboxTimeout after `timeout_seconds`, and it runs on."""
-        remaining = timeout_seconds
-        while self._info.running:
-            step = LONGEST_WAIT_SECONDS if remaining is None else min(LONGEST_WAIT_SECONDS, remaining)
-            if step <= 0:
+        waited = 0.0
+        for seconds in _wire.growing_pauses():
+            if not (self.refresh())._info.running:
+                break
+            if timeout_seconds is not None and waited >= timeout_seconds:
                 raise SandboxTimeout(
-                    f"process {self.id} still runs after {timeout_seconds} s: {self.command}"
+                    f"process {self.id} still runs after {timeout_seconds:g} s: {self.command}"
                 )
-            call = Call(method="GET", path=self._path, params=query(wait_seconds=step), read_timeout=60.0)
-            self._info = take(ProcessInfo, self._connection.request(call))
-            remaining = None if remaining is None else remaining - step
+            pause(seconds, None)
+            waited += seconds
         return self._info.exit_code or 0
 
     def output(self) -> Iterator[ProcessOutput]:
@@ -84,21 +84,6 @@ class Process:
 
     def __iter__(self) -> Iterator[ProcessOutput]:
         return self.output()
-
-    def write(self, data: str | bytes) -> None:
-        """Send to its stdin, when it was started with `stdin=True`."""
-        self._send(data, eof=False)
-
-    def close_stdin(self) -> None:
-        """Tell it that no more input follows."""
-        self._send(b"", eof=True)
-
-    def _send(self, data: str | bytes, *, eof: bool) -> None:
-        content = data.encode() if isinstance(data, str) else data
-        headers = {"Content-Type": "application/octet-stream"}
-        call = Call(method="POST", path=f"{self._path}/stdin", params=query(eof=eof), headers=headers)
-        with self._connection.stream(call, content=content) as response:
-            response.read()
 
     def signal(self, number: int | str) -> None:
         """Send a signal to its process group: a number, or a name such as "TERM" or "SIGTERM"."""
@@ -174,17 +159,13 @@ class SandboxCommands:
         self,
         cmd: Command,
         timeout_seconds: float | None = None,
-        *,
-        stdin: bool = False,
         **options: Unpack[PlaceOptions],
     ) -> Process:
-        """Start a command that runs in the background and return at once.
+        """Start a command that runs in the background, with nothing to read, and return at once.
 
         Example: `server = sandbox.commands.start(["python3", "-m", "http.server", "8000"])`
         """
         body = _wire.exec_body(cmd, timeout_seconds, options)
-        if stdin:
-            body["open_stdin"] = True
         answer = self._connection.request(Call(method="POST", path=self._root, json=body))
         info = ProcessInfo(str(answer["process_id"]), int(answer["pid"]), _wire.shown(cmd))
         return Process(self._connection, self._root, info)
@@ -196,6 +177,14 @@ class SandboxCommands:
 
     def attach(self, process_id: str) -> Process:
         """The process with this id, from any program; NotFoundError when the sandbox does not know it."""
-        call = Call(method="GET", path=f"{self._root}/{_wire.segment(process_id)}")
-        info = take(ProcessInfo, self._connection.request(call))
+        info = find(self._connection, self._root, process_id)
         return Process(self._connection, self._root, info)
+
+
+def find(connection: Connection, root: str, process_id: str) -> ProcessInfo:
+    """What the sandbox says about a process; NotFoundError when it does not know it."""
+    answer = connection.request(Call(method="GET", path=root))
+    for item in _wire.items_of(answer):
+        if item["id"] == process_id:
+            return take(ProcessInfo, item)
+    raise NotFoundError(f"The sandbox knows no process {process_id!r}.")

@@ -154,10 +154,10 @@ class SandboxFilesystem:
         """Set the permission bits, e.g. `0o644`."""
         self._post("chmod", path=path, mode=_wire.octal(mode), user=user, recursive=recursive)
 
-    def remove(self, path: str, *, user: str | None = None, recursive: bool = False) -> None:
-        """Remove a file or an empty directory; with `recursive` a directory and all that is in it."""
-        params = query(path=path, user=user, recursive=recursive)
-        self._connection.request(Call(method="DELETE", path=self._root, params=params))
+    def remove(self, path: str, *, user: str | None = None) -> None:
+        """Remove a file, or a directory with all that is in it."""
+        call = Call(method="DELETE", path=self._root, params=query(path=path, user=user))
+        self._connection.request(call)
 
     @contextmanager
     def watch(

@@ -21,6 +21,9 @@ from pandastack.client._sync.terminal import Terminal, open_terminal
 from pandastack.client._values import Event, ExecResult, Lifecycle, Metrics, take
 from pandastack.client._wire import Call, Command, CommandOptions, ExecOptions, OutputCallback, query
 
+LAST_EVENT = "sandbox.deleted"
+"""Nothing happens to a sandbox after this."""
+
 _log = logging.getLogger("pandastack.client")
 
 
@@ -228,11 +231,15 @@ class Sandbox:
             return
         with self._connection.events(call) as records:
             for record in records:
+                if _wire.tells_of_end(record):
+                    return
                 if record.event != "open":
                     yield _wire.log_line(record.event, record.data)
 
     def events(self, tail: int = 50, follow: bool = False) -> Iterator[Event]:
-        """The last `tail` events of its history, oldest first; with `follow` also those to come."""
+        """The last `tail` events of its history, oldest first; with `follow` also those to come, until it is
+        gone.
+        """
         call = Call(method="GET", path=f"{self._path}/events", params=query(tail=tail, follow=follow or None))
         if not follow:
             answer = self._connection.request(call) or {}
@@ -243,7 +250,10 @@ class Sandbox:
             for record in records:
                 value = _wire.record_value(record)
                 if record.event == "event":
-                    yield take(Event, value)
+                    event = take(Event, value)
+                    yield event
+                    if event.type == LAST_EVENT:
+                        return
 
     def metrics(self) -> Metrics:
         """Counters of its machine on the host: bytes, seconds, per cent of one processor."""
