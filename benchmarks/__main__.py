@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from benchmarks import burst, create, density, exec, files, report, soak
+from benchmarks import burst, create, density, disturbance, exec, files, report, soak
 from benchmarks.api import Refused, connected
 from benchmarks.host_facts import host_facts
 from benchmarks.leftovers import processes_of
@@ -84,18 +83,19 @@ def main(
 def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | None) -> Result:
     question = QUESTIONS[name]
     times = count or (question.quick if quick else question.count)
-    facts, began = host_facts(vmm), time.monotonic()
+    facts, before = host_facts(vmm), disturbance.read()
     with console.status(f"{name}: a server starts") as status, running_server() as server:
         status.stop()
         with connected(server) as api:
             answer = question.measure(Stage(server, api, vmm, console), times)
         status.update(f"{name}: the server ends")
-    answer = _with_leftovers(answer, processes_of(server.state))
+    answer, after = _with_leftovers(answer, processes_of(server.state)), disturbance.read()
     return Result(
         question=name,
         quick=times < question.count,
-        seconds=round(time.monotonic() - began, 1),
+        seconds=round(after.wall - before.wall, 1),
         host=facts,
+        disturbance=disturbance.between(before, after),
         answer=answer,
     )
 

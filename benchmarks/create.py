@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from benchmarks.api import Refused
 from benchmarks.percentiles import summarize
 from benchmarks.question import Question, Stage
-from benchmarks.result import Answer, at_most
+from benchmarks.result import Answer, at_most, none_of
 from benchmarks.vmm_start import greeting_ms
 
 WARM_UP = 3
@@ -37,13 +38,24 @@ def measure(stage: Stage, count: int) -> Answer:
     """Create and delete `count` sandboxes."""
     for _ in range(WARM_UP):
         _cycle(stage)
-    return _answer([_cycle(stage) for _ in stage.times(count, "create, exec, delete, bare start")])
+    cycles: list[Cycle] = []
+    failures: list[str] = []
+    for number in stage.times(count, "create, exec, delete, bare start"):
+        try:
+            cycles.append(_cycle(stage))
+        except Refused as error:
+            failures.append(f"cycle {number}: {error}")
+    if not cycles:
+        raise Refused(f"None of {count} cycles succeeded; the last one: {failures[-1]}")
+    return _answer(cycles, failures)
 
 
 def _cycle(stage: Stage) -> Cycle:
     sandbox, create = stage.api.create()
-    _, first_exec = stage.api.exec(sandbox["id"], "true")
-    delete = stage.api.delete(sandbox["id"])
+    try:
+        _, first_exec = stage.api.exec(sandbox["id"], "true")
+    finally:
+        delete = stage.api.delete(sandbox["id"])
     return Cycle(create, first_exec, delete, greeting_ms(stage.vmm), _phases(sandbox["phases_ms"], create))
 
 
@@ -53,7 +65,7 @@ def _phases(told: dict[str, float], create: float) -> dict[str, float]:
     return {**told, "around": create - inside}
 
 
-def _answer(cycles: list[Cycle]) -> Answer:
+def _answer(cycles: list[Cycle], failures: list[str]) -> Answer:
     samples = {
         "create_ms": [cycle.create for cycle in cycles],
         "bare_start_ms": [cycle.bare for cycle in cycles],
@@ -70,9 +82,11 @@ def _answer(cycles: list[Cycle]) -> Answer:
             at_most("p50 of create / p50 of the bare start", create.p50 / bare.p50, P50_LIMIT, "×"),
             at_most("p99 of create / p50 of the bare start", create.p99 / bare.p50, P99_LIMIT, "×"),
             at_most("p50 of create", create.p50, GUIDE_MS, "ms", guide=True),
+            none_of("cycles that failed", len(failures)),
         ],
         summaries=summaries,
         facts={"p99 of create / p99 of the bare start": round(create.p99 / bare.p99, 2)},
+        findings=failures,
         samples=samples,
     )
 

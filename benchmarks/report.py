@@ -30,7 +30,9 @@ def results_in(folder: Path, questions: Iterable[str]) -> list[Result]:
 def show_one(console: Console, result: Result) -> None:
     """One result in full: percentiles, where the time went, facts, bars, findings."""
     quick = " [yellow](quick: not to be quoted)[/yellow]" if result.quick else ""
-    console.print(f"\n[bold]{result.question}[/bold]{quick} [dim]{result.seconds:g} s[/dim]")
+    console.print(
+        f"\n[bold]{result.question}[/bold]{quick} [dim]{result.seconds:g} s, {_quiet(result)}[/dim]"
+    )
     answer = result.answer
     figures = {name: summary for name, summary in answer.summaries.items() if not name.startswith("phase_")}
     if figures:
@@ -152,7 +154,13 @@ def _figure_lines(results: list[Result], asks: Mapping[str, str]) -> list[str]:
     lines: list[str] = []
     for result in results:
         quick = " (quick)" if result.quick else ""
-        lines += [f"## {result.question}: {asks.get(result.question, '')}{quick}", "", result.answer.how, ""]
+        lines += [
+            f"## {result.question}: {asks.get(result.question, '')}{quick}",
+            "",
+            result.answer.how,
+            f"Meanwhile {_quiet(result)}.",
+            "",
+        ]
         if result.answer.summaries:
             lines += [f"| | count | {' | '.join(FIGURES)} |", "|---|" + "---:|" * (len(FIGURES) + 1)]
             lines += [_summary_line(name, summary) for name, summary in result.answer.summaries.items()]
@@ -194,6 +202,12 @@ def _conditions(results: list[Result]) -> dict[str, list[str]]:
     for result in results:
         found.setdefault(_condition(result.host), []).append(result.question)
     return found
+
+
+def _quiet(result: Result) -> str:
+    """How quiet the machine was otherwise."""
+    taken = result.disturbance
+    return f"others had {taken.others:g} % of the processors, a hypervisor {taken.stolen:g} %"
 
 
 def _condition(host: HostFacts) -> str:

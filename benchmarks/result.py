@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from benchmarks.disturbance import Disturbance
 from benchmarks.host_facts import HostFacts
 from benchmarks.percentiles import Summary
 
@@ -44,6 +45,7 @@ class Result(Struct, frozen=True, kw_only=True):
     """Fewer samples than the question wants: to try it out, not to be quoted."""
     seconds: float
     host: HostFacts
+    disturbance: Disturbance
     answer: Answer
 
 

@@ -11,13 +11,6 @@ pid_t child_fork(void)
     return ++newest;
 }
 
-pid_t child_spawn(child_body *body, const void *argument)
-{
-    (void)body;
-    (void)argument;
-    return child_fork();
-}
-
 void children_end(void (*ended)(pid_t pid))
 {
     for (; newest > BEYOND_ANY_PID; newest--)

@@ -11,12 +11,6 @@
 /* fork(2). The child gets default signals back. */
 pid_t child_fork(void);
 
-/* As vfork(2): `body` runs in a child that shares the agent's memory until it runs a program or ends, which is much
- * cheaper under emulation. The agent stands still meanwhile, so the child is killed when a path that it touches does
- * not answer in time: -1 with ETIMEDOUT. */
-typedef void child_body(const void *argument);
-pid_t child_spawn(child_body *body, const void *argument);
-
 /* Blocks every signal of the agent, for good: a signalfd tells of those that matter. */
 void child_block_signals(void);
 

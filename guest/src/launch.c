@@ -13,7 +13,6 @@
 #include "user.h"
 
 #define ARGUMENTS_MAX 4096
-#define SHARED_FRAME_MAX (16u * 1024)
 
 /* The program's side of what process->talk, input and output are the agent's side of. */
 struct wiring {
@@ -118,9 +117,8 @@ struct order {
     bool terminal;
 };
 
-static void run(const void *argument)
+static _Noreturn void run(const struct order *order)
 {
-    const struct order *order = argument;
     const struct fields *fields = order->fields;
     struct user user;
     answer_through(order->wiring->talk);
@@ -141,26 +139,12 @@ static void run(const void *argument)
     answer_done(errno, arguments[0]);
 }
 
-static pid_t run_in_copy(const struct order *order)
+static pid_t start(const struct order *order)
 {
     pid_t pid = child_fork();
     if (pid == 0)
         run(order);
     return pid;
-}
-
-/* The agent's own user starts in the agent's memory, which is put right again where the frame was made strings.
- * Another user's process must never see that memory; and a large frame, or a path that does not answer, can wait. */
-static pid_t start(const struct order *order)
-{
-    static uint8_t frame[SHARED_FRAME_MAX];
-    struct span payload = order->fields->payload;
-    if (fields_has(order->fields, TAG_USER) || payload.size >= sizeof frame)
-        return run_in_copy(order);
-    memcpy(frame, payload.data, payload.size + 1);
-    pid_t pid = child_spawn(run, order);
-    memcpy((uint8_t *)(uintptr_t)payload.data, frame, payload.size + 1);
-    return pid < 0 && errno == ETIMEDOUT ? run_in_copy(order) : pid;
 }
 
 bool launch(struct process *process, const struct fields *fields, bool *bell)

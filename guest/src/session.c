@@ -13,7 +13,7 @@
 
 static bool welcomed; /* a HELLO came: frames are taken. Else everything up to the next HELLO is dropped */
 static bool sealed;   /* SEAL was answered and the gate not passed since: streams keep silent */
-static size_t turn;   /* the stream whose turn it is, for fairness */
+static size_t first;  /* the slot of the stream that speaks first */
 static struct utsname kernel;
 
 void session_open(void)
@@ -233,32 +233,39 @@ static size_t take(struct span bytes)
 
 const struct link_reader session_reader = {.take = take, .full = is_full, .lost = reset};
 
-static bool stream_turn(struct stream *stream)
+/* Sends what is due on a stream, at most one frame with content. */
+static bool speak(struct stream *stream)
 {
-    bool moved = stream_feed(stream);
-    if (sealed || link_queued() >= LINK_BUSY)
-        return moved;
-    moved |= stream_allow(stream);
+    bool allowed = stream_allow(stream);
     if (stream->operation == OP_PROCESSES)
         return tell_processes_turn(stream);
-    return (stream->process != NULL ? follow_turn(stream) : worker_turn(stream)) || moved;
+    return (stream->process != NULL ? follow_turn(stream) : worker_turn(stream)) || allowed;
 }
 
-/* Each open stream once, beginning behind the one that came first the last time. */
-bool session_turn(void)
+/* Lets the streams of the slots from `from` to `to` speak. The first one that finds no room is the first to speak the
+ * next time, so that none is passed over for ever. */
+static bool let_speak(size_t from, size_t to, bool *full)
 {
     bool moved = false;
-    struct stream *stream;
-    size_t first = turn;
-    size_t at = first;
-    turn = 0;
-    while ((stream = stream_next(&at)) != NULL) {
-        if (turn == 0)
-            turn = at;
-        moved |= stream_turn(stream);
+    size_t at = from;
+    for (struct stream *stream; (stream = stream_next(&at)) != NULL && at <= to;) {
+        moved |= stream_feed(stream);
+        if (sealed)
+            continue;
+        if (link_queued() < LINK_BUSY) {
+            moved |= speak(stream);
+        } else if (!*full) {
+            *full = true;
+            first = at - 1;
+        }
     }
-    at = 0;
-    while ((stream = stream_next(&at)) != NULL && at <= first)
-        moved |= stream_turn(stream);
     return moved;
+}
+
+bool session_turn(void)
+{
+    bool full = false;
+    size_t start = first;
+    bool moved = let_speak(start, STREAMS_MAX, &full);
+    return let_speak(0, start, &full) || moved;
 }

@@ -10,7 +10,7 @@
 #include "memory.h"
 
 #define ALLOW_AT (STREAM_CREDIT / 4)
-#define CONTENT_MAX (32u * 1024)
+#define CONTENT_MAX (32u * 1024 - FRAME_HEAD - 1) /* the frame is what a virtio port takes in one write */
 
 static struct stream streams[STREAMS_MAX];
 static size_t slots_used;

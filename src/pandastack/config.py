@@ -63,9 +63,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     default_template: str = "code-interpreter"
     default_ttl_seconds: Count = 300
     create_timeout_seconds: Seconds = 300.0
-    """Longest wait for a host to start one machine; the first spawn of a template bakes it, which is most of
-    it.
-    """
+    """Longest wait for one machine to start; a template's first spawn bakes it, which takes most of that."""
     host_timeout_seconds: Seconds = 60.0
     """Longest wait for any other order to a host."""
     concurrent_creates: Count = os.cpu_count() or 1

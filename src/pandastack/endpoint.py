@@ -207,9 +207,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def decode_body(data: bytes, kind: object, decoder: msgspec.json.Decoder[T]) -> T:
-    """The typed body; no bytes at all count as `{}`. Errors: InvalidRequest naming the field and what
-    fits.
-    """
+    """The typed body; no bytes at all are `{}`. Errors: InvalidRequest, naming the field and what fits."""
     try:
         return decoder.decode(data if data.strip() else b"{}")
     except msgspec.ValidationError as error:
@@ -228,9 +226,7 @@ def _query(endpoint: Endpoint, connection: HTTPConnection) -> object:
 
 
 def _explain(message: str, kind: object, place: str) -> str:
-    """`Expected …, got … - at `$.field`` as a sentence that names the field, and the known ones where it is
-    unknown.
-    """
+    """`Expected …, got … - at `$.field`` as a sentence that names the field, and the known ones."""
     problem, _, where = message.partition(" - at ")
     fields = where.strip("`").removeprefix("$").lstrip(".")
     known = list(getattr(kind, "__struct_encode_fields__", ()))

@@ -83,7 +83,14 @@ async def test_head_tells_the_size_alone(http: httpx2.AsyncClient, fs: str, plac
     ],
 )
 async def test_a_part_of_a_file(
-    http: httpx2.AsyncClient, fs: str, place: Path, wanted: str, status: int, content: bytes, told: str | None
+    http: httpx2.AsyncClient,
+    fs: str,
+    place: Path,
+    *,
+    wanted: str,
+    status: int,
+    content: bytes,
+    told: str | None,
 ) -> None:
     (place / "f").write_bytes(b"0123456789")
     read = await http.get(fs, params={"path": str(place / "f")}, headers={"range": wanted})

@@ -204,3 +204,8 @@ def test_the_command_speaks_to_people_and_fails_when_something_needed_is_missing
     words = " ".join(done.stdout.split())
     assert "may not be written" in words
     assert "→ choose another --state" in words
+
+
+async def test_namespaces_are_tried_as_a_build_would() -> None:
+    check = await checks.namespaces(needed=False)
+    assert check.ok is Outcome.OK or (check.ok is Outcome.WARN and check.mend)

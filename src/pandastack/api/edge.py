@@ -1,6 +1,4 @@
-"""The outermost layer: request ids, errors as bodies, CORS, the log line, the counters and the audit of
-refusals.
-"""
+"""The outermost layer: request ids, errors as bodies, CORS, the log line, the counters, the audit."""
 
 from __future__ import annotations
 

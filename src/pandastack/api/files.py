@@ -58,9 +58,7 @@ class WatchAt(At, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A file as the wire knows it. `mode` is the type letter of find(1), `permissions` are octal, `mtime`
-    seconds.
-    """
+    """A file on the wire: `mode` is find(1)'s type letter, `permissions` are octal, `mtime` seconds."""
 
     name: str
     path: str

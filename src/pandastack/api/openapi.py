@@ -1,6 +1,4 @@
-"""The OpenAPI 3.1 document, and a page to read it that needs nothing from elsewhere; both made from the
-table.
-"""
+"""The OpenAPI 3.1 document and a page to read it, both made from the table of endpoints."""
 
 from __future__ import annotations
 

@@ -18,9 +18,7 @@ KEY_LENGTH = 255
 
 
 class SandboxView(Sandbox, frozen=True, kw_only=True):
-    """A sandbox on the wire. `state` is `status` again; metadata keys that begin with `secret.` are
-    redacted.
-    """
+    """A sandbox on the wire. `state` is `status` again; metadata under `secret.` keys is redacted."""
 
     state: SandboxState
 

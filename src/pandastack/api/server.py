@@ -1,6 +1,4 @@
-"""The HTTP server: a bound socket and uvicorn over it, without any say in signals, logging or the event
-loop.
-"""
+"""The HTTP server: a bound socket and uvicorn over it, with no say in signals, logging or the loop."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from pandastack.config import split_address
 from pandastack.errors import Conflict, InvalidRequest
 
 KEEP_ALIVE_SECONDS = 120
-"""How long an idle connection is kept; longer than clients keep theirs, so that they never write into a
-closed one.
-"""
+"""How long an idle connection is kept: longer than clients do, so that they never write into a closed one."""
 PING_SECONDS = 20.0
 FRAME_BYTES = 1 << 20
 GRACE_SECONDS = 5

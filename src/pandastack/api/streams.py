@@ -61,9 +61,7 @@ async def _part(send: Send, data: bytes) -> None:
 
 
 class Text:
-    """Output as text, piece by piece: a character that is cut between two pieces comes whole with the
-    second.
-    """
+    """Output as text, piece by piece: a character that is cut in two comes whole with its second half."""
 
     def __init__(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")

@@ -181,7 +181,7 @@ async def _fill(draft: Path, folder: Path, recipe: Recipe, packages: Sequence[Pa
     """Make an image's files in `draft`, which will be named `folder`."""
     digest = folder.name
     disk = draft / ROOT_DISK
-    await make_disk(tree, disk, size_mb=recipe.disk_mb, seed=digest, time=BUILD_TIME, wrapper=wrapper())
+    await make_disk(tree, disk, size_mb=recipe.disk_mb, seed=digest, time=BUILD_TIME, inside=wrapper())
     with full_disk_said():
         (draft / OVERLAY).write_bytes(overlay(recipe.disk_mb << 20, folder / ROOT_DISK))
         listed = "".join(f"{package.name} {package.version}\n" for package in packages)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from pandastack.config import split_address
 from pandastack.errors import BuildFailed, NoSpace
+from pandastack.host.rootfs import wrapper
 from pandastack.host.tool import run_tool
 
 FICLONE = 0x40049409
@@ -181,16 +182,22 @@ def privileges() -> Check:
     )
 
 
-async def user_namespaces(*, needed: bool) -> Check:
-    """Whether a plain user may play root's role in a namespace."""
-    why = "Without root, images are built in a user namespace."
+async def namespaces(*, needed: bool) -> Check:
+    """Whether this user may make the namespaces that images are built in."""
+    why = "Images are built in namespaces of their own; without root, a user namespace is one of them."
     try:
-        await run_tool(["unshare", "--user", "--map-root-user", "true"], timeout=TOOL_SECONDS)
-    except (BuildFailed, NoSpace):
+        await run_tool([*wrapper(), "true"], timeout=TOOL_SECONDS)
+    except (BuildFailed, NoSpace) as error:
         outcome = Outcome.FAIL if needed else Outcome.WARN
-        mend = "sysctl user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0"
-        return Check("user namespaces", outcome, "refused", why, mend)
-    return Check("user namespaces", Outcome.OK, "allowed", why)
+        reason = error.message.splitlines()[-1]
+        return Check("namespaces", outcome, f"refused: {reason}", why, _mend_namespaces(reason))
+    return Check("namespaces", Outcome.OK, "allowed", why)
+
+
+def _mend_namespaces(reason: str) -> str:
+    if "/etc/sub" in reason:
+        return "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+    return "sysctl user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0"
 
 
 def listen_address(listen: str) -> Check:

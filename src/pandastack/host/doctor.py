@@ -127,11 +127,12 @@ def software(cache: Cache, programs: Programs, missing: list[str]) -> list[Check
     else:
         templates = Check("templates", Outcome.OK, ", ".join(template_names(find_images_dir())), why)
     building = "Images are built with them."
+    build_tools = BUILD_TOOLS if os.geteuid() == 0 else BUILD_TOOLS | {"newuidmap": "uidmap"}
     compiling = "The guest agent is compiled with it, unless the installed package carries it."
     compiler = next((name for name in COMPILERS if programs.find(name)), COMPILERS[-1])
     return [
         templates,
-        checks.tools("image tools", programs, BUILD_TOOLS, why=building, needed=bool(missing)),
+        checks.tools("image tools", programs, build_tools, why=building, needed=bool(missing)),
         checks.tools(
             "compiler",
             programs,
@@ -152,5 +153,5 @@ async def resources(config: HostConfig, *, building: bool) -> list[Check]:
             checks.reflinks(place),
         ]
     found.append(checks.memory(wanted=2 * checks.GIB, needed=checks.GIB // 4))
-    found.append(await checks.user_namespaces(needed=building and os.geteuid() != 0))
+    found.append(await checks.namespaces(needed=building))
     return found

@@ -30,12 +30,12 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 async def make_disk(
-    tree: Path, disk: Path, *, size_mb: int, seed: str, time: int, wrapper: Sequence[str] = ()
+    tree: Path, disk: Path, *, size_mb: int, seed: str, time: int, inside: Sequence[str] = ()
 ) -> None:
     """Make `disk`, a sparse raw file of `size_mb` with all of `tree` in it.
 
     `seed` gives the file system its identity, `time` (seconds since 1970) the moment it was made; files keep
-    their modification times. `wrapper` is put before the programs that read the tree. Raises NoSpace and
+    their modification times. `inside` runs the program that reads the tree. Raises NoSpace and
     BuildFailed.
     """
     with full_disk_said(), disk.open("wb") as file:
@@ -45,7 +45,7 @@ async def make_disk(
         "SOURCE_DATE_EPOCH": str(time),
         "MKE2FS_CONFIG": "/dev/null",
     }
-    await run_tool([*wrapper, *_mke2fs(tree, disk, seed)], timeout=MAKE_SECONDS, settings=settings)
+    await run_tool(_mke2fs(tree, disk, seed), inside=inside, timeout=MAKE_SECONDS, settings=settings)
     await _set_times(disk, time, settings)
 
 

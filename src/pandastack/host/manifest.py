@@ -41,7 +41,7 @@ class Ready(Struct, frozen=True, forbid_unknown_fields=True):
 class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The content of `template.toml`.
 
-    With a `base`, lists (packages, steps, tools, warm) follow the base's, `env` is laid over the base's, the
+    With a `base`, lists (packages, leave_out, steps, tools, warm) follow the base's, `env` is laid over the base's, the
     rest replaces the base's where it is given. Sizes are MiB.
     """
 
@@ -54,6 +54,8 @@ class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tools: tuple[str, ...] = ()
     """What a user finds in it, for people to read."""
     packages: tuple[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$")], ...] = ()
+    leave_out: tuple[Annotated[str, Meta(pattern=r"^/\S+$")], ...] = ()
+    """Which files of the packages are not unpacked: patterns of whole paths, where `*` matches `/` too."""
     files: str = "files"
     """The folder beside the manifest that is laid over the root before the steps run; it need not exist."""
     steps: tuple[str, ...] = ()
@@ -171,6 +173,7 @@ def _inherit(base: TemplateManifest, child: TemplateManifest) -> TemplateManifes
         suite=base.suite,
         tools=(*base.tools, *child.tools),
         packages=(*base.packages, *child.packages),
+        leave_out=(*base.leave_out, *child.leave_out),
         steps=(*base.steps, *child.steps),
         warm=(*base.warm, *child.warm),
         env={**base.env, **child.env},

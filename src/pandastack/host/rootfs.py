@@ -52,7 +52,7 @@ OUR_END_IS_THEIRS = ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--fork"
 MACHINE_STATE = """
     dev/* etc/machine-id etc/resolv.conf etc/ssh/ssh_host_* etc/.pwd.lock
     etc/passwd- etc/shadow- etc/group- etc/gshadow-
-    etc/apt/sources.list etc/apt/sources.list.d/* etc/apt/apt.conf.d/99mmdebstrap
+    etc/apt/sources.list etc/apt/sources.list.d/* etc/apt/apt.conf.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/99mmdebstrap
     var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/lib/dpkg/*-old var/lib/systemd/random-seed
     var/cache/ldconfig/aux-cache var/log/*.log var/log/apt/* tmp/* var/tmp/* run/*
 """.split()  # noqa: SIM905  # one line a place is easier to read
@@ -85,16 +85,16 @@ async def build_tree(
     command = _mmdebstrap(recipe, work / "sources", tree)
     follow = _follower(len(packages), progress)
     settings = {"TMPDIR": str(work), "DEBIAN_FRONTEND": "noninteractive"}
-    await run_tool([*wrapper(), *command], timeout=BUILD_SECONDS, settings=settings, on_line=follow)
+    await run_tool(command, inside=wrapper(), timeout=BUILD_SECONDS, settings=settings, on_line=follow)
     progress("tidying up", None)
     script = _finishing(tree, started, archive.sources)
-    await run_tool([*wrapper(), "sh", "-euc", script], timeout=BUILD_SECONDS)
+    await run_tool(["sh", "-euc", script], inside=wrapper(), timeout=BUILD_SECONDS)
     return tree
 
 
 async def remove_tree(tree: Path) -> None:
     """Remove a built tree, whoever its files belong to; fine when there is none."""
-    await run_tool([*wrapper(), "rm", "-rf", "--one-file-system", tree], timeout=BUILD_SECONDS)
+    await run_tool(["rm", "-rf", "--one-file-system", tree], inside=wrapper(), timeout=BUILD_SECONDS)
 
 
 def lay_repository(
@@ -121,6 +121,7 @@ def _mmdebstrap(recipe: Recipe, sources: Path, tree: Path) -> list[str]:
     return [
         *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=apt"),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.manifest.leave_out),
         f"--include={','.join(recipe.manifest.packages)}",
         *(f"--customize-hook={_lay_files(layer)}" for layer in recipe.layers),
         *(f"--customize-hook={_run_step(step)}" for step in recipe.manifest.steps),
@@ -163,6 +164,7 @@ rm -rf {" ".join(MACHINE_STATE)}
 : > etc/resolv.conf
 echo sandbox > etc/hostname
 printf %s {shlex.quote(HOSTS)} > etc/hosts
+printf '%s\n' {" ".join(map(shlex.quote, DPKG_OPTIONS))} > etc/dpkg/dpkg.cfg.d/slim
 printf %s {shlex.quote(stanzas)} > etc/apt/sources.list.d/debian.sources
 sed -i 's/^\\([^:]*:[^:]*\\):[0-9]*:/\\1:{SHADOW_DAY}:/' etc/shadow
 find . -xdev -newer {shlex.quote(str(started))} -exec touch --no-dereference --date=@{BUILD_TIME} {{}} +

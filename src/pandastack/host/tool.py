@@ -24,23 +24,24 @@ async def run_tool(
     argv: Sequence[str | Path],
     *,
     timeout: float,
+    inside: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> str:
     """Run `argv` and return what it wrote to standard output.
 
-    `settings` are added to this process's own environment; `on_line` sees each line of standard error as it
-    comes. Raises BuildFailed with the last lines when the program fails, is missing or passes its deadline,
-    NoSpace when it said that the disk is full. On every way out, cancellation included, the program and its
-    children have ended.
+    `inside` is a command that runs it, such as one that makes namespaces; `settings` are added to this
+    process's own environment; `on_line` sees each line of standard error as it comes. Raises BuildFailed
+    with the last lines when the program fails, is missing or passes its deadline, NoSpace when it said that
+    the disk is full. On every way out, cancellation included, the program and its children have ended.
     """
     variables = {"LC_ALL": "C.UTF-8", **(settings or {})}
-    command = ["env", *(f"{name}={value}" for name, value in variables.items()), *map(str, argv)]
+    command = ["env", *(f"{name}={value}" for name, value in variables.items()), *inside, *map(str, argv)]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd=cwd, start_new_session=True, limit=LINE_LIMIT
     )
-    last_lines: deque[str] = deque(maxlen=30)
+    last_lines: deque[str] = deque(maxlen=50)
     try:
         async with asyncio.timeout(timeout):
             output = await _drain(process, last_lines, on_line)

@@ -25,9 +25,7 @@ STDIN_PART = 64 << 10
 
 
 class Commands:
-    """The verbs on commands. Errors of all of them: SandboxNotFound, Conflict, GuestUnreachable,
-    MachineError.
-    """
+    """The verbs on commands. Errors of all: SandboxNotFound, Conflict, GuestUnreachable, MachineError."""
 
     def __init__(
         self,
@@ -85,9 +83,7 @@ class Commands:
     async def terminal(
         self, caller: Caller, sandbox_id: str, size: tuple[int, int], *, user: str | None, shell: str | None
     ) -> AsyncIterator[Process]:
-        """A login shell (or `shell`, a command line) in a terminal of `size` (rows, columns); leaving hangs
-        up.
-        """
+        """A login shell (or the line `shell`) in a terminal of `size` (rows, columns); leaving hangs up."""
         command = Command(
             process_id=self._new_id(),
             shell=shell or 'exec "${SHELL:-/bin/sh}" -l',
@@ -210,9 +206,7 @@ def _directory_faults() -> Iterator[None]:
 
 @asynccontextmanager
 async def _fed(process: Process, stdin: str | None) -> AsyncIterator[None]:
-    """Write `stdin` into the process while the block reads what it says; the end of the block ends the
-    writing.
-    """
+    """Write `stdin` into the process while the block reads; the block's end ends the writing."""
     if stdin is None:
         yield
         return

@@ -1,6 +1,4 @@
-"""Changes of sandboxes: the guarded move, the event that tells it and the audit row, always in one
-transaction.
-"""
+"""Changes of sandboxes: the guarded move, its event and its audit row, always in one transaction."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ class Ledger:
         return found
 
     async def await_cause(self, caller: Caller, sandbox_id: str, seconds: float) -> Sandbox:
-        """The sandbox as soon as its end has a cause, or as it stands after so long. Errors:
-        SandboxNotFound.
-        """
+        """The sandbox once its end has a cause, or as it stands after `seconds`. Errors: SandboxNotFound."""
         waiting = self._bell.expect(sandbox_id)
         try:
             found = await self.find_any(caller, sandbox_id)

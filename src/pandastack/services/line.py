@@ -1,6 +1,4 @@
-"""The line before a host: so many at a time, first come first served, nobody turned away whom waiting would
-serve.
-"""
+"""The line before a host: so many at a time, first come first served, nobody refused whom waiting serves."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Which host a sandbox goes to. One host so far; what it last said of its templates is kept, and asked again
-on a miss.
-"""
+"""Which host a sandbox goes to. One host so far; its last report is kept, and asked for again on a miss."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class Placement:
         return self._host
 
     async def ordered(self, order: Awaitable[T], verb: str, *, seconds: float | None = None) -> T:
-        """The host's answer to an order. Errors: OutcomeUnknown when none comes in time, and the order's
-        own.
-        """
+        """The host's answer to an order. Errors: the order's own; OutcomeUnknown when none comes in time."""
         patience = self._timeout if seconds is None else seconds
         try:
             async with asyncio.timeout(patience):

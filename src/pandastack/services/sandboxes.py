@@ -104,9 +104,7 @@ class Sandboxes:
         return await self._await_replay(caller, identity)
 
     async def get(self, caller: Caller, sandbox_id: str, *, deleted: bool = False) -> Sandbox:
-        """The sandbox; with `deleted` also one that is no more, while it is remembered. Errors:
-        SandboxNotFound.
-        """
+        """The sandbox; with `deleted` also one that is no more but remembered. Errors: SandboxNotFound."""
         find = self._ledger.find_any if deleted else self._ledger.find
         return await find(caller, sandbox_id)
 
@@ -119,16 +117,12 @@ class Sandboxes:
         return await self._ledger.count_by_state()
 
     async def delete(self, caller: Caller, sandbox_id: str, cause: str = "deleted by its owner") -> None:
-        """End the sandbox and remove all of it; returns when it is gone. Errors: SandboxNotFound,
-        OutcomeUnknown.
-        """
+        """End it and remove all of it; returns when it is gone. Errors: SandboxNotFound, OutcomeUnknown."""
         await self._ledger.begin_end(caller, sandbox_id, cause, 204)
         await self._finish(sandbox_id, Story("sandbox.deleted", {"cause": cause}))
 
     async def end_all(self, cause: str) -> None:
-        """End every living sandbox, beside each other; one that cannot be ended is settled by the next
-        start.
-        """
+        """End every living sandbox, all at once; what cannot be ended is settled by the next start."""
         async with asyncio.TaskGroup() as group:
             for sandbox in await self._ledger.listing(ALIVE):
                 group.create_task(self._end_quietly(sandbox, cause))
@@ -254,9 +248,7 @@ class Sandboxes:
         return after
 
     async def _undo(self, sandbox: Sandbox, cause: str, console: str = "") -> None:
-        """Release everything of a create that failed, its Idempotency-Key included; a later start does what
-        is left.
-        """
+        """Release everything of a create that failed, its key too; a later start does what is left."""
         await self._ledger.move(sandbox.id, SandboxState.STOPPING, Story(), cause=cause)
         payload: dict[str, object] = {"cause": cause}
         if console:

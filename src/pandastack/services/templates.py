@@ -16,9 +16,7 @@ class Templates:
         self._bake_seconds = bake_seconds
 
     async def list(self) -> list[Template]:
-        """All, those ready to be restored first and the default one before all: the first can be created at
-        once.
-        """
+        """All: the ready ones first, of them the default one, so the first can be created at once."""
         report = await self._placement.refresh()
         return sorted(report.templates, key=lambda t: (not t.baked, t.name != self._preferred, t.name))
 
@@ -30,9 +28,7 @@ class Templates:
         raise TemplateNotFound(f"There is no template {name!r}.")
 
     async def bake(self, name: str) -> Template:
-        """Make sure that it has a snapshot to restore from. Errors: TemplateNotFound, BootFailed,
-        OutcomeUnknown.
-        """
+        """Make sure that it has a snapshot. Errors: TemplateNotFound, BootFailed, OutcomeUnknown."""
         host, template = await self._placement.choose(name)
         baked = await self._placement.ordered(host.bake(template.name), "bake", seconds=self._bake_seconds)
         await self._placement.refresh()

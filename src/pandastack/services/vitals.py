@@ -1,6 +1,4 @@
-"""How sandboxes do: counters of their machines, their guests' own view, their consoles, and how fast they
-booted.
-"""
+"""How sandboxes do: their machines' counters, their guests' own view, their consoles, their boots."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""Rows. The only folder that imports SQLAlchemy: functions over a connection, run by `db.Database` one
-transaction each.
-"""
+"""Rows: functions over a connection, run by `db.Database`. The only folder that imports SQLAlchemy."""

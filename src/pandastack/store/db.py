@@ -99,9 +99,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(path: Path) -> AsyncIterator[Database]:
-    """The database in the file `path`, created and brought to the newest schema; closed at the end of the
-    block.
-    """
+    """The database in the file `path`, brought to the newest schema; closed at the end of the block."""
     async with AsyncExitStack() as stack:
         writing = stack.enter_context(ThreadPoolExecutor(1, "database-write"))
         reading = stack.enter_context(ThreadPoolExecutor(1, "database-read"))

@@ -33,9 +33,7 @@ def insert(connection: sa.Connection, sandbox: Sandbox, limits: Limits) -> bool:
 
 
 def find(connection: sa.Connection, sandbox_id: str, workspace: str | None = None) -> Sandbox | None:
-    """The sandbox in whatever state, deleted ones included; None when there is none or it is another
-    workspace's.
-    """
+    """The sandbox in any state, even deleted; None when there is none or it is another workspace's."""
     row = connection.execute(_BY_ID, {"by_id": sandbox_id}).one_or_none()
     if row is None or workspace not in (None, row.workspace):
         return None

@@ -22,9 +22,7 @@ class Errand(Struct, frozen=True):
 
 
 async def run_errands(errands: Iterable[Errand]) -> None:
-    """Run them beside each other until cancelled. One that fails is logged and tried again at its next
-    time.
-    """
+    """Run them beside each other until cancelled. One that fails is logged, and its next time comes."""
     async with asyncio.TaskGroup() as group:
         for errand in errands:
             group.create_task(_again_and_again(errand), name=f"errand-{errand.name}")

@@ -63,9 +63,7 @@ class Purge:
         self._retention = retention
 
     async def purge(self) -> None:
-        """Deleted sandboxes with their events, dead ones nobody deleted, keys and audit entries past their
-        time.
-        """
+        """Ended sandboxes with their events, Idempotency-Keys and audit entries past their time."""
         now = self._clock.now()
         ended_before = now - timedelta(seconds=self._retention.ended)
         audited_before = now - timedelta(seconds=self._retention.audit)

@@ -25,9 +25,7 @@ def steps() -> dict[str, list[str]]:
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Take the missing steps. A database that has a step unknown here is newer than this program:
-    InternalError.
-    """
+    """Take the missing steps. Errors: InternalError for a database that a newer program has written."""
     connection.exec_driver_sql(_TAKEN)
     taken = set(connection.scalars(sa.text("SELECT name FROM schema_steps")))
     known = steps()
