@@ -83,9 +83,10 @@ def main(
 def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | None) -> Result:
     question = QUESTIONS[name]
     times = count or (question.quick if quick else question.count)
-    facts, before = host_facts(vmm), disturbance.read()
+    facts = host_facts(vmm)
     with console.status(f"{name}: a server starts") as status, running_server() as server:
         status.stop()
+        before = disturbance.read(server.pid)
         with connected(server) as api:
             answer = question.measure(Stage(server, api, vmm, console), times)
         status.update(f"{name}: the server ends")

@@ -95,8 +95,10 @@ void job_chmod(const struct fields *fields, int content)
     static const struct walk walk = {.enter = change_file_mode, .leave = change_mode, .depth = TREE_DEPTH_MAX};
     const char *path = fields_string(fields, TAG_PATH);
     asked_mode = (mode_t)fields_number(fields, TAG_FILE_MODE, 0);
-    if (fields_flag(fields, TAG_RECURSIVE) && is_directory(path))
-        answer_done(tree_walk(AT_FDCWD, path, &walk), path);
+    if (fields_flag(fields, TAG_RECURSIVE) && is_directory(path)) {
+        int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC); /* also by way of a link */
+        answer_done(directory < 0 ? errno : tree_walk(directory, ".", &walk), path);
+    }
     if (chmod(path, asked_mode) != 0)
         answer_done(errno, path);
 }

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "console.h"
 #include "end.h"
+#include "farewell.h"
 #include "frame.h"
 #include "memory.h"
 
@@ -23,19 +24,26 @@ static enum kind kind;
 static struct end listener = {.fd = -1};
 static struct end line = {.fd = -1};
 
-/* Bytes that form no whole frame yet; the byte behind them lets a forked child end the last string in place. */
+/* Bytes that are not dealt with yet; the one behind them lets a child end the last string of a frame in place. */
 static uint8_t input[FRAME_WHOLE_MAX + READ_SIZE + 1];
 static size_t input_size;
-static uint64_t input_grew; /* monotonic time of the last growth */
+static uint64_t input_until = NEVER; /* when to give up a partial frame, should it not grow */
 
 static PAGE_ALIGNED uint8_t queue[QUEUE_SIZE];
 static size_t queue_head;
 static size_t queue_tail;
-static bool line_stuck;    /* the last write found no room: */
-static bool line_stirred; /* wait for an event */
 
+static bool line_stuck;           /* the last write found no room, and is worth repeating */
+static bool line_stirred;         /* once an event has come */
 static bool line_up;              /* bytes came since the last loss */
 static uint64_t retry_at = NEVER; /* when to look at a port without host again, should its event be missed */
+
+static void forget_bytes(void)
+{
+    input_size = 0;
+    input_until = NEVER;
+    queue_head = queue_tail = 0;
+}
 
 static void line_open(int fd)
 {
@@ -43,48 +51,50 @@ static void line_open(int fd)
     if (fcntl(fd, F_SETFL, O_NONBLOCK | fcntl(fd, F_GETFL)) < 0 || !end_watch(&line, EPOLLIN | EPOLLRDHUP))
         give_up("watch the link", errno);
     line.ready = true;
-    input_size = 0;
-    queue_head = queue_tail = 0;
     line_stuck = false;
+    forget_bytes();
 }
 
-void link_open_port(int fd)
+static void open_as(enum kind asked, int fd)
 {
     memory_keep_from_children(queue, sizeof queue);
-    kind = PORT;
-    line_open(fd);
-}
-
-void link_open_descriptor(int fd)
-{
-    memory_keep_from_children(queue, sizeof queue);
-    kind = DESCRIPTOR;
-    line_open(fd);
-}
-
-void link_open_listener(int fd)
-{
-    memory_keep_from_children(queue, sizeof queue);
-    kind = LISTENER;
+    kind = asked;
+    if (kind != LISTENER) {
+        line_open(fd);
+        return;
+    }
     listener = (struct end){.fd = fd};
     if (!end_watch(&listener, EPOLLIN))
         give_up("watch the socket", errno);
     listener.ready = true;
 }
 
+void link_open_port(int fd)
+{
+    open_as(PORT, fd);
+}
+
+void link_open_descriptor(int fd)
+{
+    open_as(DESCRIPTOR, fd);
+}
+
+void link_open_listener(int fd)
+{
+    open_as(LISTENER, fd);
+}
+
 static void line_lost(const struct link_reader *reader)
 {
-    input_size = 0;
-    queue_head = queue_tail = 0;
+    forget_bytes();
     if (line_up)
         reader->lost();
     line_up = false;
     retry_at = kind == PORT ? monotonic_ns() + PORT_PATIENCE : NEVER;
-    if (kind == PORT)
-        return;
-    end_close(&line);
     if (kind == DESCRIPTOR)
-        _exit(0);
+        farewell();
+    if (kind == LISTENER)
+        end_close(&line);
 }
 
 static bool accept_next(void)
@@ -101,12 +111,17 @@ static bool accept_next(void)
     return false;
 }
 
-static void hand_over(const struct link_reader *reader)
+/* What is left then is part of a frame, unless the reader is full: whole frames may wait for as long as they must. */
+static void hand_over(const struct link_reader *reader, bool grew)
 {
     size_t taken = reader->take((struct span){input, input_size});
     input_size -= taken;
     if (taken > 0 && input_size > 0)
         memmove(input, input + taken, input_size);
+    if (input_size == 0 || reader->full())
+        input_until = NEVER;
+    else if (grew || taken > 0 || input_until == NEVER)
+        input_until = monotonic_ns() + PARTIAL_PATIENCE;
 }
 
 /* A port says "no host" by 0 as a socket says "closed"; both mean that the frames of before are void. */
@@ -126,9 +141,7 @@ static bool read_once(const struct link_reader *reader)
     }
     line_up = true;
     input_size += (size_t)got;
-    hand_over(reader);
-    if (input_size > 0)
-        input_grew = monotonic_ns();
+    hand_over(reader, true);
     return true;
 }
 
@@ -136,8 +149,9 @@ static void look_at_deadlines(const struct link_reader *reader)
 {
     if (link_deadline() == NEVER || line.ready || monotonic_ns() < link_deadline())
         return;
-    if (input_size > 0) {
+    if (input_until != NEVER) {
         input_size = 0;
+        input_until = NEVER;
         reader->lost();
     }
     line.ready = true;
@@ -151,14 +165,14 @@ bool link_receive(const struct link_reader *reader)
     if (reader->full())
         return false;
     if (input_size > 0)
-        hand_over(reader);
+        hand_over(reader, false);
     look_at_deadlines(reader);
     return line.ready && read_once(reader);
 }
 
 uint64_t link_deadline(void)
 {
-    return input_size > 0 && input_grew + PARTIAL_PATIENCE < retry_at ? input_grew + PARTIAL_PATIENCE : retry_at;
+    return input_until < retry_at ? input_until : retry_at;
 }
 
 /* Room is worth an event only while it is missed: else each answer that the host takes would wake the agent. */

@@ -16,7 +16,7 @@ struct link_reader {
 };
 
 void link_open_port(int fd);      /* a virtio-serial port: stays open while no host is connected */
-void link_open_descriptor(int fd); /* the agent ends when it hangs up */
+void link_open_descriptor(int fd); /* the agent and all that it started end when it hangs up */
 void link_open_listener(int fd);  /* one connection at a time */
 
 /* Receives at most one read's worth and hands it over. True when there may be more to do at once. */

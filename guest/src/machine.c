@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "plain.h"
 
 #define STATE "/run/pandastack"
 #define BOOT_ID_SIZE 36
@@ -27,7 +28,7 @@ static int cover(const char *file, const char *target, size_t size)
     int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0444);
     if (fd < 0 || write(fd, zeros, size) != (ssize_t)size || write(fd, "\n", 1) != 1)
         return -1;
-    int there = open(target, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0444);
+    int there = plain_open(target, 0, 0444);
     if (there >= 0)
         close(there);
     if (mount(file, target, NULL, MS_BIND, NULL) != 0)
@@ -37,6 +38,7 @@ static int cover(const char *file, const char *target, size_t size)
 
 bool machine_prepare(void)
 {
+    mkdir("/etc", 0755);
     if (mkdir(STATE, 0755) != 0 && errno != EEXIST)
         return false;
     random_device = open("/dev/urandom", O_RDWR | O_CLOEXEC);

@@ -10,6 +10,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "plain.h"
+
 #define DEVICE "eth0"
 #define RESOLVER "/etc/resolv.conf"
 
@@ -175,7 +177,6 @@ static bool already_says(const char *text, size_t size)
     return got == (ssize_t)size && memcmp(now, text, size) == 0;
 }
 
-/* A link in its place (to a resolver that does not run here) gives way to a file. */
 static bool set_resolver(struct in_addr dns)
 {
     char address[INET_ADDRSTRLEN];
@@ -186,14 +187,11 @@ static bool set_resolver(struct in_addr dns)
     size_t size = (size_t)snprintf(text, sizeof text, "nameserver %s\n", address);
     if (already_says(text, size))
         return true;
-    int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-    int fd = open(RESOLVER, flags, 0644);
-    if (fd < 0 && errno == ELOOP && unlink(RESOLVER) == 0)
-        fd = open(RESOLVER, flags, 0644);
-    if (fd < 0)
+    int file = plain_open(RESOLVER, O_TRUNC, 0644);
+    if (file < 0)
         return false;
-    bool written = write(fd, text, size) == (ssize_t)size;
-    close(fd);
+    bool written = write(file, text, size) == (ssize_t)size;
+    close(file);
     return written;
 }
 

@@ -18,6 +18,9 @@ struct user {
     char shell[USER_TEXT_MAX];
 };
 
+/* True for the agent's own user: no name, or root's when the agent is root. */
+bool user_is_own(struct span name);
+
 /* The user of that name or number; an empty name is the agent's own user. A number without an entry is a user without
  * name whose group has the same number. False when there is no such user. */
 bool user_find(struct span name, struct user *user);

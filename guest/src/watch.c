@@ -77,6 +77,12 @@ static bool full_path(const char *path, char into[PATH_MAX])
     return size > 0 && size < PATH_MAX;
 }
 
+/* Where the walk of the tree at `path` begins: the root is walked also when it is a link to a directory. */
+static bool walk_path(const char *path, char into[PATH_MAX])
+{
+    return full_path(*path == '\0' ? "." : path, into);
+}
+
 /* Watches the directory at `path` below the root. 0 or an errno. */
 static int watch_one(const char *path, size_t size, uint32_t flags)
 {
@@ -113,7 +119,7 @@ static int watch_tree(const char *path, bool tell_it)
 {
     static const struct walk walk = {.enter = watch_entry, .depth = TREE_DEPTH_MAX, .forgiving = true};
     char full[PATH_MAX];
-    if (!full_path(path, full))
+    if (!walk_path(path, full))
         return 0;
     snprintf(prefix, sizeof prefix, "%s", path);
     telling = tell_it;

@@ -48,11 +48,16 @@ static void close_desk(const struct desk *desk)
         close(desk->content);
 }
 
-static void check_absolute(const struct fields *fields, enum tag tag)
+/* A slash at the end would make the system calls follow a link that is meant itself. */
+static void check_path(const struct fields *fields, enum tag tag)
 {
-    const char *path = fields_string(fields, tag);
-    if (path != NULL && path[0] != '/')
+    char *path = fields_string(fields, tag);
+    if (path == NULL)
+        return;
+    if (path[0] != '/')
         answer_done(EINVAL, "a path that is not absolute");
+    for (char *end = path + strlen(path); end > path + 1 && end[-1] == '/';)
+        *--end = '\0';
 }
 
 /* The agent's ends are closed: else the worker would keep its own pipe open and never see an end. */
@@ -70,8 +75,8 @@ static _Noreturn void work(struct stream *stream, job *run, const struct fields 
             answer_done(errno, "become the user");
     }
     fields_end_strings(fields);
-    check_absolute(fields, TAG_PATH);
-    check_absolute(fields, TAG_TARGET);
+    check_path(fields, TAG_PATH);
+    check_path(fields, TAG_TARGET);
     run(fields, desk->content);
     answer_done(0, NULL);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from benchmarks.report import limit, number
 from benchmarks.result import Result, read_result
 
@@ -24,8 +25,7 @@ def filled(readme: str, results: Path) -> str:
 
 def figures(folder: Path) -> str:
     """Every bar that was measured, and the machine it was measured on."""
-    found = [result for path in sorted(folder.glob("*.json")) if (result := read_result(path))]
-    quotable = [result for result in found if not result.quick]
+    quotable = [result for path in sorted(folder.glob("*.json")) if (result := quotable_result(path))]
     if not quotable:
         return NONE_YET
     rows = [
@@ -36,6 +36,15 @@ def figures(folder: Path) -> str:
     ]
     machines = dict.fromkeys(machine(result) for result in quotable)
     return "\n\n".join([table(("", "what", "measured", "bar"), rows), *machines])
+
+
+def quotable_result(path: Path) -> Result | None:
+    """A result that may be quoted: of a full run, and of the shape that is written today."""
+    try:
+        result = read_result(path)
+    except msgspec.ValidationError:
+        return None
+    return None if result is None or result.quick else result
 
 
 def machine(result: Result) -> str:

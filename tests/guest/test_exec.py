@@ -244,6 +244,19 @@ def test_ended_processes_are_forgotten_oldest_first_and_detached_last(wire: Wire
     assert wire.run(Op.ATTACH, ("PROCESS_ID", "kept")).number("EXIT_CODE") == 9
 
 
+def test_processes_have_a_bound(wire: Wire) -> None:
+    for turn in range(256):
+        stream = wire.start("exec sleep 100", name=f"p{turn}")
+        assert wire.receive_on(stream).kind == Kind.OPENED
+        wire.send(Kind.CLOSE, stream, b"\x00")
+        assert wire.finish(stream).errno == errno.ECANCELED
+    assert wire.shell("true", name="more").errno == errno.EAGAIN
+    assert wire.run(Op.KILL, ("PROCESS_ID", "p7"), ("SIGNAL_NUMBER", 9)).errno == 0
+    assert wire.run(Op.ATTACH, ("PROCESS_ID", "p7")).number("EXIT_CODE") == 137
+    assert wire.shell("true", name="more").errno == 0
+    assert len(wire.run(Op.PROCESSES).items) == 256
+
+
 def test_many_at_once(wire: Wire) -> None:
     streams = [wire.start(f"sleep 0.2; echo {turn}") for turn in range(50)]
     assert [int(wire.finish(stream).out) for stream in streams] == list(range(50))

@@ -192,6 +192,11 @@ def test_remove_a_tree_and_not_what_it_links_to(wire: Wire, tree: Path, tmp_path
     assert not tree.exists() and (kept / "file").exists()
 
 
+def test_a_slash_behind_a_link_means_the_link(wire: Wire, tree: Path) -> None:
+    assert wire.run(Op.REMOVE, ("PATH", f"{tree}/link/"), ("RECURSIVE", 1)).errno == 0
+    assert (tree / "dir" / "inner").exists() and not (tree / "link").is_symlink()
+
+
 @pytest.mark.parametrize("path", ["/", "//", "/.", "/..", "/tmp/.."])
 def test_the_root_is_not_removed(wire: Wire, path: str) -> None:
     assert wire.run(Op.REMOVE, ("PATH", path), ("RECURSIVE", 1)).errno == errno.EINVAL
@@ -207,6 +212,8 @@ def test_chmod(wire: Wire, tree: Path) -> None:
     for path in (tree / "dir", tree / "dir" / "inner", tree / "dir" / "deep" / "deeper" / "leaf"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o500
     assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+    assert wire.run(Op.CHMOD, ("PATH", str(tree / "link")), ("FILE_MODE", 0o750), ("RECURSIVE", 1)).errno == 0
+    assert stat.S_IMODE((tree / "dir" / "inner").stat().st_mode) == 0o750
     assert wire.run(Op.CHMOD, ("PATH", str(tree / "none")), ("FILE_MODE", 0)).errno == errno.ENOENT
     assert wire.run(Op.CHMOD, ("PATH", str(tree / "dir")), ("FILE_MODE", 0o755), ("RECURSIVE", 1)).errno == 0
 

@@ -50,9 +50,7 @@ def test_a_command_in_a_stuck_directory(served: Agent, wire: Wire, stuck: Path) 
 
 
 def test_a_program_on_a_stuck_path_ends_by_its_timeout(wire: Wire, stuck: Path) -> None:
-    stream = wire.open(
-        Op.EXEC, ("PROCESS_ID", "stuck"), ("ARG", f"{stuck}/program"), ("TIMEOUT_MS", 400)
-    )
+    stream = wire.open(Op.EXEC, ("PROCESS_ID", "stuck"), ("ARG", f"{stuck}/program"), ("TIMEOUT_MS", 400))
     others_go_on(wire)
     assert wire.finish(stream).number("TIMED_OUT") == 1
 

@@ -73,6 +73,14 @@ def test_a_recursive_watch_follows_new_and_moved_directories(wire: Wire, place: 
     assert all(not name.startswith("old") for _, name in told)
 
 
+def test_a_link_to_a_directory(wire: Wire, place: Path) -> None:
+    (place / "real" / "deep").mkdir(parents=True)
+    (place / "link").symlink_to("real")
+    stream = watch(wire, place / "link", ("RECURSIVE", 1))
+    (place / "real" / "deep" / "file").touch()
+    assert events(wire, stream, ("create", "deep/file"))
+
+
 def test_a_file_and_the_directory_itself(wire: Wire, place: Path) -> None:
     (place / "file").touch()
     stream = watch(wire, place / "file")

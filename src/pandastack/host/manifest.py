@@ -38,12 +38,14 @@ class Ready(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_seconds: Seconds = 60.0
 
 
-class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The content of `template.toml`.
 
-    With a `base`, lists (packages, leave_out, steps, tools, warm) follow the base's, `env` is laid over the base's, the
-    rest replaces the base's where it is given. Sizes are MiB.
+    With a `base`, lists (packages, leave_out, steps, tools, warm) follow the base's, `env` is laid over the
+    base's, the rest replaces the base's where it is given. Sizes are MiB.
     """
+
+    # A new field must have a default, which digests leave out: so it changes no image that does not use it.
 
     label: str
     description: str

@@ -52,7 +52,8 @@ OUR_END_IS_THEIRS = ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--fork"
 MACHINE_STATE = """
     dev/* etc/machine-id etc/resolv.conf etc/ssh/ssh_host_* etc/.pwd.lock
     etc/passwd- etc/shadow- etc/group- etc/gshadow-
-    etc/apt/sources.list etc/apt/sources.list.d/* etc/apt/apt.conf.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/99mmdebstrap
+    etc/apt/sources.list etc/apt/sources.list.d/* etc/apt/apt.conf.d/99mmdebstrap
+    etc/dpkg/dpkg.cfg.d/99mmdebstrap
     var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/lib/dpkg/*-old var/lib/systemd/random-seed
     var/cache/ldconfig/aux-cache var/log/*.log var/log/apt/* tmp/* var/tmp/* run/*
 """.split()  # noqa: SIM905  # one line a place is easier to read
