@@ -17,7 +17,8 @@
 #define GREETED 0x40
 #define INPUT_MAX (FRAME_WHOLE_MAX + 4096)
 
-static const uint8_t hello[] = {25, 0, 0, 0, FRAME_HELLO, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1, 0, 0, 0};
+static const uint8_t hello[] = {25, 0, 0, 0, FRAME_HELLO, 0, 0, 0, 0, /* nonce */ 1, 2, 3, 4, 5, 6, 7, 8,
+                                9,  10, 11, 12, 13, 14, 15, 16, /* version */ 1, 0, 0, 0};
 
 static void prepare(void)
 {

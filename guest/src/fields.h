@@ -36,7 +36,7 @@ struct field {
     struct span value;
 };
 
-/* Takes the next field off `rest`. False at the end and where the bytes are no whole field (then `rest` is not empty). */
+/* Takes the next field off `rest`. False at the end, and at bytes that are no whole field: `rest` is not empty then. */
 bool fields_next(struct span *rest, struct field *field);
 
 /* True when `payload` is a sequence of fields that the table allows, with none missing, doubled or misshapen. */

@@ -36,7 +36,7 @@ size_t link_queued(void);
 #define LINK_BUSY (64u * 1024)
 #define LINK_FULL (128u * 1024)
 
-/* A frame in the making at the end of the queue, at most LINK_PAYLOAD bytes of it. Nothing is sent before link_end(). */
+/* A frame in the making at the end of the queue, of at most LINK_PAYLOAD bytes. Nothing is sent before link_end(). */
 #define LINK_PAYLOAD (48u * 1024)
 struct writer link_begin(void);
 void link_end(const struct writer *payload, enum frame_type type, uint32_t stream);

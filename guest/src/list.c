@@ -25,7 +25,7 @@ static int tell(const struct visit *visit)
     return 0;
 }
 
-/* Opened first: a PATH that is a link to a directory, or that cannot be read, is not passed over like one in the tree. */
+/* Opened first: a PATH that is a link, or that cannot be read, is not passed over like a directory in the tree. */
 void job_list(const struct fields *fields, int content)
 {
     (void)content;

@@ -167,7 +167,7 @@ async def test_a_delete_that_was_cut_off_is_finished_at_the_start(world: World, 
 
 
 async def test_a_create_whose_answer_is_lost_is_settled(idle_world: World) -> None:
-    """A host that does not answer in time: the caller is told that nobody knows, and then somebody finds out."""
+    """A host that does not answer in time: the caller hears that nobody knows; then somebody finds out."""
     await idle_world.start(create_timeout_seconds=0.0001)
     headers = {"idempotency-key": "k"}
     lost = await idle_world.http.post("/v1/sandboxes", headers=headers)

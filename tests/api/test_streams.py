@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_a_create_leaves_nothing(world: World, url: s
 
 
 async def counts(world: World) -> set[int]:
-    """How many sandboxes there are, by the books, by the rows and by the host; one number when all is well."""
+    """How many sandboxes the books, the rows and the host know; one number when all is well."""
     used = (await world.http.get("/v1/quotas")).json()["used"]["sandboxes"]
     return {used, len((await world.http.get("/v1/sandboxes")).json()), len(world.host.vms.reports())}
 

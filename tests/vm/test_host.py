@@ -17,6 +17,9 @@ import pytest
 from pandastack.config import HostConfig
 from pandastack.errors import Conflict, NoSpace, SandboxNotFound, TemplateNotFound
 from pandastack.host.app import LocalHost, open_host
+from pandastack.host.paths import Cache
+from pandastack.host.probe import choose_vmm
+from pandastack.host.qemu_install import find_qemu
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec, VmState
 from pandastack.testing.fixtures import eventually, processes_with
@@ -213,6 +216,13 @@ async def test_the_network_is_closed_to_the_host(host: LocalHost) -> None:
 async def test_an_unknown_template_names_the_known_ones(host: LocalHost) -> None:
     with pytest.raises(TemplateNotFound, match=r'unknown template "nope": this server has base'):
         await host.start(VmSpec("vm-1", "nope"))
+
+
+async def test_a_vmm_knows_none_of_the_servers_secrets(images: None) -> None:
+    install = find_qemu(Cache(CACHE))
+    assert install is not None
+    vmm = await choose_vmm(install, Cache(CACHE), {"PATH": "/bin", "PANDASTACK_BOOTSTRAP_TOKEN": "secret"})
+    assert vmm.env == {"PATH": "/bin", **install.env}
 
 
 @pytest.mark.root

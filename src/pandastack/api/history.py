@@ -13,11 +13,12 @@ from starlette.responses import Response
 
 from pandastack.api.calls import Api
 from pandastack.api.streams import READY, EventStream, record
-from pandastack.errors import InvalidRequest
+from pandastack.errors import Conflict, InvalidRequest, SandboxNotFound
 from pandastack.model.account import AuditEntry
 from pandastack.model.sandbox import Event
 from pandastack.services.vitals import BootStats
 
+LAST_EVENT = "sandbox.deleted"
 LOG_BYTES = 1 << 20
 FOLLOWED_BYTES = 4096
 """So much of the past a followed log begins with."""
@@ -101,10 +102,13 @@ async def _log_records(call: Api[None, WhichLog]) -> AsyncGenerator[bytes, None]
     yield READY
     yield record("open", {"path": "console.log"})
     rest = b""
-    async for data in call.app.vitals.follow_console(call.caller, sandbox_id, FOLLOWED_BYTES):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield record("line", {"line": line.decode("utf-8", "replace") + "\n"})
+    try:
+        async for data in call.app.vitals.follow_console(call.caller, sandbox_id, FOLLOWED_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield record("line", {"line": line.decode("utf-8", "replace") + "\n"})
+    except (SandboxNotFound, Conflict):
+        return  # it has ended, and its log with it
 
 
 async def _event_records(call: Api[None, WhichEvents]) -> AsyncGenerator[bytes, None]:
@@ -113,6 +117,8 @@ async def _event_records(call: Api[None, WhichEvents]) -> AsyncGenerator[bytes, 
     yield READY
     async for event in call.app.events.follow(call.caller, sandbox_id, tail):
         yield record("event", event)
+        if event.type == LAST_EVENT:
+            return
 
 
 def _last_lines(data: bytes, count: int | None) -> bytes:

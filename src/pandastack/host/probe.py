@@ -74,7 +74,7 @@ async def _run_guest(install: QemuInstall, work: Path, env: Mapping[str, str]) -
         *("-drive", f"file={disk},format=raw,if=ide,readonly=off", "-serial", f"file:{out}"),
     ]
     try:
-        child = jail.spawn(command, log=log, cwd=work, env={**env, **install.env})
+        child = jail.spawn(command, log=log, cwd=work, env=_harmless(env) | install.env)
     except MachineError as error:
         return False, error.message
     try:
@@ -110,10 +110,15 @@ async def choose_vmm(install: QemuInstall, cache: Cache, env: Mapping[str, str])
         version=install.build,
         firmware=install.firmware,
         accel="kvm" if verdict.usable else "tcg",
-        env={**env, **install.env},
+        env=_harmless(env) | install.env,
         tsc_khz=0 if verdict.usable else tsc_khz(),
         read_only_memory=install.major >= 9,
     )
+
+
+def _harmless(env: Mapping[str, str]) -> dict[str, str]:
+    """What a VMM may know of the server's environment, which holds secrets."""
+    return {name: env[name] for name in ("PATH", "TMPDIR") if name in env}
 
 
 def host_cpu() -> str:
