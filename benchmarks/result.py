@@ -89,8 +89,8 @@ def write_result(result: Result, folder: Path) -> Path:
 
 
 def read_result(path: Path) -> Result | None:
-    """The result in this file; None when there is none."""
+    """The result in this file; None when there is none, or one of an older form."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Result)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.ValidationError):
         return None

@@ -1,6 +1,7 @@
 #include "gate.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "environment.h"
 #include "machine.h"
@@ -8,6 +9,7 @@
 
 static bool open_now;
 static bool own_machine;
+static uint8_t passed_id[MACHINE_ID_SIZE];
 
 static const struct rule rules[] = {
     {TAG_ENTROPY, BLOB, true, false, 32, ENTROPY_MAX},
@@ -70,19 +72,26 @@ static bool set_machine(const struct fields *fields, const struct network *netwo
            (*what = "network", network_set(network));
 }
 
+/* Whether this is the machine that the gate was opened for: the host repeats a GATE whose answer got lost. */
+static bool is_machine(struct span id, const uint8_t *known)
+{
+    return id.size == MACHINE_ID_SIZE && memcmp(id.data, known, MACHINE_ID_SIZE) == 0;
+}
+
 int gate_pass(struct span payload, const char **what)
 {
     struct fields fields;
     struct network network;
     *what = "gate";
-    if (open_now)
-        return EALREADY;
     if (!parse(payload, &fields, &network))
         return EPROTO;
+    if (open_now)
+        return is_machine(fields.value[TAG_MACHINE_ID], passed_id) ? 0 : EALREADY;
     if (!environment_keep(&fields))
         return E2BIG;
     if (own_machine && !set_machine(&fields, &network, what))
         return errno;
+    memcpy(passed_id, fields.value[TAG_MACHINE_ID].data, sizeof passed_id);
     open_now = true;
     return 0;
 }

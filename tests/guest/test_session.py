@@ -33,7 +33,14 @@ def test_nothing_is_served_before_the_gate(served: Agent) -> None:
 
 
 def test_an_open_gate_stays_as_it_is(wire: Wire) -> None:
-    assert number(wire.gate(("ENV", "A=changed"))["ERRNO"]) == errno.EALREADY
+    another = [*GATE_FIELDS[:3], ("MACHINE_ID", "f" * 32), ("ENV", "A=changed")]
+    assert number(wire.gate_with(another)["ERRNO"]) == errno.EALREADY
+    assert wire.shell("echo $A").out == b"\n"
+    assert number(wire.hello()["GATE_OPEN"]) == 1
+
+
+def test_a_repeated_gate_is_answered_as_the_first(wire: Wire) -> None:
+    assert number(wire.gate(("ENV", "A=changed"))["ERRNO"]) == 0
     assert wire.shell("echo $A").out == b"\n"
     assert number(wire.hello()["GATE_OPEN"]) == 1
 
