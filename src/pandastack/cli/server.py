@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
@@ -44,6 +45,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
         announce(console, api_url, host, control.first_token)
+        leave_alone_what_is_there()
         await stop.asked()
         console.print("ending; once more to end at once", style="dim")
 
@@ -55,15 +57,20 @@ def host_of(config: HostConfig, progress: Progress) -> AbstractAsyncContextManag
 
 
 async def bake_all(host: LocalHost, progress: Progress, console: Console) -> None:
-    """Have a snapshot of every template before the first sandbox is asked for; a failure is only told."""
+    """Have a checked snapshot of every template before a sandbox is asked for; a failure is only told."""
     for template in (await host.report()).templates:
-        if template.baked:
-            continue
-        progress(f"baking {template.name}", None)
+        if not template.baked:
+            progress(f"baking {template.name}", None)
         try:
             await host.bake(template.name)
         except PandastackError as error:
             console.print(f"{template.name} cannot be used: {error}", style="yellow", markup=False)
+
+
+def leave_alone_what_is_there() -> None:
+    """The collector need not look again at the many objects that a started server consists of."""
+    gc.collect()
+    gc.freeze()
 
 
 def announce(console: Console, api_url: str, host: LocalHost, first_token: str | None) -> None:
