@@ -9,7 +9,8 @@ import pytest
 from pandastack.errors import BuildFailed
 from pandastack.host.packages import Archive
 from pandastack.host.paths import Cache
-from pandastack.host.sources import local_source
+from pandastack.host.rootfs import lay_repository
+from pandastack.host.sources import Source, local_source
 from pandastack.host.tool import run_tool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
@@ -59,6 +60,21 @@ async def test_dependencies_are_resolved_and_downloaded_once(tmp_path: Path) -> 
     assert "Package: library" in await archive.descriptions(packages)
 
 
+async def test_a_repository_holds_exactly_the_resolved_packages(tmp_path: Path) -> None:
+    archive = await archive_of(tmp_path, {"app": "library", "library": "", "other": ""})
+    packages = await archive.resolve(["app"])
+    await archive.download(packages, silent)
+    folder = tmp_path / "exact"
+    lay_repository(folder, archive, packages, await archive.descriptions(packages), "bookworm")
+    cache = Cache(tmp_path / "guest")
+    inside = Archive(cache.packages("inside"), cache.downloads, [local_source(folder)])
+    await inside.update()
+    assert [package.sha256 for package in await inside.resolve(["app"])] == [p.sha256 for p in packages]
+    assert await inside.versions("other") == []
+    with pytest.raises(BuildFailed, match="no entry for app"):
+        lay_repository(tmp_path / "torn", archive, packages, "", "bookworm")
+
+
 async def test_one_package_whatever_it_depends_on(tmp_path: Path) -> None:
     archive = await archive_of(tmp_path, {"kernel": "nothing-that-exists", "meta": "kernel"})
     assert await archive.dependency("meta", r"ker\w+") == "kernel"
@@ -83,8 +99,10 @@ async def test_what_cannot_be_resolved_says_why(tmp_path: Path) -> None:
         await archive.resolve(["app"])
 
 
-async def test_sources_that_cannot_be_reached(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["copy:///nonexistent", "http://127.0.0.1:1/debian"])
+async def test_sources_that_cannot_be_reached(tmp_path: Path, uri: str) -> None:
     cache = Cache(tmp_path / "cache")
-    archive = Archive(cache.packages("test"), cache.downloads, [local_source(tmp_path / "nowhere")])
+    sources = [Source((uri,), ("./",), (), trusted=True)]
+    archive = Archive(cache.packages("test"), cache.downloads, sources)
     with pytest.raises(BuildFailed, match="package lists could not be fetched"):
         await archive.update()

@@ -34,6 +34,7 @@ description = "the second"
 base = "root"
 tools = ["numpy"]
 packages = ["python3-numpy"]
+leave_out = ["/usr/include/boost/*"]
 steps = ["false"]
 memory_mb = 512
 workdir = "/workspace"
@@ -68,6 +69,7 @@ def test_lists_follow_the_bases_and_values_replace_them(images: Path) -> None:
     recipe = load_recipe("child", images)
     manifest = recipe.manifest
     assert manifest.packages == ("python3", "python3-numpy")
+    assert manifest.leave_out == ("/usr/include/boost/*",)
     assert manifest.steps == ("true", "false")
     assert manifest.tools == ("sh", "numpy")
     assert manifest.warm == ("one", "two")

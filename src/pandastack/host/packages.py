@@ -94,6 +94,7 @@ class Archive:
             "APT::Default-Release": "",
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "root",
+            "APT::Update::Error-Mode": "any",  # or a network that is down would be a warning
             "Acquire::ForceHash": "SHA256",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
