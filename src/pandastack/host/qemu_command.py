@@ -44,7 +44,7 @@ class Vmm(Struct, frozen=True):
     @property
     def cpu(self) -> str:
         """Emulated: everything that QEMU knows, but 5-level page tables (a longer walk for each miss) and the
-        string instructions that call themselves fast, which emulation does byte by byte: without them the guest
+        string instructions that call themselves fast, which emulation does byte by byte: without them a guest
         copies two to three times as fast.
         """
         return "host" if self.accel == "kvm" else "max,la57=off,erms=off,fsrm=off"

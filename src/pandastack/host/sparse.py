@@ -5,6 +5,7 @@ A chunk that is all zeros counts as a hole, so that a copy which fills or makes 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,17 @@ def copy(source: Path, target: Path) -> None:
 def _copy_range(reader: int, writer: int, start: int, length: int) -> None:
     end = start + length
     while start < end:
-        copied = os.copy_file_range(reader, writer, end - start, start, start)
+        copied = _copy_some(reader, writer, start, end - start)
         if copied == 0:
             return
         start += copied
+
+
+def _copy_some(reader: int, writer: int, start: int, length: int) -> int:
+    """Within the kernel where it can; between two kinds of file systems the bytes pass by here."""
+    try:
+        return os.copy_file_range(reader, writer, length, start, start)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return os.pwrite(writer, os.pread(reader, min(length, CHUNK), start), start)
