@@ -31,8 +31,10 @@ Report = Callable[[str], None]
 """Takes one line about what is being done."""
 
 WARM_SECONDS = 300.0
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 3.0
 """Between the last command and the snapshot: the guest's kernel finishes what it does in the background."""
+REHEARSALS = 2
+"""The gate is passed and closed again so often: what a restore does first has its pages writable then."""
 _RETRY_SECONDS = 0.25
 
 
@@ -76,6 +78,10 @@ class Baker:
                 link.announce(self._sources.entropy(16), self._facts(image.recipe))
                 await answered(machine, link, BOOT_SECONDS)
                 await _make_ready(link, image.recipe, report)
+                for _ in range(REHEARSALS):
+                    await link.seal(deadline=30.0)
+                    link.announce(self._sources.entropy(16), self._facts(image.recipe))
+                    await answered(machine, link, BOOT_SECONDS)
                 await link.seal(deadline=30.0)
                 await asyncio.sleep(SETTLE_SECONDS)
                 report(f"writing the snapshot of {image.name}")

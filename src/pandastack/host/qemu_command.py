@@ -21,7 +21,7 @@ CONSOLE = "console.log"
 PORT_NAME = "pandastack"
 """The guest finds the agent's port by this name."""
 
-MACHINE = "microvm,pit=off,pic=off,rtc=on,isa-serial=on,memory-backend=ram,dump-guest-core=off"
+MACHINE = "microvm,pit=off,pic=off,rtc=off,isa-serial=on,memory-backend=ram,dump-guest-core=off"
 
 _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
