@@ -107,7 +107,11 @@ class Ledger:
         only_from: Iterable[SandboxState] | None = None,
         **values: object,
     ) -> Sandbox | None:
-        """Change the state and `values` if the table of moves allows it: the sandbox after it, or None."""
+        """Change the state and `values` if the table of moves allows it: the sandbox after it, or None.
+
+        Safe from the death of any process. Not flushed: the machine that it tells of would not outlive the
+        power either, and the next start finds out what became of it.
+        """
 
         def transaction(connection: Connection) -> Sandbox | None:
             moved = sandboxes.move(connection, sandbox_id, to, only_from=only_from, **values)
@@ -116,7 +120,9 @@ class Ledger:
             self._tell(connection, sandbox_id, story)
             return moved[1]
 
-        return await self._write(sandbox_id, transaction)
+        moved = await self._database.write_soon(transaction)
+        self._bell.ring(sandbox_id)
+        return moved
 
     async def change(self, sandbox_id: str, story: Story, **values: object) -> None:
         """Set fields other than the state."""
