@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from pandastack.host.packages import Progress
 from pandastack.model.sandbox import Isolation
 from pandastack.testing.process_host import open_process_host
 
+M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
+
 WORDS = {
     Isolation.HARDWARE: "every sandbox is a virtual machine of its own, separated by the processor",
     Isolation.EMULATED: "every sandbox is a virtual machine of its own, EMULATED in software: slower, and "
@@ -37,6 +41,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
     Errors: Conflict for an address in use, those of `open_host` and `open_control`; what was opened is
     closed.
     """
+    share_one_arena()
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals())
         with reporting(console) as progress:
@@ -65,6 +70,13 @@ async def bake_all(host: LocalHost, progress: Progress, console: Console) -> Non
             await host.bake(template.name)
         except PandastackError as error:
             console.print(f"{template.name} cannot be used: {error}", style="yellow", markup=False)
+
+
+def share_one_arena() -> None:
+    """Have the C library keep one heap for all threads: a heap for each grows for itself alone."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries have no such thing, and no such heaps
+        mallopt(M_ARENA_MAX, 1)
 
 
 def leave_alone_what_is_there() -> None:
