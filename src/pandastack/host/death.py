@@ -10,8 +10,11 @@ from pathlib import Path
 from pandastack.errors import BootFailed
 from pandastack.host.driver import Machine
 from pandastack.host.guest import Entry, GuestLink
+from pandastack.host.jail import NOT_OURS
 
 _LAST_LINES = 12
+_CHATTER = ": info: "
+"""What QEMU tells of its normal course."""
 
 
 async def answered(machine: Machine, link: GuestLink, seconds: float) -> Entry:
@@ -50,12 +53,15 @@ def cause_of_death(status: int, last_words: str) -> str:
     """
     if "Kernel panic" in last_words:
         return f"The guest's kernel panicked: {_line_with('Kernel panic', last_words)}"
-    if status < 0 and status != -1:
+    if status < 0 and status != NOT_OURS:
         return f"The virtual machine's process was killed by signal {-status} ({_signal_name(-status)})."
     if status == 0:
         return "The guest powered itself off."
-    last = "; ".join(last_words.splitlines()[-_LAST_LINES:])
-    ended = "ended" if status == -1 else f"ended with status {status}"
+    lines = [line for line in last_words.splitlines() if _CHATTER not in line]
+    last = "; ".join(lines[-_LAST_LINES:])
+    ended = "ended; an earlier server had started it, so its exit status is not known"
+    if status != NOT_OURS:
+        ended = f"ended with status {status}"
     return f"The virtual machine's process {ended}. Its last lines: {last or 'none'}"
 
 
