@@ -1,0 +1,73 @@
+"""What must not be the same in two programs is made anew when a program is given the module that holds it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import ModuleType
+
+
+def _seed(module: ModuleType) -> None:
+    module.seed()
+
+
+def _seed_generator(module: ModuleType) -> None:
+    module.rgen.seed()
+
+
+def _seed_random(module: ModuleType) -> None:
+    module.rng.seed()
+
+
+def _seed_dummies(module: ModuleType) -> None:
+    module.Dummy._prng.seed()
+
+
+def _set_start(logging: ModuleType) -> None:
+    logging._startTime = time.time()
+
+
+def _choose_key(process: ModuleType) -> None:
+    process.current_process().authkey = os.urandom(32)
+
+
+def _name_main(multiprocessing: ModuleType) -> None:
+    sys.modules["__mp_main__"] = sys.modules["__main__"]
+
+
+def _set_native_id(threading: ModuleType) -> None:
+    threading.main_thread()._set_native_id()
+
+
+RENEWALS = {
+    "logging": _set_start,
+    "multiprocessing": _name_main,
+    "multiprocessing.process": _choose_key,
+    "numpy.random.mtrand": _seed,
+    "random": _seed,
+    "sympy.core.random": _seed_random,
+    "sympy.core.symbol": _seed_dummies,
+    "sympy.ntheory.ecm": _seed_generator,
+    "sympy.ntheory.qs": _seed_generator,
+    "threading": _set_native_id,
+}
+"""What is done with a module that a program is given. The system's generator needs nothing, nor does OpenSSL, which seeds
+its own in each new process; the machine's entropy is renewed by every restore."""
+
+FOUND_OUT = (
+    ("platform", "_uname_cache"),
+    ("platform", "_os_release_cache"),
+    ("tempfile", "tempdir"),
+    ("tempfile", "_name_sequence"),
+    ("uuid", "_node"),
+)
+
+
+def forget_machine(modules: dict[str, ModuleType]) -> None:
+    """Drop what modules have found out about the machine and its user: a sandbox has other answers."""
+    for name, variable in FOUND_OUT:
+        if name in modules:
+            setattr(modules[name], variable, None)
+    if "platform" in modules:
+        modules["platform"]._platform_cache.clear()
