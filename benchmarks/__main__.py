@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +21,11 @@ from benchmarks.host_facts import host_facts
 from benchmarks.leftovers import processes_of
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, Result, none_of, write_result
-from benchmarks.server import running_server
 from benchmarks.vmm_start import find_vmm
 from pandastack.errors import PandastackError
 from pandastack.host.paths import Cache
 from pandastack.host.qemu_command import Vmm
+from pandastack.testing.server import Server, running_server
 
 QUESTIONS: dict[str, Question] = {
     "create": create.QUESTION,
@@ -84,7 +87,7 @@ def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | Non
     question = QUESTIONS[name]
     times = count or (question.quick if quick else question.count)
     facts = host_facts(vmm)
-    with console.status(f"{name}: a server starts") as status, running_server() as server:
+    with console.status(f"{name}: a server starts") as status, _fresh_server() as server:
         status.stop()
         before = disturbance.read(server.pid)
         with connected(server) as api:
@@ -99,6 +102,15 @@ def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | Non
         disturbance=disturbance.between(before, after),
         answer=answer,
     )
+
+
+@contextmanager
+def _fresh_server() -> Iterator[Server]:
+    with (
+        tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home,
+        running_server(Path(home)) as server,
+    ):
+        yield server
 
 
 def _with_leftovers(answer: Answer, processes: list[str]) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from benchmarks.server import Server
+from pandastack.testing.server import Server
 
 JSON = dict[str, Any]
 TIMEOUT = httpx2.Timeout(connect=10.0, read=300.0, write=60.0, pool=None)

@@ -13,7 +13,7 @@ from benchmarks.api import CREATE, TIMEOUT, Refused, answer_of, headers
 from benchmarks.percentiles import summarize
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most, none_of
-from benchmarks.server import Server
+from pandastack.testing.server import Server
 
 ROUNDS = 3
 WARM_UP = 3

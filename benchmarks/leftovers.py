@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from benchmarks.server import Server
 from pandastack.host import procfs
+from pandastack.testing.server import Server
 
 
 class Holdings(Struct, frozen=True):

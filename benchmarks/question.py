@@ -11,8 +11,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from benchmarks.api import Api
 from benchmarks.result import Answer
-from benchmarks.server import Server
 from pandastack.host.qemu_command import Vmm
+from pandastack.testing.server import Server
 
 
 class Stage(Struct, frozen=True):

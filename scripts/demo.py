@@ -5,29 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx2
 from rich.console import Console
 from rich.table import Table
 
+from pandastack.errors import MachineError, PandastackError
+from pandastack.testing.server import Server, running_server
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "code_interpreter.py"
-PROGRAM = Path(sys.executable).with_name("pandastack")
 
-READY_SECONDS = 600.0
-"""The very first start bakes the templates."""
 EXAMPLE_SECONDS = 120.0
-STOP_SECONDS = 60.0
 
 STEPS = {
     ("POST", 0): "a microVM is restored and answers",
@@ -59,62 +55,9 @@ class Stopwatch:
         console.print(f"[green]✓[/green] {what} [dim]{self.laps[-1][1]:.2f} s[/dim]")
 
 
-class Failure(Exception):
-    """The demonstration cannot go on; the message says why."""
-
-
-def free_port() -> int:
-    """A port of the loopback device that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def server(home: Path, listen: str, token: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`pandastack up`, ended with all its machines at the end of the block."""
-    log = home / "server.log"
-    state = str(home / "state")
-    command = [str(PROGRAM), "up", "--state", state, "--listen", listen, "--on-exit", "destroy"]
-    command += ["--log", "json"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, "PANDASTACK_BOOTSTRAP_TOKEN": token}
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            subprocess.run([str(PROGRAM), "down", "--state", state], check=False, timeout=STOP_SECONDS)
-
-
-def await_ready(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
-    """Return once the server answers; Failure with its last words when it ends or takes too long."""
-    deadline = time.monotonic() + READY_SECONDS
-    with httpx2.Client(timeout=5.0) as client:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise Failure(f"The server ended:\n{last_lines(log)}")
-            try:
-                if client.get(f"{api}/healthz").is_success:
-                    return
-            except httpx2.TransportError:
-                time.sleep(0.05)
-    raise Failure(f"The server was not ready after {READY_SECONDS:.0f} s:\n{last_lines(log)}")
-
-
-def last_lines(log: Path) -> str:
-    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-20:])
-
-
-def run_example(api: str, token: str) -> str:
+def run_example(server: Server) -> str:
     """What the example printed."""
-    environment = {**os.environ, "PANDASTACK_API": api, "PANDASTACK_API_KEY": token}
+    environment = {**os.environ, "PANDASTACK_API": server.url, "PANDASTACK_API_KEY": server.token}
     done = subprocess.run(
         [sys.executable, EXAMPLE],
         env=environment,
@@ -124,7 +67,7 @@ def run_example(api: str, token: str) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise Failure(f"The example failed:\n{done.stderr or done.stdout}")
+        raise MachineError(f"The example failed:\n{done.stderr or done.stdout}")
     return done.stdout.strip()
 
 
@@ -155,17 +98,13 @@ def show(watch: Stopwatch, total: float) -> None:
 
 
 def demonstrate(watch: Stopwatch) -> None:
-    token = f"pds_{secrets.token_hex(16)}"
-    listen = f"127.0.0.1:{free_port()}"
-    api = f"http://{listen}"
     with tempfile.TemporaryDirectory(prefix="pandastack-demo-") as directory:
-        home = Path(directory)
-        with server(home, listen, token) as process:
+        with ExitStack() as stack:
             with watch.lap("the server starts (the first time it bakes its templates)"):
-                await_ready(process, api, home / "server.log")
+                server = stack.enter_context(running_server(Path(directory), "--log", "json"))
             with watch.lap("the example: create a microVM, run code, pull the chart, destroy it"):
-                printed = run_example(api, token)
-            watch.laps += steps_of_example(home / "server.log")
+                printed = run_example(server)
+            watch.laps += steps_of_example(server.log)
             began = time.monotonic()
         watch.note("the server ends and takes everything with it", time.monotonic() - began)
     console.print(f"\n{EXAMPLE.relative_to(ROOT)} says: [bold]{printed}[/bold]")
@@ -183,8 +122,8 @@ def main() -> int:
     watch.note("set-up", time.time() - began)
     try:
         demonstrate(watch)
-    except Failure as failure:
-        console.print(f"[red]✗[/red] {failure}")
+    except PandastackError as error:
+        console.print("✗", error, *getattr(error, "__notes__", []), sep="\n", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
         return 130

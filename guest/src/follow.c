@@ -2,12 +2,14 @@
 
 #include <errno.h>
 
+#include "clock.h"
 #include "link.h"
 
 static void follow(struct stream *stream, struct process *process)
 {
     stream->process = process;
-    stream->takes_input = process->terminal || process->input.fd >= 0;
+    stream->takes_input = process_takes_input(process);
+    stream->closes_input = true;
     process->readers++;
 }
 
@@ -28,7 +30,8 @@ void follow_attach(struct stream *stream, const struct fields *fields)
         return;
     }
     follow(stream, process);
-    stream->position = replay_oldest(&process->replay);
+    stream->quiet = fields_flag(fields, TAG_QUIET);
+    stream->position = stream->quiet ? NEVER : replay_oldest(&process->replay);
     stream->until = process->replay.written;
 }
 
@@ -36,6 +39,7 @@ static void say_opened(struct stream *stream)
 {
     struct writer payload = link_begin();
     put_number(&payload, TAG_PID, (uint64_t)stream->process->pid);
+    put_number(&payload, TAG_STDIN, stream->takes_input);
     link_end(&payload, FRAME_OPENED, stream->id);
     stream->opened = true;
 }
@@ -63,7 +67,7 @@ static void say_ended(struct stream *stream)
 static bool say_output(struct stream *stream)
 {
     size_t allowed = stream_allowance(stream);
-    if (stream->position == stream->process->replay.written || allowed == 0)
+    if (stream->quiet || stream->position == stream->process->replay.written || allowed == 0)
         return false;
     struct writer payload = link_begin();
     int channel;
@@ -74,6 +78,15 @@ static bool say_output(struct stream *stream)
     stream->position += size;
     stream->credit -= size;
     return true;
+}
+
+/* A follower without output waits for nothing but the end. */
+static bool is_over(const struct stream *stream)
+{
+    const struct process *process = stream->process;
+    if (stream->quiet)
+        return process->state == PROCESS_ENDED;
+    return process->settled && stream->position >= process->final && stream->position >= stream->until;
 }
 
 bool follow_turn(struct stream *stream)
@@ -89,7 +102,7 @@ bool follow_turn(struct stream *stream)
         say_opened(stream);
         return true;
     }
-    if (process->settled && stream->position >= process->final && stream->position >= stream->until) {
+    if (is_over(stream)) {
         say_ended(stream);
         return true;
     }
@@ -108,6 +121,7 @@ static void put_process(struct writer *payload, const struct process *process)
     if (!running)
         put_number(payload, TAG_EXIT_CODE, (uint64_t)process->exit_code);
     put_number(payload, TAG_TTY, process->terminal);
+    put_number(payload, TAG_STDIN, process_takes_input(process));
     put_close(payload, item);
 }
 

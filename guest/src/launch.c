@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "descent.h"
 #include "environment.h"
 #include "terminal.h"
 #include "user.h"
@@ -123,6 +124,8 @@ static _Noreturn void run(const struct order *order)
     struct user user;
     answer_through(order->wiring->talk);
     setsid();
+    if (fields_number(fields, TAG_TIMEOUT_MS, 0) > 0)
+        descent_keep();
     if (!user_find(fields->value[TAG_USER], &user))
         answer_done(EINVAL, "no such user");
     char *const *arguments = arguments_of(fields, &user);

@@ -27,7 +27,8 @@ static const struct rule exec_rules[] = {
     NUMBER_RULE(TAG_COLS),
     FLAG_RULE(TAG_DETACHED),
 };
-static const struct rule attach_rules[] = {PROCESS_ID_RULE};
+static const struct rule attach_rules[] = {PROCESS_ID_RULE, FLAG_RULE(TAG_QUIET)};
+static const struct rule input_rules[] = {PROCESS_ID_RULE, FLAG_RULE(TAG_LAST)};
 static const struct rule kill_rules[] = {PROCESS_ID_RULE, {TAG_SIGNAL_NUMBER, NUMBER, true, false, 0, 0}};
 static const struct rule read_rules[] = {PATH_RULE, USER_RULE, NUMBER_RULE(TAG_OFFSET), NUMBER_RULE(TAG_LENGTH)};
 static const struct rule write_rules[] = {PATH_RULE, USER_RULE, NUMBER_RULE(TAG_FILE_MODE)};
@@ -55,6 +56,7 @@ static const struct operation_kind kinds[OP_LIMIT] = {
     [OP_CHMOD] = {COUNT(chmod_rules), job_chmod, CONTENT_NONE, true},
     [OP_WATCH] = {COUNT(watch_rules), job_watch, CONTENT_NONE, false},
     [OP_METRICS] = {NULL, 0, job_metrics, CONTENT_NONE, false},
+    [OP_INPUT] = {COUNT(input_rules), NULL, CONTENT_NONE, false},
 };
 
 const struct operation_kind *operation_kind(uint8_t operation)

@@ -9,6 +9,7 @@
 
 #include "child.h"
 #include "clock.h"
+#include "descent.h"
 #include "launch.h"
 #include "memory.h"
 #include "terminal.h"
@@ -105,6 +106,16 @@ static void blank(struct process *process)
     pending[slot] = false;
 }
 
+void processes_forget_plain(void)
+{
+    size_t at = 0;
+    for (struct process *process; (process = process_next(&at)) != NULL;)
+        if (is_over(process) && !process->detached) {
+            close_ends(process);
+            blank(process);
+        }
+}
+
 void process_let_go(struct process *process)
 {
     if (process->state == PROCESS_FAILED && process->readers == 0) {
@@ -129,6 +140,7 @@ static void remember(struct process *process, const struct fields *fields)
     process->command_size = smaller(command.size, COMMAND_MAX);
     memcpy(process->command, command.data, process->command_size);
     process->detached = fields_flag(fields, TAG_DETACHED);
+    process->fed = process->terminal || fields_flag(fields, TAG_STDIN);
     process->started_ns = clock_ns(CLOCK_REALTIME);
     bool endless = limit == 0 || limit > (NEVER - process->began) / NS_PER_MS;
     set_deadline(process, endless ? NEVER : process->began + limit * NS_PER_MS);
@@ -156,9 +168,14 @@ struct process *process_start(const struct fields *fields)
     return process;
 }
 
+static bool is_alive(const struct process *process)
+{
+    return process->state == PROCESS_RUNNING || process->state == PROCESS_STARTING;
+}
+
 bool process_signal(const struct process *process, int number)
 {
-    if (process->state == PROCESS_RUNNING || process->state == PROCESS_STARTING)
+    if (is_alive(process))
         return kill(-process->pid, number) == 0;
     errno = ESRCH;
     return false;
@@ -168,6 +185,11 @@ void process_resize(const struct process *process, uint16_t rows, uint16_t colum
 {
     if (process->terminal && process->output[0].fd >= 0)
         terminal_resize(process->output[0].fd, rows, columns);
+}
+
+bool process_takes_input(const struct process *process)
+{
+    return is_alive(process) && (process->terminal || process->input.fd >= 0);
 }
 
 size_t process_write(struct process *process, struct span bytes)
@@ -218,6 +240,7 @@ void processes_expire(void)
         if (process->deadline > now)
             continue;
         set_deadline(process, NEVER);
+        descent_kill(process->pid);
         process->timed_out = process_signal(process, SIGKILL);
     }
 }
@@ -250,7 +273,7 @@ bool process_reaped(pid_t pid, int status)
     size_t at = 0;
     struct process *process;
     while ((process = process_next(&at)) != NULL)
-        if (process->pid == pid && (process->state == PROCESS_STARTING || process->state == PROCESS_RUNNING))
+        if (process->pid == pid && is_alive(process))
             break;
     if (process == NULL)
         return false;

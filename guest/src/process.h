@@ -22,6 +22,7 @@ struct process {
     enum process_state state;
     pid_t pid; /* also its session and process group */
     bool terminal;
+    bool fed; /* was given an input to read: a pipe or the terminal */
     bool detached;
     bool timed_out;
     bool settled; /* ended, and what it had written before is in `replay`, up to `final` */
@@ -57,17 +58,24 @@ struct process *process_next(size_t *at);
 /* Starts what the fields of an EXEC ask for. NULL with errno, and then nothing is left of it. */
 struct process *process_start(const struct fields *fields);
 
+/* Forgets those that have ended, were not detached and are read by nobody. */
+void processes_forget_plain(void);
+
 /* Sends a signal to the group of a process that has not ended. False with errno. */
 bool process_signal(const struct process *process, int number);
 
 /* Sets the size of its terminal; nothing without one. */
 void process_resize(const struct process *process, uint16_t rows, uint16_t columns);
 
+/* Whether it runs and its input is open. */
+bool process_takes_input(const struct process *process);
+
 /* Gives input to it as far as it takes it now; what a closed input would lose counts as taken. */
 size_t process_write(struct process *process, struct span bytes);
 void process_end_input(struct process *process);
 
-/* Kills what has run too long; reaps `pid`'s slot with the status of wait(2). False when `pid` is none of these. */
+/* Kills what has run too long, with all that descends from it; reaps `pid`'s slot with the status of wait(2). False
+ * when `pid` is none of these. */
 void processes_expire(void);
 bool process_reaped(pid_t pid, int status);
 uint64_t processes_deadline(void);

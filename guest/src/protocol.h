@@ -53,7 +53,8 @@ enum operation {
     OP_CHMOD = 12,
     OP_WATCH = 13,
     OP_METRICS = 14,
-    OP_LIMIT = 15
+    OP_INPUT = 15,
+    OP_LIMIT = 16
 };
 
 enum tag {
@@ -93,6 +94,8 @@ enum tag {
     TAG_STARTED_NS = 0x31,
     TAG_RUNNING = 0x32,
     TAG_TTY = 0x33,
+    TAG_QUIET = 0x34,
+    TAG_LAST = 0x35,
 
     TAG_PATH = 0x40,
     TAG_TARGET = 0x41,

@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 
 #include "clock.h"
+#include "feed.h"
 #include "follow.h"
 #include "frame.h"
 #include "gate.h"
@@ -79,6 +80,7 @@ static void take_session_frame(const struct frame *frame)
         answer(FRAME_PONG, frame->payload);
     } else {
         gate_close();
+        processes_forget_plain();
         sealed = true;
         answer(FRAME_SEALED, (struct span){NULL, 0});
     }
@@ -94,6 +96,8 @@ static void start(struct stream *stream, const struct operation_kind *kind, cons
         follow_attach(stream, fields);
     else if (stream->operation == OP_KILL)
         kill_process(stream, fields);
+    else if (stream->operation == OP_INPUT)
+        feed_open(stream, fields);
 }
 
 /* A stream that cannot be: told so without ever becoming one. */
@@ -239,6 +243,8 @@ static bool speak(struct stream *stream)
     bool allowed = stream_allow(stream);
     if (stream->operation == OP_PROCESSES)
         return tell_processes_turn(stream);
+    if (stream->operation == OP_INPUT)
+        return feed_turn(stream) || allowed;
     return (stream->process != NULL ? follow_turn(stream) : worker_turn(stream)) || allowed;
 }
 

@@ -87,11 +87,18 @@ void stream_done(struct stream *stream, int error, const char *what)
     stream_forget(stream);
 }
 
+static size_t pass_on_to_process(struct stream *stream, struct span bytes)
+{
+    size_t taken = process_write(stream->process, bytes);
+    stream->input_lost |= taken > 0 && !process_takes_input(stream->process);
+    return taken;
+}
+
 /* How much of `bytes` the receiver took. A receiver that is gone takes everything. */
 static size_t pass_on(struct stream *stream, struct span bytes)
 {
     if (stream->process != NULL)
-        return process_write(stream->process, bytes);
+        return pass_on_to_process(stream, bytes);
     if (stream->sink.fd < 0)
         return bytes.size;
     ssize_t sent = write(stream->sink.fd, bytes.data, bytes.size);
@@ -106,7 +113,8 @@ static size_t pass_on(struct stream *stream, struct span bytes)
 static void pass_on_end(struct stream *stream)
 {
     if (stream->process != NULL) {
-        process_end_input(stream->process);
+        if (stream->closes_input)
+            process_end_input(stream->process);
     } else if (stream->sink.fd >= 0) {
         talk_commit(stream->talk.fd);
         end_close(&stream->sink);

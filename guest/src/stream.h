@@ -12,15 +12,18 @@ struct stream {
     enum operation operation;
     bool opened;          /* OPENED is sent */
     bool takes_input;
+    bool closes_input;    /* the end of its input is that of the process's, too */
     bool input_ended;     /* the host sent EOF 0 */
     bool input_closed;    /* and that was passed on */
+    bool input_lost;      /* some of it found no process that takes it */
+    bool quiet;           /* follows the process without its output */
     uint64_t credit;      /* DATA bytes that the host still allows us */
     uint32_t window;      /* DATA bytes that we still allow the host */
     uint32_t owed;        /* taken off the host's hands and not allowed again yet */
     size_t input_start;   /* input that its receiver has not taken yet: a ring */
     size_t input_size;
-    struct process *process; /* EXEC, ATTACH: the one it follows */
-    uint64_t position;       /* the next byte of its output to send */
+    struct process *process; /* EXEC, ATTACH: the one it follows; INPUT: the one it feeds */
+    uint64_t position;       /* the next byte of its output to send; NEVER when none is wanted */
     uint64_t until;          /* once it has ended and settled: DONE comes behind this position */
     size_t item;             /* PROCESSES: the next one to tell */
     /* A file operation: */

@@ -25,7 +25,7 @@ from pandastack.api.routes import application
 from pandastack.api.v1 import ENDPOINTS
 from pandastack.config import ControlConfig, OnExit
 from pandastack.endpoint import Rules
-from pandastack.errors import Conflict, PandastackError
+from pandastack.errors import Conflict
 from pandastack.model.account import Limits
 from pandastack.model.clock import Clock
 from pandastack.model.host import Host, VmReport
@@ -56,6 +56,10 @@ BEAT_SECONDS = 10.0
 """
 
 REAP_SECONDS, TEND_SECONDS, PURGE_SECONDS = 1.0, 30.0, 600.0
+
+
+DATABASE = "control.db"
+"""The file of the state directory that holds all rows."""
 
 
 def _new_id() -> str:
@@ -109,7 +113,7 @@ async def open_control(
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone_in(config.state_dir))
-        database = await stack.enter_async_context(open_database(config.state_dir / "control.db"))
+        database = await stack.enter_async_context(open_database(config.state_dir / DATABASE))
         await database.write(lambda connection: accounts.recount(connection, config.workspace))
         plane = Plane(config, host, database, clock, chance or Chance())
         stack.push_async_callback(plane.flush)
@@ -236,10 +240,7 @@ class Plane:
 
 async def _bury(deaths: AsyncIterator[VmReport], adoption: Adoption) -> None:
     async for vm in deaths:
-        try:
-            await adoption.died(vm)
-        except PandastackError as error:
-            log.warning("death.unrecorded", sandbox_id=vm.id, error=error.message)
+        await adoption.bury(vm)
 
 
 @asynccontextmanager

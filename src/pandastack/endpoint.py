@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 WEBSOCKET = "WEBSOCKET"
 """The method of endpoints that are WebSockets."""
+
+READ_AHEAD = 4
+"""Pieces of a body (each some 64 KiB) that may wait for whoever takes them."""
 
 INTERIM = "pandastack.interim"
 """The ASGI extension of our HTTP server that sends an interim response (100 Continue)."""
@@ -300,6 +304,40 @@ async def attended(receive: Receive, work: Awaitable[T], beat: Beat | None, ever
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return result
+
+
+@asynccontextmanager
+async def inflow(request: Request, every: float) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The request's body piece by piece, for a receiver that may take long, while the client listens.
+
+    Some of it is read ahead, and behind its end the client is kept patient every `every` seconds. When it
+    leaves, before or behind the end, the block is cancelled and ended before ClientGone is raised; only one
+    whose body does not fit into the read-ahead is not seen leaving until the receiver goes on.
+    """
+    pieces: asyncio.Queue[bytes] = asyncio.Queue(READ_AHEAD)
+
+    async def read() -> None:
+        try:
+            async for piece in request.stream():
+                if piece:
+                    await pieces.put(piece)
+        except ClientDisconnect as error:
+            raise ClientGone from error
+        await pieces.put(b"")
+        await _watch(request.receive, interim(request.scope), every)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(read())
+            yield _until_empty(pieces)
+            reading.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _until_empty(pieces: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+    while piece := await pieces.get():
+        yield piece
 
 
 async def _watch(receive: Receive, beat: Beat | None, every: float) -> None:

@@ -153,7 +153,7 @@ class RateLimited(RequestRefused):
 
 
 class CommandTimeout(PandastackError):
-    """A command was killed at its deadline, with its whole process group."""
+    """A command was killed at its deadline, with all that descends from it."""
 
     code, status = "command.timeout", 500
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -87,6 +88,11 @@ class World:
     async def events(self, sandbox_id: str) -> list[dict[str, Any]]:
         answer = await self.http.get(f"/v1/sandboxes/{sandbox_id}/events")
         return list(answer.json()["events"])
+
+
+def timeless(stream: bytes) -> bytes:
+    """The records of a stream, as if everything had taken no time."""
+    return re.sub(rb'"duration_ms":\d+', b'"duration_ms":0', stream)
 
 
 def client(

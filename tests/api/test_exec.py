@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import httpx2
 import pytest
 
 from pandastack.testing.fixtures import eventually, processes_with
-from tests.api.conftest import World
+from tests.api.conftest import World, timeless
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +46,13 @@ async def test_where_as_whom_and_with_what(world: World, box: str, tmp_path: Pat
 async def test_much_stdin_and_much_output_at_once(world: World, box: str) -> None:
     text = "0123456789abcdef" * 65536
     assert (await world.exec(box, "cat", stdin=text))["stdout"] == text
+
+
+async def test_stdin_may_be_any_bytes(world: World, box: str) -> None:
+    data = bytes(range(256)) * 1000
+    result = await world.exec(box, "sha256sum", stdin_base64=b64encode(data).decode())
+    assert result["stdout"].split()[0] == sha256(data).hexdigest()
+    assert (await world.exec(box, "wc -c", stdin_base64=""))["stdout"] == "0\n"
 
 
 async def test_stdin_that_nobody_reads_holds_nothing_up(world: World, box: str) -> None:
@@ -84,6 +93,15 @@ async def test_a_command_is_killed_at_its_deadline_with_all_its_children(
     await eventually(lambda: not processes_with(f"100; : {tmp_path}"))
 
 
+async def test_a_deadline_reaches_a_child_with_a_session_of_its_own(
+    world: World, box: str, tmp_path: Path
+) -> None:
+    sleeper = f"setsid sh -c 'sleep 100; :' {tmp_path}"
+    answer = await refused(world, box, cmd=f"{sleeper} & sleep 100", timeout_seconds=0.4)
+    assert answer.json()["code"] == "command.timeout"
+    await eventually(lambda: not processes_with(f"100; : {tmp_path}"))
+
+
 async def test_no_timeout_is_a_timeout_of_zero(world: World, box: str) -> None:
     assert (await world.exec(box, "sleep 0.05", timeout_seconds=0))["exit_code"] == 0
 
@@ -115,6 +133,9 @@ async def test_a_background_child_does_not_hold_the_answer_up(world: World, box:
         ({"cmd": "x", "cwd": "/no/such/directory"}, "cannot be entered"),
         ({"cmd": "x", "user": "nobody-at-all"}, "user"),
         ({"cmd": "x", "env": {"A": 1}}, "`env"),
+        ({"cmd": "x", "stdin": "a", "stdin_base64": "YQ=="}, "give one of them"),
+        ({"cmd": "x", "stdin_base64": "not base64"}, "`stdin_base64` does not fit"),
+        ({"cmd": "x", "stdin": "a", "background": True}, "given no stdin here"),
     ],
 )
 async def test_what_cannot_be_run_is_refused_by_field(
@@ -146,7 +167,7 @@ async def test_a_background_process_lives_by_itself_until_it_is_told_to_end(worl
     assert signalled.status_code == 204
     stream = await world.http.get(f"{one}/processes/{process_id}/stream")
     assert b'event: stdout\ndata: {"chunk":"hi\\n"}\n\n' in stream.content
-    assert stream.content.endswith(b'event: exit\ndata: {"exit_code":143}\n\n')
+    assert timeless(stream.content).endswith(b'event: exit\ndata: {"exit_code":143,"duration_ms":0}\n\n')
     assert (await listed(world, box, process_id))["exit_code"] == 143
 
 
@@ -157,7 +178,7 @@ async def test_processes_are_started_and_killed_by_their_own_route(world: World,
     one = f"{path}/{started.json()['process_id']}"
     assert (await world.http.delete(one)).status_code == 204
     stream = await world.http.get(f"{one}/stream")
-    assert stream.content.endswith(b'{"exit_code":137}\n\n')
+    assert timeless(stream.content).endswith(b'{"exit_code":137,"duration_ms":0}\n\n')
     assert (await world.http.delete(one)).status_code == 404
 
 

@@ -183,6 +183,20 @@ async def test_make_move_chmod_and_remove(http: httpx2.AsyncClient, fs: str, pla
     assert (await http.delete(fs, params={"path": "/"})).status_code in {400, 409}
 
 
+async def test_a_directory_that_is_not_empty_may_be_spared(
+    http: httpx2.AsyncClient, fs: str, place: Path
+) -> None:
+    (place / "d").mkdir()
+    (place / "d" / "f").write_bytes(b"1")
+    spared = await http.delete(fs, params={"path": str(place / "d"), "recursive": "false"})
+    assert (spared.status_code, spared.json()["code"]) == (409, "file.refused")
+    assert "not empty" in spared.json()["error"] and (place / "d" / "f").exists()
+    for name in ("d/f", "d"):
+        gone = await http.delete(fs, params={"path": str(place / name), "recursive": "false"})
+        assert gone.status_code == 204
+    assert not (place / "d").exists()
+
+
 async def chunks(count: int, seed: bytes) -> AsyncIterator[bytes]:
     for _ in range(count):
         yield seed * 4096

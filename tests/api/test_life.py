@@ -93,6 +93,15 @@ async def test_a_command_whose_machine_dies_is_told_so(world: World, box: str) -
     assert "timeout" not in answer.json()["error"]
 
 
+async def test_a_command_whose_sandbox_is_deleted_is_told_by_whom(world: World, box: str) -> None:
+    running = asyncio.ensure_future(world.http.post(f"/v1/sandboxes/{box}/exec", json={"cmd": "sleep 100"}))
+    await asyncio.sleep(0.2)
+    assert (await world.http.delete(f"/v1/sandboxes/{box}")).status_code == 204
+    answer = await running
+    assert answer.status_code == 409
+    assert "was ended meanwhile: deleted by its owner" in answer.json()["error"]
+
+
 async def test_running_sandboxes_are_adopted_by_the_next_start(world: World, box: str) -> None:
     paused = (await world.create(metadata={"a": "b"}))["id"]
     await world.http.post(f"/v1/sandboxes/{paused}/pause")

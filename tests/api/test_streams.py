@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from pandastack.api.server import serving
 from pandastack.testing.fixtures import eventually, processes_with
-from tests.api.conftest import BEAT_SECONDS, TOKEN, World
+from tests.api.conftest import BEAT_SECONDS, TOKEN, World, timeless
 
 pytestmark = pytest.mark.anyio
 
@@ -42,12 +42,18 @@ async def test_a_stream_is_exactly_the_wires(http: httpx2.AsyncClient, box: str)
     assert answer.headers["content-type"] == "text/event-stream"
     assert answer.headers["cache-control"] == "no-cache"
     assert answer.headers["x-accel-buffering"] == "no"
-    assert answer.content == (
+    assert timeless(answer.content) == (
         b": ready\n\n"
         b'event: stdout\ndata: {"chunk":"a\\n"}\n\n'
         b'event: stderr\ndata: {"chunk":"b"}\n\n'
-        b'event: exit\ndata: {"exit_code":4}\n\n'
+        b'event: exit\ndata: {"exit_code":4,"duration_ms":0}\n\n'
     )
+
+
+async def test_a_stream_tells_how_long_its_command_took(http: httpx2.AsyncClient, box: str) -> None:
+    answer = await http.post(f"/v1/sandboxes/{box}/exec/stream", json={"cmd": "sleep 0.2"})
+    data = answer.text.strip().rsplit("data: ")[-1]
+    assert 200 <= json.loads(data)["duration_ms"] < 10_000
 
 
 async def test_a_stream_never_cuts_a_character(http: httpx2.AsyncClient, box: str) -> None:
@@ -73,9 +79,9 @@ async def test_what_cannot_start_is_an_ordinary_error(http: httpx2.AsyncClient, 
 async def test_a_quiet_stream_is_kept_open_by_comments(wire: httpx2.AsyncClient, box: str) -> None:
     command = {"cmd": f"sleep {4 * BEAT_SECONDS}"}
     async with wire.stream("POST", f"/v1/sandboxes/{box}/exec/stream", json=command) as stream:
-        text = (await stream.aread()).decode()
+        text = timeless(await stream.aread()).decode()
     assert text.count(": still here\n\n") >= 2
-    assert text.endswith('event: exit\ndata: {"exit_code":0}\n\n')
+    assert text.endswith('event: exit\ndata: {"exit_code":0,"duration_ms":0}\n\n')
 
 
 @pytest.mark.parametrize("verb", ["exec", "exec/stream"])
@@ -204,6 +210,9 @@ async def test_a_socket_answers_what_it_cannot_do_and_goes_on(url: str, box: str
             frame = await next_frame(connection)
             assert frame.get("id") == told.get("id")
             assert told["error"] in frame["error"]
+        await connection.send('{"id": "d", "cmd": "od -An -tx1", "stdin_base64": "/w=="}')
+        assert await next_frame(connection) == {"id": "d", "stream": "stdout", "data": " ff\n"}
+        assert await next_frame(connection) == {"id": "d", "exit": 0}
         await connection.send('{"id": "c", "cmd": "true"}')
         assert await next_frame(connection) == {"id": "c", "exit": 0}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,11 +51,9 @@ def test_help_names_every_command(alone: Run) -> None:
         assert f" {name} " in text
 
 
-@pytest.mark.parametrize(
-    "words", ["sandbox --help", "template --help", "token --help", "up --help", "run --help", "setup --help"]
-)
-def test_every_command_explains_itself(alone: Run, words: str) -> None:
-    assert "Usage: pandastack" in alone(*words.split()).stdout
+@pytest.mark.parametrize("word", ["sandbox", "template", "cache", "token", "up", "run", "setup"])
+def test_every_command_explains_itself(alone: Run, word: str) -> None:
+    assert "Usage: pandastack" in alone(word, "--help").stdout
 
 
 def test_a_slip_of_the_pen_is_guessed(alone: Run) -> None:
@@ -81,6 +81,28 @@ def test_errors_are_followed_by_advice() -> None:
 def test_completion_is_a_script_that_works(alone: Run) -> None:
     assert "_pandastack_completion" in alone("completion", "bash").stdout
     assert "compdef" in alone("completion", "zsh").stdout
+
+
+def test_the_cache_needs_no_server(alone: Run, tmp_path: Path) -> None:
+    assert json.loads(alone("cache", "ls", "--json").stdout) == []
+    images = tmp_path / ".cache" / "pandastack" / "images" / "base"
+    for digest, day in (("a" * 64, 2), ("b" * 64, 1)):
+        (images / digest).mkdir(parents=True)
+        (images / digest / "root.ext4").write_bytes(b"x" * 4096)
+        os.utime(images / digest, (day * 86400, day * 86400))
+    assert [row.split()[:3] for row in alone("cache", "ls").stdout.splitlines()] == [
+        ["KIND", "NAME", "DIGEST"],
+        ["image", "base", "a" * 12],
+        ["image", "base", "b" * 12],
+    ]
+    told = alone("cache", "prune", "--dry-run", "--keep-days", "3").stdout
+    assert "b" * 12 in told
+    assert "would be freed: 0 MB" in told
+    answer = json.loads(alone("cache", "prune", "--json").stdout)
+    assert [each["digest"] for each in answer["removed"]] == ["b" * 64]
+    assert answer["freed_bytes"] >= 4096
+    assert [path.name for path in images.iterdir()] == ["a" * 64]
+    assert alone("cache", "prune").stdout == "freed: 0 MB\n"
 
 
 def test_down_without_a_server_is_fine(alone: Run) -> None:

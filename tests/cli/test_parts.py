@@ -19,7 +19,7 @@ from pandastack.cli.credentials import remember
 from pandastack.cli.progress import Steps, reporting
 from pandastack.cli.run import split_copy
 from pandastack.cli.sandbox import age, words_of
-from pandastack.cli.session import pairs
+from pandastack.cli.session import pairs, plain
 from pandastack.cli.state import held, holder
 from pandastack.client import ConfigFile, read_config
 from pandastack.errors import Conflict
@@ -50,6 +50,11 @@ def test_what_is_copied_into_a_run() -> None:
     for wrong in ("a", "a:b", ":/c", "a:"):
         with pytest.raises(typer.BadParameter):
             split_copy(wrong)
+
+
+def test_values_are_told_to_people() -> None:
+    assert plain({"a": {"b": 1, "c": True}, "d": "e"}) == "a=b=1 c=yes d=e"
+    assert [plain(value) for value in (False, 0.5, "text")] == ["no", "0.5", "text"]
 
 
 def test_pairs_have_an_equals_sign() -> None:

@@ -30,11 +30,26 @@ def test_run_streams_and_exits_with_the_commands_code(pandastack: Run, tmp_path:
     assert json.loads(pandastack("sandbox", "ls", "--json").stdout) == []
 
 
+def test_stdin_is_passed_on_as_it_is(server: Server, pandastack: Run) -> None:
+    made = pandastack("sandbox", "create", "-t", "base").stdout.strip()
+    command = [PROGRAM, "sandbox", "exec", "-i", made, "--", "od", "-An", "-tx1"]
+    done = subprocess.run(
+        command, env=server.environment, input=b"\xff\x00a", capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout == b" ff 00 61\n"
+    pandastack("sandbox", "rm", made)
+
+
 def test_run_copies_files_in(pandastack: Run, server: Server, tmp_path: Path) -> None:
     (tmp_path / "here").write_text("content")
     target = str(tmp_path / "there") if server.driver == "process" else "/there"
     done = pandastack("run", "-t", "base", "-f", f"{tmp_path / 'here'}:{target}", "--", "cat", target)
     assert done.stdout == "content"
+
+
+def test_a_file_that_is_not_here_is_told(pandastack: Run) -> None:
+    told = pandastack("run", "-t", "base", "-f", "nowhere:/x", "--", "true", status=1).stderr
+    assert told == "pandastack: nowhere: No such file or directory.\n"
 
 
 def test_run_is_stopped_at_its_timeout(pandastack: Run) -> None:
@@ -61,7 +76,7 @@ def test_an_interrupted_run_destroys_its_sandbox(
 def test_a_sandbox_from_end_to_end(pandastack: Run, server: Server, tmp_path: Path) -> None:
     made = pandastack("sandbox", "create", "-t", "base", "-m", "a=b").stdout.strip()
     assert made in pandastack("sandbox", "ls").stdout
-    assert "metadata: {'a': 'b'}" in pandastack("sandbox", "get", made).stdout
+    assert "metadata: a=b" in pandastack("sandbox", "get", made).stdout
     assert json.loads(pandastack("--json", "sandbox", "get", made).stdout)["id"] == made
     assert pandastack("sandbox", "exec", made, "--", "sh", "-c", "exit 5", status=5).stdout == ""
     assert "ttl_seconds: 99" in pandastack("sandbox", "ttl", made, "99").stdout
@@ -69,7 +84,9 @@ def test_a_sandbox_from_end_to_end(pandastack: Run, server: Server, tmp_path: Pa
     assert "paused" in pandastack("sandbox", "exec", made, "true", status=1).stderr
     pandastack("sandbox", "resume", made)
     assert "pid:" in pandastack("sandbox", "metrics", made).stdout
-    pandastack("sandbox", "logs", made, "-n", "1")
+    logged = pandastack("sandbox", "logs", made, "-n", "1")
+    assert logged.stdout or "console is silent" in logged.stderr
+    assert "before" in pandastack("sandbox", "exec", made, "-w", "/tmp", "--", "pwd", status=2).stderr
     assert "sandbox.running" in pandastack("sandbox", "events", made).stdout
     assert pandastack("sandbox", "rm", made).stdout.strip() == made
     assert "sandbox.deleted" in pandastack("sandbox", "events", made).stdout
@@ -177,7 +194,7 @@ def test_a_first_start_gives_a_key(tmp_path: Path, server: Server) -> None:
 def test_down_ends_what_a_killed_server_left(tmp_path: Path, server: Server) -> None:
     with running(tmp_path, server.driver, status=-signal.SIGKILL) as victim:
         create = [PROGRAM, "sandbox", "create", "-t", "base"]
-        subprocess.run(create, env=victim.environment, capture_output=True, check=True, timeout=60)
+        made = subprocess.run(create, env=victim.environment, capture_output=True, check=True, timeout=60)
         victim.process.kill()
     down = [PROGRAM, "down", "--state", str(tmp_path / "state")]
     told = subprocess.run(
@@ -188,3 +205,7 @@ def test_down_ends_what_a_killed_server_left(tmp_path: Path, server: Server) -> 
         down, env=server.environment, capture_output=True, text=True, check=True, timeout=60
     )
     assert again.stdout == "No server ran; machines ended now: 0.\n"
+    with running(tmp_path, server.driver) as heir:
+        events = [PROGRAM, "sandbox", "events", made.stdout.decode().strip()]
+        history = subprocess.run(events, env=heir.environment, capture_output=True, check=True, timeout=60)
+    assert b"cause=the server was stopped" in history.stdout

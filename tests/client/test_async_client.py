@@ -279,16 +279,18 @@ async def test_existence_is_a_question(sandbox: AsyncSandbox, server: Scripted) 
 
 
 async def test_file_verbs_have_bodies(sandbox: AsyncSandbox, server: Scripted) -> None:
-    server.answers(*[httpx2.Response(204)] * 4)
+    server.answers(*[httpx2.Response(204)] * 5)
     await sandbox.files.mkdir("/d", mode=0o700)
     await sandbox.files.move("/d", "/e", user="nobody")
     await sandbox.files.chmod("/e", 0o755)
     await sandbox.files.remove("/e")
-    assert [server.path(index) for index in range(4)] == [
+    await sandbox.files.remove("/e", recursive=False)
+    assert [server.path(index) for index in range(5)] == [
         "POST /v1/sandboxes/s1/fs/mkdir",
         "POST /v1/sandboxes/s1/fs/move",
         "POST /v1/sandboxes/s1/fs/chmod",
         "DELETE /v1/sandboxes/s1/fs?path=%2Fe",
+        "DELETE /v1/sandboxes/s1/fs?path=%2Fe&recursive=false",
     ]
     assert json.loads(server.asked[0].content) == {"path": "/d", "mode": "0700"}
 
@@ -302,57 +304,97 @@ async def test_changes_come_as_they_happen(sandbox: AsyncSandbox, server: Script
 RUNNING = {"id": "p1", "pid": 7, "command": "sleep 9", "running": True}
 
 
-def processes(*listed: dict[str, object]) -> httpx2.Response:
-    return httpx2.Response(200, json=list(listed))
+def process(fields: dict[str, object]) -> httpx2.Response:
+    return httpx2.Response(200, json=fields)
 
 
 async def test_processes_are_started_found_and_ended(sandbox: AsyncSandbox, server: Scripted) -> None:
     ended = {**RUNNING, "running": False, "exit_code": 143}
     server.answers(
         httpx2.Response(201, json={"process_id": "p1", "pid": 7}),
-        processes(RUNNING),
+        process(RUNNING),
         httpx2.Response(204),
-        processes(RUNNING),
-        processes(ended),
+        process(RUNNING),
+        process(ended),
         httpx2.Response(204),
     )
-    async with await sandbox.commands.start(["sleep", "9"]) as process:
-        assert process.command == "sleep 9"
+    async with await sandbox.commands.start(["sleep", "9"]) as sleeper:
+        assert sleeper.command == "sleep 9"
         with pytest.raises(pandastack.SandboxTimeout, match="after 0 s: sleep 9"):
-            await process.wait(timeout_seconds=0)
-        await process.signal("TERM")
-        assert await process.wait() == 143
+            await sleeper.wait(timeout_seconds=0)
+        await sleeper.signal("TERM")
+        assert await sleeper.wait() == 143
     assert [server.path(index) for index in range(6)] == [
         "POST /v1/sandboxes/s1/processes",
-        "GET /v1/sandboxes/s1/processes",
+        "GET /v1/sandboxes/s1/processes/p1",
         "POST /v1/sandboxes/s1/processes/p1/signal",
-        "GET /v1/sandboxes/s1/processes",
-        "GET /v1/sandboxes/s1/processes",
+        "GET /v1/sandboxes/s1/processes/p1?wait_seconds=30.0",
+        "GET /v1/sandboxes/s1/processes/p1?wait_seconds=30.0",
         "DELETE /v1/sandboxes/s1/processes/p1",
     ]
+    assert json.loads(server.asked[0].content) == {"cmd": ["sleep", "9"]}
     assert json.loads(server.asked[2].content) == {"signal": "TERM"}
 
 
+async def test_a_wait_ends_with_its_deadline(server: Scripted) -> None:
+    times = iter([100.0, 100.0, 130.0, 130.75, 131.0])
+    connection = AsyncConnection(
+        Settings("http://h:1", "k"), transport=httpx2.MockTransport(server), clock=lambda: next(times)
+    )
+    server.answers(*[process(RUNNING)] * 5)
+    sleeper = await AsyncSandbox.from_dict(SANDBOX, AsyncClient.over(connection)).commands.attach("p1")
+    with pytest.raises(pandastack.SandboxTimeout, match="after 31 s"):
+        await sleeper.wait(timeout_seconds=31)
+    waits = [request.url.params.get("wait_seconds") for request in server.asked]
+    assert waits == [None, "30.0", "1.0", "0.25", None]
+    assert server.asked[1].extensions["timeout"]["read"] == 30.0 + connection.timeout
+    await connection.aclose()
+
+
+async def test_a_process_is_written_to(sandbox: AsyncSandbox, server: Scripted) -> None:
+    refusal = {"error": "process p1 takes no more input", "code": "sandbox.invalid_state"}
+    server.answers(
+        httpx2.Response(201, json={"process_id": "p1", "pid": 7}),
+        *[httpx2.Response(204)] * 4,
+        httpx2.Response(409, json=refusal),
+    )
+    reader = await sandbox.commands.start("cat", stdin=True)
+    assert json.loads(server.asked[0].content) == {"cmd": "cat", "stdin": True}
+    await reader.write("é")
+    await reader.write(b"\xff", eof=True)
+    await reader.write(io.BytesIO(b"x" * 300_000))
+    await reader.close_stdin()
+    with pytest.raises(pandastack.BadRequestError, match="no more input"):
+        await reader.write(b"late")
+    path = "POST /v1/sandboxes/s1/processes/p1/stdin"
+    assert [server.path(n) for n in range(1, 6)] == [path, f"{path}?eof=true", path, f"{path}?eof=true", path]
+    written = [request.content for request in server.asked[1:5]]
+    assert written == ["é".encode(), b"\xff", b"x" * 300_000, b""]
+    patience = server.asked[1].extensions["timeout"]
+    assert patience["read"] == patience["write"] == 900.0
+
+
 async def test_a_detached_process_outlives_its_block(sandbox: AsyncSandbox, server: Scripted) -> None:
-    server.answers(processes({"id": "p0", "pid": 6}, RUNNING))
-    async with await sandbox.commands.attach("p1") as process:
-        process.detach()
+    server.answers(process(RUNNING))
+    async with await sandbox.commands.attach("p1") as sleeper:
+        sleeper.detach()
     assert len(server.asked) == 1
 
 
 async def test_an_unknown_process_is_not_found(sandbox: AsyncSandbox, server: Scripted) -> None:
-    server.answers(processes(RUNNING))
-    with pytest.raises(pandastack.NotFoundError, match="p2"):
-        await sandbox.commands.attach("p2")
+    server.answers(httpx2.Response(404, json={"error": "no such process: p/2", "code": "not_found"}))
+    with pytest.raises(pandastack.NotFoundError, match="p/2"):
+        await sandbox.commands.attach("p/2")
+    assert server.path() == "GET /v1/sandboxes/s1/processes/p%2F2"
 
 
 async def test_output_of_a_process_is_iterated(sandbox: AsyncSandbox, server: Scripted) -> None:
     server.answers(
-        processes(RUNNING),
+        process(RUNNING),
         sse(("stdout", '{"chunk":"a"}'), ("stderr", '{"chunk":"b"}'), ("exit", '{"exit_code":0}')),
     )
-    process = await sandbox.commands.attach("p1")
-    assert [(piece.stream, piece.text) async for piece in process] == [("stdout", "a"), ("stderr", "b")]
+    writer = await sandbox.commands.attach("p1")
+    assert [(piece.stream, piece.text) async for piece in writer] == [("stdout", "a"), ("stderr", "b")]
     assert server.path() == "GET /v1/sandboxes/s1/processes/p1/stream"
 
 

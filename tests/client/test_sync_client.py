@@ -68,7 +68,8 @@ def test_streams_block(client: Client, server: Scripted) -> None:
         httpx2.Response(200, content=b"x" * 100_000),
         httpx2.Response(200, json={"path": "/f", "bytes": 3}),
         sse(("change", '{"name":"a","event":"create"}')),
-        *[httpx2.Response(200, json=[{"id": "p1", "pid": 7, "running": False, "exit_code": 0}])] * 2,
+        *[httpx2.Response(200, json={"id": "p1", "pid": 7, "running": False, "exit_code": 0})] * 2,
+        httpx2.Response(204),
         sse(("stdout", '{"chunk":"a"}')),
     )
     buffer = io.BytesIO()
@@ -79,6 +80,8 @@ def test_streams_block(client: Client, server: Scripted) -> None:
         assert next(changes).event == "create"
     process = sandbox.commands.attach("p1")
     assert process.wait() == 0
+    process.write(io.BytesIO(b"abc"), eof=True)
+    assert server.asked[-1].content == b"abc"
     assert [piece.text for piece in process] == ["a"]
 
 

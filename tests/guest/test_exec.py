@@ -137,6 +137,36 @@ def test_timeout_kills_the_group(wire: Wire) -> None:
     assert wire.shell(f"sleep 0.1; kill -0 {int(child)}").number("EXIT_CODE") == 1
 
 
+ESCAPES = {
+    "a session of its own": "setsid sleep 100 & echo $!; wait",
+    "a session of its own, without a parent": "setsid sh -c 'sleep 100 & echo $!; exit' ; sleep 100",
+    "deep down": """setsid sh -c 'setsid -w sh -c "sleep 100 & echo \\$!" & sleep 100' & sleep 100""",
+}
+
+
+@pytest.mark.parametrize("how", ESCAPES)
+def test_timeout_kills_what_has_left_the_group(wire: Wire, how: str) -> None:
+    outcome = wire.shell(ESCAPES[how], ("TIMEOUT_MS", 500))
+    assert outcome.number("TIMED_OUT") == 1
+    assert wire.shell(f"sleep 0.1; kill -0 {int(outcome.out)}").number("EXIT_CODE") == 1
+
+
+def test_what_left_the_group_lives_on_behind_an_ordinary_end(wire: Wire) -> None:
+    outcome = wire.shell("setsid -w sh -c 'sleep 100 & echo $!'", ("TIMEOUT_MS", 60_000))
+    child = int(outcome.out)
+    assert (outcome.number("EXIT_CODE"), outcome.number("TIMED_OUT")) == (0, 0)
+    assert wire.shell(f"sleep 0.1; kill {child}").number("EXIT_CODE") == 0
+
+
+def test_timeout_leaves_the_others(wire: Wire) -> None:
+    """Also those that an ordinary command before has left behind."""
+    left = int(wire.shell("setsid -w sh -c 'sleep 100 & echo $!'").out)
+    other = wire.start("sleep 1; echo fine", ("TIMEOUT_MS", 60_000))
+    assert wire.shell("setsid sleep 100 & sleep 100", ("TIMEOUT_MS", 300)).number("TIMED_OUT") == 1
+    assert wire.finish(other).out == b"fine\n"
+    assert wire.shell(f"kill {left}").number("EXIT_CODE") == 0
+
+
 def test_a_timeout_that_is_not_reached(wire: Wire) -> None:
     outcome = wire.shell("true", ("TIMEOUT_MS", 60_000))
     assert (outcome.number("EXIT_CODE"), outcome.number("TIMED_OUT")) == (0, 0)
@@ -230,7 +260,7 @@ def test_processes(wire: Wire) -> None:
     assert (running["COMMAND"], ended["COMMAND"]) == (b"sleep 100", b"sh")
     assert (number(running["RUNNING"]), "EXIT_CODE" in running) == (1, False)
     assert (number(ended["RUNNING"]), number(ended["EXIT_CODE"])) == (0, 7)
-    assert running["PID"] == opened.payload[5:]
+    assert running["PID"] == opened.payload[5:13]
     assert before <= number(running["STARTED_NS"]) <= time.time_ns()
     assert number(running["TTY"]) == 0
 

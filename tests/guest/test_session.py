@@ -108,6 +108,16 @@ def test_seal_closes_the_gate_and_silences_streams(wire: Wire) -> None:
     assert wire.receive_on(stream).payload[:6] == b"\x01tick\n"
 
 
+def test_seal_forgets_what_has_ended(wire: Wire) -> None:
+    assert wire.shell("echo before").out == b"before\n"
+    stream = wire.start("sleep 100", name="runs")
+    assert wire.receive_on(stream).kind == Kind.OPENED
+    wire.seal()
+    wire.waiting.clear()
+    assert number(wire.gate()["ERRNO"]) == 0
+    assert [item["PROCESS_ID"] for item in wire.run(Op.PROCESSES).items] == [b"runs"]
+
+
 def test_processes_outlive_the_session(served: Agent, wire: Wire) -> None:
     stream = wire.start("echo one; read line; echo $line", ("STDIN", 1), name="survivor")
     assert wire.receive_on(stream).kind == Kind.OPENED
@@ -226,7 +236,7 @@ EXEC_FIELDS: list[tuple[str, Value]] = [("PROCESS_ID", "p"), ("ARG", "true")]
 
 WRONG_OPENS: dict[str, tuple[int, list[tuple[str, Value]]]] = {
     "operation 0": (0, []),
-    "operation 15": (15, []),
+    "operation 16": (16, []),
     "operation 255": (255, []),
     "no process id": (Op.EXEC, EXEC_FIELDS[1:]),
     "empty process id": (Op.EXEC, [("PROCESS_ID", ""), ("ARG", "true")]),
@@ -261,6 +271,8 @@ WRONG_OPENS: dict[str, tuple[int, list[tuple[str, Value]]]] = {
     "depth 65": (7, [("PATH", "/"), ("DEPTH", 65)]),
     "mode of a file type": (9, [("PATH", "/tmp"), ("FILE_MODE", 0o100644)]),
     "no mode": (12, [("PATH", "/tmp")]),
+    "input for nobody": (Op.INPUT, []),
+    "last that is 2": (Op.INPUT, [("PROCESS_ID", "p"), ("LAST", 2)]),
     "fields of an operation without": (Op.METRICS, [("PATH", "/")]),
 }
 

@@ -51,6 +51,7 @@ class Op(IntEnum):
     CHMOD = 12
     WATCH = 13
     METRICS = 14
+    INPUT = 15
 
 
 TAGS = {
@@ -89,6 +90,8 @@ TAGS = {
     "STARTED_NS": 0x31,
     "RUNNING": 0x32,
     "TTY": 0x33,
+    "QUIET": 0x34,
+    "LAST": 0x35,
     "PATH": 0x40,
     "TARGET": 0x41,
     "FILE_MODE": 0x42,
@@ -135,6 +138,8 @@ NUMBERS = frozenset(
         "STARTED_NS",
         "RUNNING",
         "TTY",
+        "QUIET",
+        "LAST",
         "FILE_MODE",
         "OFFSET",
         "LENGTH",

@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from pandastack.errors import Conflict, FileMissing, FileRefused, GuestUnreachable, InvalidRequest, NotFound
-from pandastack.host.guest import GuestLink
+from pandastack.host import unix
+from pandastack.host.guest import Deadlines, GuestLink
 from pandastack.model.guest import Channel, Command, Exit, Process
 from pandastack.testing.fixtures import LeakCheck, eventually, processes_with
+from pandastack.testing.machines import gate_facts
 from pandastack.testing.process_driver import ProcessMachine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
@@ -81,6 +84,13 @@ async def test_a_timeout_kills_the_whole_group(guest: GuestLink, leak_check: Lea
         _, _, ended = await collect(process)
     assert (ended.exit_code, ended.timed_out) == (137, True)
     assert ended.duration_us >= 200_000
+    await eventually(lambda: not processes_with(leak_check.tag))
+
+
+async def test_a_timeout_reaches_what_has_left_the_group(guest: GuestLink, leak_check: LeakCheck) -> None:
+    line = f"setsid sh -c 'sleep 300; : {leak_check.tag}' & sleep 300"
+    async with guest.run(shell(line, timeout_ms=300)) as process:
+        assert (await collect(process))[2].timed_out
     await eventually(lambda: not processes_with(leak_check.tag))
 
 
@@ -254,6 +264,64 @@ async def test_unknown_processes(guest: GuestLink) -> None:
         with pytest.raises(NotFound, match="no such process"):
             async with guest.attach(unknown):
                 pass
+
+
+# -- what is given later, and waiting for the end
+
+
+async def parts(*contents: bytes) -> AsyncIterator[bytes]:
+    for content in contents:
+        yield content
+
+
+async def test_a_process_that_runs_is_fed_and_awaited(guest: GuestLink) -> None:
+    reader = command("cat", stdin=True, detached=True)
+    async with guest.run(reader):
+        pass
+    await guest.feed(reader.process_id, parts(b"one ", b"two "))
+    assert (await guest.process(reader.process_id, wait_seconds=0.05)).stdin
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(guest.process(reader.process_id, wait_seconds=20))
+        await guest.feed(reader.process_id, parts(b"three"), last=True)
+    assert (waiting.result().running, waiting.result().exit_code) == (False, 0)
+    async with guest.attach(reader.process_id) as process:
+        assert (await collect(process))[0] == b"one two three"
+        with pytest.raises(InvalidRequest, match="no stdin"):
+            await process.write(b"late")
+
+
+async def test_who_takes_no_input_is_not_fed(guest: GuestLink) -> None:
+    for what, words in ((shell("sleep 60"), "without stdin"), (command("true", stdin=True), "has ended")):
+        async with guest.run(msgspec.structs.replace(what, detached=True)):
+            await guest.process(what.process_id, wait_seconds=0.3)
+        with pytest.raises(Conflict, match=words):
+            await guest.feed(what.process_id, parts(b"x"), last=True)
+    for verb in (guest.feed("nobody", parts()), guest.process("nobody"), guest.process("", wait_seconds=1)):
+        with pytest.raises(NotFound, match="no such process"):
+            await verb
+
+
+async def test_input_that_fails_in_the_middle_leaves_the_rest_open(guest: GuestLink) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"half "
+        raise ZeroDivisionError
+
+    async with guest.run(command("cat", stdin=True)) as process:
+        with pytest.raises(ZeroDivisionError):
+            await guest.feed(process.id, broken(), last=True)
+        await guest.feed(process.id, parts(b"whole"), last=True)
+        assert (await collect(process))[0] in (b"half whole", b"whole")
+
+
+async def test_a_process_that_never_reads_is_given_up(machine: ProcessMachine) -> None:
+    connection = unix.connect(machine.guest_socket)
+    async with await GuestLink.connect(connection, deadlines=Deadlines(unread=0.2)) as guest:
+        guest.announce(os.urandom(16), gate_facts())
+        await guest.entered(deadline=10)
+        async with guest.run(shell("sleep 60", stdin=True)) as process:
+            for much in (100_000, 1_000_000):
+                with pytest.raises(Conflict, match=r"not read its stdin for 0\.2 s"):
+                    await guest.feed(process.id, parts(bytes(much)))
 
 
 # -- volume

@@ -12,6 +12,7 @@ SPAWNING = frozenset({"create_task", "ensure_future", "run_coroutine_threadsafe"
 OWNED_TASKS = {
     "api/server.py": "the server's own task, awaited at the end of the block that started it",
     "control.py": "`_beside` cancels and awaits them at the end of its block",
+    "host/app.py": "tidies the cache beside the host; cancelled and awaited when the host is closed",
     "host/death.py": "both are cancelled and awaited before `answered` returns",
     "host/templates.py": "shared by all who wait for a template; `close` cancels and awaits it",
     "host/vms.py": "starts are shared by who asks, watchers live as long as machines; `let_go` ends both",

@@ -10,6 +10,7 @@ from pandastack.host.death import cause_of_death, shorten
 from pandastack.host.jail import NOT_OURS
 
 CHATTER = "qemu: -chardev socket,id=agent: info: QEMU waiting for connection"
+RESTORED = "qemu: Expected vmdescription section, but got 0"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ CHATTER = "qemu: -chardev socket,id=agent: info: QEMU waiting for connection"
             "kernel panicked: [1.2] Kernel panic - not syncing: why",
         ),
         (1, f"{CHATTER}\ncannot map memory", "ended with status 1. Its last lines: cannot map memory"),
-        (NOT_OURS, CHATTER, "its exit status is not known. Its last lines: none"),
+        (NOT_OURS, f"{CHATTER}\n{RESTORED}", "its exit status is not known. Its last lines: none"),
     ],
 )
 def test_the_cause_is_a_sentence(status: int, words: str, cause: str) -> None:

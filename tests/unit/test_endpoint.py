@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
+from starlette.requests import Request
 
-from pandastack.endpoint import ClientGone, attended, decode_body, error_response
+from pandastack.endpoint import READ_AHEAD, ClientGone, attended, decode_body, error_response, inflow
 from pandastack.errors import (
     BootFailed,
     Conflict,
@@ -169,3 +170,57 @@ async def test_a_cancelled_caller_cancels_the_work_and_is_cancelled_itself() -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert steps == ["cleaned up"]
+
+
+class Uploader(Client):
+    """A client that sends pieces before it listens; `taken` counts those that were asked for."""
+
+    def __init__(self, *pieces: bytes, more: bool = False) -> None:
+        super().__init__()
+        self._pieces = list(pieces)
+        self._more = more
+        self.taken = 0
+
+    async def message(self) -> dict[str, Any]:
+        if not self._pieces:
+            return await self.receive()
+        self.taken += 1
+        piece = self._pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": self._more or bool(self._pieces)}
+
+    def request(self) -> Request:
+        return Request({"type": "http", "headers": []}, self.message)
+
+
+async def test_a_body_flows_in_and_its_end_is_one() -> None:
+    async with inflow(Uploader(b"a", b"", b"b").request(), 1) as pieces:
+        assert [piece async for piece in pieces] == [b"a", b"b"]
+    async with inflow(Uploader(b"").request(), 1) as pieces:
+        assert [piece async for piece in pieces] == []
+
+
+async def test_of_a_body_that_nobody_takes_little_is_read() -> None:
+    client = Uploader(*[b"x"] * 100)
+    async with inflow(client.request(), 1):
+        await asyncio.sleep(0.02)
+    assert client.taken == READ_AHEAD + 1
+
+
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_client_that_leaves_its_body_or_its_answer_is_noticed(more: bool) -> None:
+    client, steps = Uploader(b"a", more=more), []
+    with pytest.raises(ClientGone):
+        async with inflow(client.request(), 1) as pieces:
+            assert await anext(pieces) == b"a"
+            client.leave()
+            try:
+                await asyncio.sleep(10)
+            finally:
+                steps.append("cleaned up")
+    assert steps == ["cleaned up"]
+
+
+async def test_an_error_of_the_receiver_comes_out_as_itself() -> None:
+    with pytest.raises(Conflict, match="no"):
+        async with inflow(Uploader(b"a").request(), 1):
+            raise Conflict("no")

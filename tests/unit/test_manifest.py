@@ -75,15 +75,16 @@ def test_lists_follow_the_bases_and_values_replace_them(images: Path) -> None:
     assert manifest.warm == ("one", "two")
     assert manifest.env == {"A": "1", "B": "2"}
     assert (recipe.cpu, recipe.memory_mb, recipe.disk_mb) == (2, 512, 1024)
-    assert (recipe.suite, recipe.workdir, manifest.start) == ("bookworm", "/workspace", "serve")
+    assert (recipe.suite, manifest.workdir, manifest.start) == ("bookworm", "/workspace", "serve")
     assert manifest.ready is not None
     assert manifest.ready.timeout_seconds == 5
 
 
-def test_sizes_and_directory_have_defaults(tmp_path: Path) -> None:
+def test_sizes_have_defaults(tmp_path: Path) -> None:
     write(tmp_path, "bare", 'label = "Bare"\ndescription = ""\nsuite = "bookworm"')
     recipe = load_recipe("bare", tmp_path)
-    assert (recipe.cpu, recipe.memory_mb, recipe.disk_mb, recipe.workdir) == (1, 512, 4096, "/root")
+    assert (recipe.cpu, recipe.memory_mb, recipe.disk_mb) == (1, 512, 4096)
+    assert recipe.manifest.workdir is None
 
 
 @pytest.mark.parametrize(

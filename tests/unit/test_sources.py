@@ -58,6 +58,10 @@ def test_the_one_line_format() -> None:
     assert first == Source(("http://mirror.example/debian",), ("bookworm",), ("main", "contrib"))
     assert second.signed_by == "/usr/share/keyrings/x.gpg"
     assert second.suites == ("bookworm-security",)
+    (quoted,) = parse_lines(
+        'deb [signed-by="/usr/share/keyrings/x.gpg"] http://mirror.example/ bookworm main'
+    )
+    assert quoted.signed_by == "/usr/share/keyrings/x.gpg"
 
 
 def test_the_paragraph_format() -> None:

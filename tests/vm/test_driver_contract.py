@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from pandastack.errors import GuestUnreachable, MachineError
 from pandastack.host import procfs, unix
+from pandastack.host.baker import BAKING, end_leftovers
 from pandastack.host.driver import Driver, Feature, Machine, MachineConfig, SnapshotFiles
 from pandastack.host.guest import GuestLink
 from pandastack.model.guest import Command
@@ -157,6 +158,25 @@ async def test_there_is_nothing_to_adopt_in_an_empty_home(rig: Rig, home: Path) 
     assert await rig.driver.adopt(home) is None
 
 
+async def test_one_that_was_never_recorded_is_ended(rig: Rig, home: Path) -> None:
+    """What a program leaves that is killed between the start and the note of it."""
+    machine = await rig.driver.boot(rig.config, home)
+    forget(machine)
+    (home / "machine.json").write_bytes(b'{"pid": ')
+    assert await rig.driver.adopt(home) is None
+    assert procfs.start_ticks(machine.pid) is None
+
+
+async def test_what_a_killed_bake_left_is_ended_and_removed(rig: Rig, tmp_path: Path) -> None:
+    draft = tmp_path / "base" / ".draft"
+    (draft / BAKING).mkdir(parents=True)
+    machine = await rig.driver.boot(rig.config, draft / BAKING)
+    forget(machine)
+    await end_leftovers(rig.driver, draft.parent)
+    assert procfs.start_ticks(machine.pid) is None
+    assert list(draft.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.01])
 async def test_a_cancelled_start_leaves_no_process(
     rig: Rig, home: Path, tmp_path: Path, delay: float
@@ -179,7 +199,7 @@ async def test_a_cancelled_start_leaves_no_process(
 
 async def test_a_failed_start_says_why_and_leaves_no_process(rig: Rig, home: Path) -> None:
     before = procfs.children(os.getpid())
-    with pytest.raises(MachineError, match="cannot start"):
+    with pytest.raises(MachineError, match="cannot be started"):
         await rig.broken.boot(rig.config, home)
     assert procfs.children(os.getpid()) == before
     assert await rig.broken.adopt(home) is None

@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from pandastack.host.app import LocalHost, open_host
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm
 from pandastack.host.qemu_install import find_qemu
+from pandastack.host.qmp import monitor
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec, VmState
 from pandastack.testing.fixtures import eventually, processes_with
@@ -225,12 +226,20 @@ async def test_a_vmm_knows_none_of_the_servers_secrets(images: None) -> None:
     assert vmm.env == {"PATH": "/bin", **install.env}
 
 
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of so many bytes."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 @pytest.mark.root
 async def test_a_full_disk_creates_nothing(tmp_path: Path, images: None) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=True)
-    try:
+    with small_disk(tmp_path / "small", "256k") as small:
         async with open_host(HostConfig(state_dir=small, cache_dir=CACHE), quiet) as host:
             await host.bake("base")
             (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 8192))
@@ -240,5 +249,28 @@ async def test_a_full_disk_creates_nothing(tmp_path: Path, images: None) -> None
             (small / "filler").unlink()
             await host.start(BASE)
             await host.end_all()
-    finally:
-        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.root
+async def test_a_machine_that_a_full_disk_stopped_goes_on(tmp_path: Path, images: None) -> None:
+    with small_disk(tmp_path / "small", "8m") as small:
+        async with open_host(HostConfig(state_dir=small, cache_dir=CACHE), quiet) as host:
+            await host.start(BASE)
+            (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - (1 << 20)))
+            line = "dd if=/dev/urandom of=/root/x bs=64k count=32 conv=fsync && md5sum < /root/x"
+            writing = asyncio.ensure_future(say(host, f"({line}) 2>/dev/null | wc -c"))
+            async with asyncio.timeout(20):
+                while await status(small / "v" / "vm-1") != "io-error":
+                    await asyncio.sleep(0.05)
+            await host.vms.look_after()
+            assert not writing.done()
+            (small / "filler").unlink()
+            await host.vms.look_after()
+            assert await asyncio.wait_for(writing, 20) == "36"
+            await host.end_all()
+
+
+async def status(home: Path) -> str:
+    """QEMU's word for what the machine does."""
+    async with monitor(home / "qmp") as qmp:
+        return str((await qmp.execute("query-status"))["status"])

@@ -19,6 +19,9 @@ from .conftest import Server
 pytestmark = [pytest.mark.anyio, pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
 
+ALL_BYTES = bytes(range(256))
+
+
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     with Client(api_url=server.url, api_key=server.token) as made:
@@ -63,6 +66,12 @@ def test_stdin_may_be_long(sandbox: Sandbox) -> None:
     data = "héllo\n" * 200_000
     told = sandbox.exec("sha256sum", stdin=data.encode()).stdout.split()[0]
     assert told == hashlib.sha256(data.encode()).hexdigest()
+
+
+def test_stdin_may_be_any_bytes(sandbox: Sandbox) -> None:
+    result = sandbox.exec("sha256sum", stdin=ALL_BYTES)
+    assert result.stdout.split()[0] == hashlib.sha256(ALL_BYTES).hexdigest()
+    assert sandbox.exec("sleep 0.3").duration_ms >= 300
 
 
 def test_code_may_be_longer_than_an_argument(sandbox: Sandbox) -> None:
@@ -114,6 +123,37 @@ def test_a_background_process_is_found_again(client: Client, sandbox: Sandbox) -
         sandbox.commands.attach("no-such-process")
 
 
+def test_a_process_is_written_to(client: Client, sandbox: Sandbox) -> None:
+    with sandbox.commands.start("read line; echo $line; sha256sum", stdin=True) as process:
+        process.write("first\n")
+        found = client.sandboxes.get(sandbox.id).commands.attach(process.id)
+        found.write(io.BytesIO(ALL_BYTES * 10_000))
+        found.close_stdin()
+        assert process.wait(timeout_seconds=30) == 0
+        heard = "".join(piece.text for piece in process)
+        assert heard.split()[:2] == ["first", hashlib.sha256(ALL_BYTES * 10_000).hexdigest()]
+        with pytest.raises(pandastack.BadRequestError, match="takes no more input"):
+            process.write("late")
+
+
+async def test_a_wait_ends_with_the_process_or_its_deadline(async_sandbox: AsyncSandbox) -> None:
+    began = time.monotonic()
+    async with await async_sandbox.commands.start("sleep 1; exit 5") as process:
+        with pytest.raises(pandastack.SandboxTimeout):
+            await process.wait(timeout_seconds=0.2)
+        assert time.monotonic() - began < 0.9
+        assert await process.wait() == 5
+
+
+def test_a_deadline_reaches_all_that_descends_from_a_command(sandbox: Sandbox) -> None:
+    line = """setsid sh -c 'sleep 4322 & sleep 4322' & setsid -w sh -c 'sleep 4322 & exit'; sleep 4322"""
+    with pytest.raises(pandastack.SandboxTimeout):
+        sandbox.exec(line, timeout_seconds=1)
+    assert sandbox.exec("sleep 0.2; pgrep -f '[s]leep 4322'").stdout == ""
+    left = sandbox.exec("setsid -w sh -c 'sleep 4323 >/dev/null & echo $!'", timeout_seconds=30).stdout
+    assert sandbox.exec(["kill", left.strip()]).exit_code == 0
+
+
 def test_a_process_ends_with_its_block_unless_detached(sandbox: Sandbox) -> None:
     with sandbox.commands.start(["sleep", "600"]) as ended:
         pass
@@ -134,6 +174,9 @@ def test_files_are_moved_and_removed(sandbox: Sandbox, directory: str) -> None:
     assert files.stat(f"{directory}/made/file").permissions == 0o644
     files.move(f"{directory}/made/file", f"{directory}/other/place")
     assert files.read_text(f"{directory}/other/place") == "x"
+    files.mkdir(f"{directory}/made/full/of/it")
+    with pytest.raises(pandastack.BadRequestError, match="not empty"):
+        files.remove(f"{directory}/made", recursive=False)
     files.remove(f"{directory}/made")
     assert not files.exists(f"{directory}/made")
     with pytest.raises(pandastack.NotFoundError):

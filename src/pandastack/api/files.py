@@ -37,6 +37,12 @@ class WriteAt(At, frozen=True):
     mode: Mode | None = None
 
 
+class RemoveAt(At, frozen=True):
+    """A path to remove, with all below it; `recursive=0` refuses a directory that is not empty."""
+
+    recursive: bool = True
+
+
 class ListAt(Struct, frozen=True):
     """The directory to list, so many levels deep."""
 
@@ -133,8 +139,8 @@ async def write(call: Api[None, WriteAt]) -> Written:
     return Written(place.path, size)
 
 
-async def remove(call: Api[None, At]) -> None:
-    await call.app.files.remove(_place(call, call.query))
+async def remove(call: Api[None, RemoveAt]) -> None:
+    await call.app.files.remove(_place(call, call.query), recursive=call.query.recursive)
 
 
 async def list_directory(call: Api[None, ListAt]) -> Listing:

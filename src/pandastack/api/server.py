@@ -83,6 +83,9 @@ def _bound(listen: str) -> Iterator[socket.socket]:
         except socket.gaierror as error:
             raise InvalidRequest(f"{host!r} is no address to listen on.") from error
         except OSError as error:
-            raise Conflict(f"{listen} cannot be listened on: {error.strerror}.") from error
+            reason = error.strerror or "the address is not this machine's"
+            raise Conflict(
+                f"{listen} cannot be listened on: {reason}. Choose another with --listen."
+            ) from error
         bound.setblocking(False)
         yield bound

@@ -49,6 +49,7 @@ class Order(Struct, frozen=True):
     env: dict[str, str] = {}
     user: str | None = None
     stdin: str | None = None
+    stdin_base64: bytes | None = None
     timeout_seconds: float | None = None
 
 

@@ -10,7 +10,7 @@ from pandastack.api import accounts, commands, files, history, openapi, sandboxe
 from pandastack.api.calls import Api
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
-from pandastack.model.command import ExecRequest, ExecResult, Started
+from pandastack.model.command import ExecRequest, ExecResult, Started, StartRequest
 from pandastack.model.guest import ProcessInfo
 from pandastack.model.sandbox import Lifecycle, LifecycleChange, SandboxCreate
 from pandastack.services.accounts import NewToken
@@ -148,9 +148,27 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             f"{ONE}/processes",
             commands.start,
             "Start a background process",
-            body=ExecRequest,
+            body=StartRequest,
             answer=Started,
             status=201,
+        ),
+        Endpoint(
+            "GET",
+            f"{ONE}/processes/{{process_id}}",
+            commands.process,
+            "Get a process, or wait for its end",
+            query=commands.Wait,
+            answer=ProcessInfo,
+            patient=True,
+        ),
+        Endpoint(
+            "POST",
+            f"{ONE}/processes/{{process_id}}/stdin",
+            commands.feed,
+            "Write to the stdin of a process",
+            query=commands.Feed,
+            raw_body=True,
+            status=204,
         ),
         Endpoint(
             "GET",
@@ -185,7 +203,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             answer=files.Written,
         ),
         Endpoint(
-            "DELETE", f"{ONE}/fs", files.remove, "Remove a path and all below it", query=files.At, status=204
+            "DELETE",
+            f"{ONE}/fs",
+            files.remove,
+            "Remove a path and all below it",
+            query=files.RemoveAt,
+            status=204,
         ),
         Endpoint(
             "GET",

@@ -32,6 +32,7 @@ COMMANDS = {
     "run": Place("run"),
     "sandbox": Place("sandbox", is_noun=True),
     "template": Place("template", is_noun=True),
+    "cache": Place("cache", is_noun=True),
     "token": Place("token", is_noun=True),
     "up": Place("serve"),
     "down": Place("serve"),
@@ -49,7 +50,7 @@ FOREIGN = ("run", "exec", "--")
 
 
 class Commands(TyperGroup):
-    """The table above as a command group; an error of ours ends it with one sentence."""
+    """The table above as a command group; an error of ours or of this machine ends it with one sentence."""
 
     def list_commands(self, ctx: Typers) -> list[str]:
         return list(COMMANDS)
@@ -74,6 +75,10 @@ class Commands(TyperGroup):
         except BrokenPipeError as error:
             sys.stderr.close()  # the reader of our output is gone: nobody is left to be told
             raise typer.Exit(141) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"pandastack: {where}{error.strerror or error}.", err=True)
+            raise typer.Exit(1) from error
 
 
 def _load(name: str) -> Typers:

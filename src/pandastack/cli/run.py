@@ -48,7 +48,7 @@ def run(  # noqa: PLR0913  # each is an option of the command line
             cwd=cwd,
             env=environment,
             user=user,
-            stdin=_input() if stdin else None,
+            stdin=standard_input() if stdin else None,
         )
     raise typer.Exit(code)
 
@@ -61,7 +61,7 @@ def attached(  # passed on as they came
     cwd: str | None = None,
     env: dict[str, str] | None = None,
     user: str | None = None,
-    stdin: str | None = None,
+    stdin: bytes | None = None,
 ) -> int:
     """Run a command with its output on ours; its exit code."""
     return sandbox.exec_stream(
@@ -76,11 +76,9 @@ def attached(  # passed on as they came
     )
 
 
-def _input() -> str:
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise typer.BadParameter("--stdin takes UTF-8 text; copy other data in with --file.") from error
+def standard_input() -> bytes:
+    """All that comes in here."""
+    return sys.stdin.buffer.read()
 
 
 def _write(stream: BinaryIO, text: str) -> None:

@@ -9,10 +9,10 @@ import typer
 
 import pandastack
 from pandastack.cli import copy, shell
-from pandastack.cli.run import GREEDY, attached
-from pandastack.cli.session import pairs, session_of
+from pandastack.cli.run import GREEDY, attached, standard_input
+from pandastack.cli.session import pairs, plain, session_of
 
-app = typer.Typer(no_args_is_help=True, help="Create, use and destroy sandboxes.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, use and destroy sandboxes.")
 
 SandboxId = Annotated[str, typer.Argument(metavar="ID", help="The sandbox, as `sandbox ls` shows it.")]
 
@@ -23,8 +23,12 @@ def create(  # each is an option of the command line
     template: Annotated[str, typer.Option("--template", "-t", help="Made from this.")] = "code-interpreter",
     ttl: Annotated[int | None, typer.Option(help="Seconds it may idle.")] = None,
     persistent: Annotated[bool, typer.Option("--persistent", help="Never end it for idling.")] = False,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE")] = None,
-    metadata: Annotated[list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="For every command in it.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Noted beside it.")
+    ] = None,
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
@@ -57,9 +61,7 @@ def list_all(ctx: typer.Context) -> None:
 def get(ctx: typer.Context, sandbox_id: SandboxId) -> None:
     """Show everything about a sandbox."""
     session = session_of(ctx)
-    found = session.sandbox(sandbox_id).to_dict()
-    lines = [f"{name}: {value}" for name, value in found.items() if value not in (None, {}, "")]
-    session.show(found, "\n".join(lines))
+    session.fields(session.sandbox(sandbox_id).to_dict())
 
 
 @app.command("rm")
@@ -83,14 +85,19 @@ def execute(  # each is an option of the command line
     sandbox_id: SandboxId,
     command: Annotated[list[str], typer.Argument(metavar="[--] COMMAND...")],
     timeout: Annotated[float | None, typer.Option(help="Seconds until it is killed.")] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Its environment.")
+    ] = None,
     cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="Its directory.")] = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="Its user; root by default.")] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Give it what comes in here.")] = False,
 ) -> None:
     """Run a command in a sandbox and exit with its exit code."""
     sandbox = session_of(ctx).sandbox(sandbox_id)
+    given = standard_input() if stdin else None
     environment = pairs(env or [], "--env")
-    raise typer.Exit(attached(sandbox, words_of(command), timeout, cwd=cwd, env=environment, user=user))
+    code = attached(sandbox, words_of(command), timeout, cwd=cwd, env=environment, user=user, stdin=given)
+    raise typer.Exit(code)
 
 
 @app.command("shell")
@@ -123,8 +130,12 @@ def logs(
     tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only so many last lines.")] = None,
 ) -> None:
     """Print the console of a sandbox."""
+    silent = True
     for line in session_of(ctx).sandbox(sandbox_id).logs(follow=follow, tail=tail):
         typer.echo(line)
+        silent = False
+    if silent:
+        typer.echo("Its console is silent: the output of commands goes to whoever runs them.", err=True)
 
 
 @app.command()
@@ -138,16 +149,14 @@ def events(
     session = session_of(ctx)
     gone = pandastack.Sandbox.from_dict({"id": sandbox_id}, session.client())
     for event in gone.events(tail=tail, follow=follow):
-        details = " ".join(f"{name}={value}" for name, value in (event.payload or {}).items())
-        session.show(event, f"{event.time}  {event.type}  {details}".rstrip())
+        session.show(event, f"{event.time}  {event.type}  {plain(event.payload or {})}".rstrip())
 
 
 @app.command()
 def metrics(ctx: typer.Context, sandbox_id: SandboxId) -> None:
     """Print what a sandbox's machine uses on its host."""
     session = session_of(ctx)
-    found = session.sandbox(sandbox_id).metrics()
-    session.show(found, "\n".join(f"{name}: {value}" for name, value in found.items()))
+    session.fields(session.sandbox(sandbox_id).metrics())
 
 
 @app.command()
@@ -171,13 +180,18 @@ def ttl(
     """Show how long a sandbox may idle, or change it."""
     session = session_of(ctx)
     sandbox = session.sandbox(sandbox_id)
-    found = sandbox.lifecycle() if seconds is None else sandbox.set_ttl(seconds)
-    session.show(found, "\n".join(f"{name}: {value}" for name, value in found.items()))
+    session.fields(sandbox.lifecycle() if seconds is None else sandbox.set_ttl(seconds))
 
 
 def words_of(command: list[str]) -> list[str]:
-    """The command without the `--` that may stand before it."""
-    return command[1:] if command[:1] == ["--"] else command
+    """The command without the `--` that may stand before it; a usage error when an option is in its place."""
+    if command[:1] == ["--"]:
+        return command[1:]
+    if command[0].startswith("-"):
+        raise typer.BadParameter(
+            f"{command[0]} stands behind the ID, where the command begins: move it before."
+        )
+    return command
 
 
 def age(created_at: str | None) -> str:

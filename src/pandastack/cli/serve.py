@@ -97,6 +97,7 @@ def up(  # each is an option of the command line
 def down(state: State = DEFAULT_STATE) -> None:
     """End the server of a state directory and all of its machines, also when the server died."""
     state = state.expanduser().absolute()
+    set_up_logging(LogFormat.CONSOLE, "error")
     stderr = console(stderr=True)
     if not state.is_dir():
         typer.echo(f"Nothing runs on {state}: it does not exist.")
@@ -131,9 +132,10 @@ def _gone(state: Path, seconds: float) -> bool:
 
 
 async def end_machines(config: HostConfig, progress: Progress) -> int:
-    """End every machine of a state directory that no server uses; how many there were."""
+    """End every machine of a state directory that no server uses, and note why; how many there were."""
     async with server.host_of(config, progress) as host:
         count = len((await host.report()).vms)
+        await server.end_sandboxes(config.state_dir, host)
         await host.end_all()
         return count
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import resource
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -16,8 +17,8 @@ from pandastack.api.server import serving
 from pandastack.cli.credentials import remember
 from pandastack.cli.progress import reporting
 from pandastack.client import config_path
-from pandastack.config import ControlConfig, DriverName, HostConfig
-from pandastack.control import open_control
+from pandastack.config import ControlConfig, DriverName, HostConfig, OnExit
+from pandastack.control import DATABASE, open_control
 from pandastack.errors import PandastackError
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.packages import Progress
@@ -42,6 +43,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
     closed.
     """
     share_one_arena()
+    allow_many_files()
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals())
         with reporting(console) as progress:
@@ -61,6 +63,17 @@ def host_of(config: HostConfig, progress: Progress) -> AbstractAsyncContextManag
     return choose(config, progress)
 
 
+async def end_sandboxes(state: Path, host: LocalHost) -> None:
+    """End the sandboxes of a state directory as a server does that stops, each with its cause.
+
+    Without a database that can be used nothing happens: the next server notes that their machines are gone.
+    """
+    if (state / DATABASE).is_file():
+        with suppress(PandastackError):
+            async with open_control(ControlConfig(state_dir=state, on_exit=OnExit.DESTROY), host, work=False):
+                pass
+
+
 async def bake_all(host: LocalHost, progress: Progress, console: Console) -> None:
     """Have a checked snapshot of every template before a sandbox is asked for; a failure is only told."""
     for template in (await host.report()).templates:
@@ -77,6 +90,12 @@ def share_one_arena() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries have no such thing, and no such heaps
         mallopt(M_ARENA_MAX, 1)
+
+
+def allow_many_files() -> None:
+    """Have as many descriptors as this user may: every machine takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def leave_alone_what_is_there() -> None:

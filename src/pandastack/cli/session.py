@@ -50,6 +50,11 @@ class Session:
         """Print the value as JSON for a program, the text for a person."""
         typer.echo(encoded(value) if self.json else text)
 
+    def fields(self, values: Mapping[str, object]) -> None:
+        """Print named values: as a JSON object for a program, a line each for a person."""
+        told = (f"{name}: {plain(value)}" for name, value in values.items() if value not in (None, {}, ""))
+        self.show(values, "\n".join(told))
+
     def table(self, values: Sequence[object], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print the values as a JSON array for a program, the rows as a table for a person."""
         if self.json:
@@ -68,6 +73,15 @@ def encoded(value: object) -> str:
     """JSON, indented."""
     json = import_module("msgspec").json
     return str(json.format(json.encode(value), indent=2).decode())
+
+
+def plain(value: object) -> str:
+    """A value as a person reads it; what is inside of it as `name=value`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={plain(inside)}" for name, inside in value.items())
+    return str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

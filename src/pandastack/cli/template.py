@@ -16,7 +16,7 @@ from pandastack.host.builder import build_image
 from pandastack.host.image import Image
 from pandastack.host.paths import Cache
 
-app = typer.Typer(no_args_is_help=True, help="List and prepare templates.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List and prepare templates.")
 
 
 @app.command("ls")

@@ -8,7 +8,7 @@ import typer
 
 from pandastack.cli.session import session_of
 
-app = typer.Typer(no_args_is_help=True, help="Make and end API keys.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make and end API keys.")
 
 
 @app.command("ls")

@@ -121,6 +121,8 @@ class ProcessInfo:
     tty: bool = False
     started_ns: int | None = None
     """When, on the guest's clock: nanoseconds since 1970."""
+    stdin: bool = False
+    """Whether it takes input."""
 
 
 @dataclass(frozen=True)

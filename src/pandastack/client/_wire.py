@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 from urllib.parse import quote, urlsplit
 
@@ -27,6 +28,9 @@ STREAM_GAP_SECONDS = 900.0
 """Longest silence of a stream that is still believed alive: a silent command is a healthy one, and the death
 of the server's machine is noticed by TCP keep-alive long before.
 """
+
+WAIT_SECONDS = 30.0
+"""Longest wait for the end of a process that the server takes in one request."""
 
 CREATE_SECONDS = 150.0
 """Longest wait for a create: the first one of a template boots it for real, emulated at worst."""
@@ -52,7 +56,9 @@ OutputCallback = Callable[[str], object]
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One request. `read_timeout` is the longest silence in seconds, None for the client's own."""
+    """One request. `read_timeout` is the longest silence in seconds, also of a server that takes a body; None
+    for the client's own.
+    """
 
     method: str
     path: str
@@ -201,28 +207,31 @@ class ExecOptions(CommandOptions, total=False):
 
 
 def exec_body(
-    cmd: Command, timeout_seconds: float | None, options: PlaceOptions, *, stdin: str | bytes | None = None
+    cmd: Command,
+    timeout_seconds: float | None,
+    options: PlaceOptions,
+    *,
+    stdin: str | bytes | bool | None = None,
 ) -> dict[str, Any]:
-    """The body of an exec; ValueError for stdin that is no UTF-8 text, which JSON cannot carry."""
+    """The body of an exec or of the start of a process: only what was said."""
     return clean(
         cmd=cmd if isinstance(cmd, str) else list(cmd),
         timeout_seconds=timeout_seconds,
         cwd=options.get("cwd"),
         env=dict(options.get("env") or {}) or None,
         user=options.get("user"),
-        stdin=_text(stdin),
+        **_given(stdin),
     )
 
 
-def _text(stdin: str | bytes | None) -> str | None:
+def _given(stdin: str | bytes | bool | None) -> dict[str, str | bool | None]:
+    """What a command reads: text as it is, bytes that are no UTF-8 in base64; or whether it reads at all."""
     if not isinstance(stdin, bytes):
-        return stdin
+        return {"stdin": stdin}
     try:
-        return stdin.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            "stdin is UTF-8 text; write other bytes to a file with sandbox.files.write."
-        ) from error
+        return {"stdin": stdin.decode()}
+    except UnicodeDecodeError:
+        return {"stdin_base64": b64encode(stdin).decode()}
 
 
 def stream_gap(timeout_seconds: float | None) -> float:
@@ -277,14 +286,6 @@ def tells_of_end(record: ServerSentEvent) -> bool:
         return False
     error = stream_error(msgspec.json.decode(record.data))
     return isinstance(error, errors.NotFound | errors.Conflict)
-
-
-def growing_pauses() -> Iterator[float]:
-    """Seconds between two questions about something that ends by itself: short at first, never long."""
-    pause = 0.05
-    while True:
-        yield pause
-        pause = min(pause * 1.5, 1.0)
 
 
 def shown(cmd: Command) -> str:

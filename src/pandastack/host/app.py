@@ -5,13 +5,17 @@ The only place of `host/` that reads the clock, the random source and the enviro
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import structlog
+
 from pandastack.config import HostConfig
+from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
 from pandastack.host.driver import Driver
@@ -23,12 +27,14 @@ from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_install import ensure_qemu
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
+from pandastack.host.uses import Uses
 from pandastack.host.vms import Sources, Vms, open_vms
 from pandastack.host.zygote import ensure_library
 from pandastack.model.host import HostReport
 from pandastack.model.image import Template
 
 HOST_ID = "local"
+log = structlog.get_logger("host")
 
 
 class LocalHost:
@@ -76,12 +82,33 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
     driver = await _qemu(cache, progress)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
-    shelf = BakedShelf(cache, find_images_dir(), baker, progress)
-    try:
-        async with host_of(driver, shelf, config.state_dir, sources) as host:
-            yield host
-    finally:
-        await driver.close()
+    with closing(Uses(cache)) as uses:
+        uses.take(driver.vmm.binary)
+        shelf = BakedShelf(cache, find_images_dir(), baker, uses, progress)
+        tidying = asyncio.create_task(_tidy(cache, shelf.made, sources), name="tidy the cache")
+        try:
+            async with host_of(driver, shelf, config.state_dir, sources) as host:
+                yield host
+        finally:
+            tidying.cancel()
+            await asyncio.wait([tidying])
+            await driver.close()
+
+
+async def _tidy(cache: Cache, made: asyncio.Queue[str], sources: Sources) -> None:
+    """Behind each template that was made ready, remove what it has superseded long ago; for ever."""
+    while True:
+        template = await made.get()
+        now = sources.wall_ns() / 1e9
+        try:
+            gone = await asyncio.to_thread(
+                prune.prune, cache, now=now, keep_days=prune.KEEP_DAYS, template=template
+            )
+        except OSError as error:
+            log.warning("cache.untidy", template=template, reason=str(error))
+        else:
+            for entry in gone:
+                log.info("cache.removed", kind=entry.kind, template=template, digest=entry.digest)
 
 
 @asynccontextmanager

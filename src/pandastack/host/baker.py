@@ -19,11 +19,11 @@ import msgspec
 from pandastack.errors import BootFailed
 from pandastack.host import snapshots, unix
 from pandastack.host.death import answered
-from pandastack.host.driver import BakingDriver, Machine, MachineConfig, SnapshotFiles
+from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, SnapshotFiles
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
-from pandastack.host.publish import locked, new_directory
+from pandastack.host.publish import leftovers, locked, new_directory, sweep
 from pandastack.host.vms import BOOT_SECONDS, Sources
 from pandastack.model.guest import Command
 
@@ -35,6 +35,8 @@ SETTLE_SECONDS = 3.0
 """Between the last command and the snapshot: the guest's kernel finishes what it does in the background."""
 REHEARSALS = 2
 """The gate is passed and closed again so often: what a restore does first has its pages writable then."""
+BAKING = "machine"
+"""The home of the machine that is baked, beside what is written of it."""
 _RETRY_SECONDS = 0.25
 
 
@@ -60,21 +62,30 @@ class Baker:
         BootFailed with the last console lines when the guest does not come up or does not become ready.
         """
         files = snapshots.files_in(self._directory(image, config))
-        async with locked(self._locks / f"bake-{image.name}"):
-            if not files.manifest.exists():
-                with new_directory(files.directory) as draft:
-                    await self._bake(image, config, draft, report)
+        if not files.manifest.exists():
+            report(f"waiting for a turn to bake {image.name}")
+            async with locked(self._locks / f"bake-{image.name}"):
+                await self._bake_once(image, config, files, report)
         self._driver.check(files, config)
         report(f"checking the snapshot of {image.name}")
         await snapshots.verify(files, snapshots.read_manifest(files))
         return files
 
+    async def _bake_once(
+        self, image: Image, config: MachineConfig, files: SnapshotFiles, report: Report
+    ) -> None:
+        """With the lock held: unless another program was faster; what a killed one left goes first."""
+        await end_leftovers(self._driver, files.directory.parent)
+        if not files.manifest.exists():
+            with new_directory(files.directory) as draft:
+                await self._bake(image, config, draft, report)
+
     async def _bake(self, image: Image, config: MachineConfig, draft: Path, report: Report) -> None:
-        home = draft / "machine"
+        home = draft / BAKING
         home.mkdir()
         report(f"booting {image.name}")
         async with booted(self._driver, config, home) as machine:  # noqa: SIM117  # the link ends before
-            async with await GuestLink.connect(unix.connect(machine.guest_socket)) as link:
+            async with await _connect(machine, image.recipe) as link:
                 link.announce(self._sources.entropy(16), self._facts(image.recipe))
                 await answered(machine, link, BOOT_SECONDS)
                 await _make_ready(link, image.recipe, report)
@@ -106,6 +117,15 @@ class Baker:
         return self._root / image.name / key
 
 
+async def end_leftovers(driver: Driver, folder: Path) -> None:
+    """End and remove what a killed program was baking in `folder`; nobody else may bake there meanwhile."""
+    for draft in leftovers(folder):
+        machine = await driver.adopt(draft / BAKING)
+        if machine is not None:
+            await machine.stop(0)
+    await asyncio.to_thread(sweep, folder)
+
+
 @asynccontextmanager
 async def booted(driver: BakingDriver, config: MachineConfig, home: Path) -> AsyncIterator[Machine]:
     """A machine for the length of the block."""
@@ -114,6 +134,10 @@ async def booted(driver: BakingDriver, config: MachineConfig, home: Path) -> Asy
         yield machine
     finally:
         await machine.stop(0)
+
+
+async def _connect(machine: Machine, recipe: Recipe) -> GuestLink:
+    return await GuestLink.connect(unix.connect(machine.guest_socket), workdir=recipe.manifest.workdir)
 
 
 async def _make_ready(link: GuestLink, recipe: Recipe, report: Report) -> None:

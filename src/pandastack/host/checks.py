@@ -197,6 +197,8 @@ async def namespaces(*, needed: bool) -> Check:
 def _mend_namespaces(reason: str) -> str:
     if "/etc/sub" in reason:
         return "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+    if "/proc" in reason and "mount" in reason:
+        return "mount -t proc proc /proc"
     return "sysctl user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0"
 
 

@@ -13,8 +13,9 @@ from pandastack.host.guest import Entry, GuestLink
 from pandastack.host.jail import NOT_OURS
 
 _LAST_LINES = 12
-_CHATTER = ": info: "
-"""What QEMU tells of its normal course."""
+_CHATTER = (": info: ", "Expected vmdescription section, but got 0")
+"""What QEMU tells of its normal course; a restore ends with a word on a section that snapshots do not have.
+"""
 
 
 async def answered(machine: Machine, link: GuestLink, seconds: float) -> Entry:
@@ -57,7 +58,7 @@ def cause_of_death(status: int, last_words: str) -> str:
         return f"The virtual machine's process was killed by signal {-status} ({_signal_name(-status)})."
     if status == 0:
         return "The guest powered itself off."
-    lines = [line for line in last_words.splitlines() if _CHATTER not in line]
+    lines = [line for line in last_words.splitlines() if not any(words in line for words in _CHATTER)]
     last = "; ".join(lines[-_LAST_LINES:])
     ended = "ended; an earlier server had started it, so its exit status is not known"
     if status != NOT_OURS:
@@ -76,14 +77,17 @@ def tail(path: Path, limit: int) -> bytes:
 
 
 def shorten(path: Path, limit: int, kept: int) -> None:
-    """Cut a log that others append to down to its last `kept` bytes once it is longer than `limit`."""
+    """Cut a log that others append to down to its last `kept` bytes once it is longer than `limit`.
+
+    On a full disk less of it is kept.
+    """
     try:
         if path.stat().st_size > limit:
             last = tail(path, kept)
             with path.open("r+b") as file:
                 file.truncate(0)
                 file.write(last)
-    except FileNotFoundError:
+    except OSError:
         return
 
 

@@ -50,6 +50,8 @@ class Tag(IntEnum):
     STARTED_NS = 0x31
     RUNNING = 0x32
     TTY = 0x33
+    QUIET = 0x34
+    LAST = 0x35
     PATH = 0x40
     TARGET = 0x41
     FILE_MODE = 0x42

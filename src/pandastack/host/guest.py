@@ -29,9 +29,10 @@ class GuestLink(Processes, Files):
     the link stays lost, and its owner makes a new one. Use it as `async with`, or `close` it.
     """
 
-    def __init__(self, link: Link, deadlines: Deadlines) -> None:
+    def __init__(self, link: Link, deadlines: Deadlines, workdir: str | None) -> None:
         self._link = link
         self._deadlines = deadlines
+        self._workdir = workdir
 
     @classmethod
     async def connect(
@@ -40,9 +41,13 @@ class GuestLink(Processes, Files):
         *,
         deadline: float = CONNECT_SECONDS,
         deadlines: Deadlines | None = None,
+        workdir: str | None = None,
     ) -> Self:
-        """Connect to the machine's socket, or take one that is connected; GuestUnreachable."""
-        return cls(await Link.connect(where, deadline=deadline), deadlines or Deadlines())
+        """Connect to the machine's socket, or take one that is connected; GuestUnreachable.
+
+        `workdir` is where commands start that name no directory; None is their user's home.
+        """
+        return cls(await Link.connect(where, deadline=deadline), deadlines or Deadlines(), workdir)
 
     def announce(self, nonce: bytes, facts: GateFacts | None = None) -> None:
         """Write HELLO, and GATE when there are facts, at once: the guest need not run yet.

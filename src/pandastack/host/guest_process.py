@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
 from pandastack.errors import (
+    Conflict,
+    FileMissing,
+    FileRefused,
     InvalidRequest,
     NotFound,
     PandastackError,
 )
 from pandastack.host import operations, refusals
-from pandastack.host.fields import Fields, Tag, Value, decode_fields, encode_fields, environment
-from pandastack.host.frames import Data, Frame, FrameType
+from pandastack.host.fields import Fields, Shape, Tag, Value, decode_fields, encode_fields, environment
+from pandastack.host.frames import Data, Frame, FrameType, malformed
 from pandastack.host.operations import CloseMode, Op
 from pandastack.host.plain import words_of
 from pandastack.host.questions import Questions, absolute, user_name
@@ -131,21 +135,41 @@ class NeverStarted:
 class Processes(Questions):
     """The verbs for commands and processes."""
 
+    _workdir: str | None
+    """Where commands start that name no directory; None is their user's home."""
+
     @asynccontextmanager
     async def run(self, command: Command) -> AsyncIterator[Process]:
         """Start a command; leaving the block kills its process group, or detaches from a detached one.
 
+        Without a directory it starts in the machine's own, or in its user's home when that cannot be entered.
         A program that is not there or cannot be executed is no error: the process ends with 127 or 126 and
         says why on stderr. FileMissing or FileRefused for the working directory, InvalidRequest for the user.
         """
         direct = without_shell(command)
         if direct is not None:
-            async with self._run(direct) as process:
+            async with self._placed(direct) as process:
                 if not isinstance(process, NeverStarted):
                     yield process
                     return
-        async with self._run(command) as process:
+        async with self._placed(command) as process:
             yield process
+
+    @asynccontextmanager
+    async def _placed(self, command: Command) -> AsyncIterator[Process]:
+        async with AsyncExitStack() as stack:
+            process = await self._in_workdir(stack, command)
+            yield process if process is not None else await stack.enter_async_context(self._run(command))
+
+    async def _in_workdir(self, stack: AsyncExitStack, command: Command) -> Process | None:
+        """The command in the machine's own directory; None when it names one, or may not enter that one."""
+        if command.cwd is not None or self._workdir is None:
+            return None
+        there = msgspec.structs.replace(command, cwd=self._workdir)
+        try:
+            return await stack.enter_async_context(self._run(there))
+        except (FileMissing, FileRefused):
+            return None
 
     @asynccontextmanager
     async def _run(self, command: Command) -> AsyncIterator[Process]:
@@ -161,17 +185,75 @@ class Processes(Questions):
     @asynccontextmanager
     async def attach(self, process_id: str) -> AsyncIterator[Process]:
         """Take part in a process that runs, its last 64 KiB of output first; leaving detaches. NotFound."""
-        request = encode_fields([_known(process_id)])
+        async with self._attached(process_id) as process:
+            yield process
+
+    @asynccontextmanager
+    async def _attached(self, process_id: str, *, quiet: bool = False) -> AsyncIterator[GuestProcess]:
+        request = encode_fields([_known(process_id), (Tag.QUIET, 1 if quiet else None)])
         with self._link.open(Op.ATTACH, request, on_leave=CloseMode.DETACH) as stream:
-            first = await stream.answer(self._deadlines.answer)
-            if isinstance(first, Frame) and first.type is FrameType.DONE:
-                raise refusals.of_process(decode_fields(first.payload, operations.ENDED), process_id)
+            first = await self._welcome(stream, process_id, operations.ENDED)
             yield _started(stream, process_id, first, takes_input=True)
+
+    async def feed(self, process_id: str, chunks: AsyncIterable[bytes], *, last: bool = False) -> None:
+        """Write to the stdin of a process that runs, as fast as it reads, and with `last` end it.
+
+        Returns when all of it is in the process's pipe. NotFound; Conflict for a process that takes no (more)
+        input, or leaves it unread for longer than the deadline `unread`. When `chunks` raises or we are
+        cancelled its stdin stays open, with what it has been given.
+        """
+        request = encode_fields([_known(process_id), (Tag.LAST, 1 if last else None)])
+        with self._link.open(Op.INPUT, request, on_leave=CloseMode.DETACH) as stream:
+            Questions.opened(await self._welcome(stream, process_id, operations.DONE), operations.NOTHING)
+            async for chunk in chunks:
+                async with self._read_by(process_id):
+                    await stream.write(chunk)
+                if stream.over:
+                    break
+            stream.send(FrameType.EOF, bytes((Channel.STDIN,)))
+            async with self._read_by(process_id):
+                frame = await stream.receive()
+            if isinstance(frame, Data) or frame.type is not FrameType.DONE:
+                raise malformed("an answer to INPUT without DONE")
+            self.ended(frame, operations.DONE, lambda done: refusals.of_process(done, process_id))
+
+    async def _welcome(self, stream: Stream, process_id: str, shape: Shape) -> Frame | Data:
+        """The first answer about a process; the error of a DONE in its place."""
+        first = await stream.answer(self._deadlines.answer)
+        if isinstance(first, Frame) and first.type is FrameType.DONE:
+            raise refusals.of_process(decode_fields(first.payload, shape), process_id)
+        return first
+
+    @asynccontextmanager
+    async def _read_by(self, process_id: str) -> AsyncIterator[None]:
+        limit = self._deadlines.unread
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except TimeoutError:
+            raise Conflict(f"process {process_id} has not read its stdin for {limit:g} s") from None
 
     async def processes(self) -> list[ProcessInfo]:
         """The processes that were started through the agent and are still remembered."""
         items = await self._items(Op.PROCESSES, b"", operations.PROCESS, _refused_listing)
         return [_info(item) for item in items]
+
+    async def process(self, process_id: str, *, wait_seconds: float = 0.0) -> ProcessInfo:
+        """One of them, as soon as it has ended or after `wait_seconds`; NotFound."""
+        if wait_seconds:
+            await self._await_end(process_id, wait_seconds)
+        found = next((info for info in await self.processes() if info.id == process_id), None)
+        if found is None:
+            raise NotFound(f"no such process in the sandbox: {process_id[:MAX_ID]!r}")
+        return found
+
+    async def _await_end(self, process_id: str, seconds: float) -> None:
+        async with self._attached(process_id, quiet=True) as process:
+            try:
+                async with asyncio.timeout(seconds):
+                    await process.wait()
+            except TimeoutError:
+                return
 
     async def kill(self, process_id: str, signal: int) -> None:
         """Send a signal to a process group; NotFound when it has ended."""
@@ -256,6 +338,7 @@ def _info(item: Fields) -> ProcessInfo:
         running=bool(item.number(Tag.RUNNING)),
         exit_code=item.number(Tag.EXIT_CODE) if Tag.EXIT_CODE in item else None,
         tty=bool(item.number(Tag.TTY)),
+        stdin=bool(item.number(Tag.STDIN)),
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pandastack.errors import MachineError
 from pandastack.host import procfs
+from pandastack.host.shortage import told
 
 NOT_OURS = -1
 """The exit status of a process whose parent is somebody else: nobody may ask for it."""
@@ -127,8 +128,8 @@ def spawn(
     """Start a process in its own session: stdin is empty, both outputs are appended to `log`, no core dumps.
 
     It inherits `pass_fds` under the same numbers and nothing else. `file_size_limit` is the size in bytes
-    that no file it writes may pass. Returns when the program has been executed; MachineError when that
-    failed, and then nothing is left.
+    that no file it writes may pass. Returns when the program has been executed; MachineError, NoCapacity or
+    NoSpace when that failed, and then nothing is left.
     """
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -143,7 +144,7 @@ def spawn(
             start_new_session=True,
         )
     except OSError as error:
-        raise MachineError(f"cannot start {argv[0]}: {error.strerror}") from error
+        raise told(error, f"{argv[0]} cannot be started") from error
     finally:
         os.close(log_fd)
     process.returncode = 0  # the pidfd reaps it; without this Popen would try to as well
@@ -175,6 +176,15 @@ def adopt(pid: int, started: int) -> Child | None:
         return child
     child.close()
     return None
+
+
+async def end_writers(log: Path) -> None:
+    """End every process that was started with `log`, by a program that died before it could note which."""
+    for pid in procfs.writers(log):
+        child = adopt(pid, procfs.start_ticks(pid) or 0)
+        if child is not None:
+            await child.end(0)
+            child.close()
 
 
 def _hold(pid: int) -> Child:

@@ -68,7 +68,9 @@ class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     env: dict[str, str] = {}
     """The default environment of every command in the guest."""
     workdir: Annotated[str, Meta(pattern=r"^/")] | None = None
-    """Where commands run that name no directory; /root when no link of the chain says."""
+    """Where commands start that name no directory; their user's home when it may not be entered, and when no
+    link of the chain says.
+    """
     start: str | None = None
     """A shell line that runs on in the guest from the bake, and so in every sandbox."""
     ready: Ready | None = None
@@ -102,10 +104,6 @@ class Recipe(Struct, frozen=True, kw_only=True):
     @property
     def suite(self) -> str:
         return self.manifest.suite or ""
-
-    @property
-    def workdir(self) -> str:
-        return self.manifest.workdir or "/root"
 
 
 def template_names(images_dir: Path) -> list[str]:

@@ -24,6 +24,7 @@ class Op(IntEnum):
     CHMOD = 12
     WATCH = 13
     METRICS = 14
+    INPUT = 15
 
 
 class CloseMode(IntEnum):
@@ -57,7 +58,8 @@ ENTRY = _shape(
 )
 """An item of LIST and STAT."""
 PROCESS = _shape(
-    *(Tag.PROCESS_ID, Tag.PID, Tag.COMMAND, Tag.STARTED_NS, Tag.RUNNING, Tag.TTY), optional=(Tag.EXIT_CODE,)
+    *(Tag.PROCESS_ID, Tag.PID, Tag.COMMAND, Tag.STARTED_NS, Tag.RUNNING, Tag.TTY),
+    optional=(Tag.EXIT_CODE, Tag.STDIN),
 )
 """An item of PROCESSES."""
 EVENT = _shape(Tag.NAME, Tag.EVENT)

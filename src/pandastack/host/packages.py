@@ -18,6 +18,7 @@ from pandastack.errors import BuildFailed
 from pandastack.host.publish import full_disk_said
 from pandastack.host.sources import Source
 from pandastack.host.tool import run_tool
+from pandastack.host.uses import mark_used
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and which fraction of it is finished (None while that cannot be known)."""
@@ -83,6 +84,8 @@ class Archive:
         for folder in ("lists/partial", "sources.d", "preferences.d", "archives/partial", "trusted.d"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         self.downloads.mkdir(parents=True, exist_ok=True)
+        mark_used(self.home)
+        mark_used(self.downloads)
         (self.home / "status").touch()
         stanzas = "\n".join(source.stanza() for source in self.sources)
         (self.home / "sources.d" / "archive.sources").write_text(stanzas)

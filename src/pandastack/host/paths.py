@@ -2,7 +2,7 @@
 
 The cache holds what can be made again from its inputs and is shared by all installations of one user:
 everything in it is named by what went into it, appears whole by a rename and is never changed afterwards, so
-it may be read without a lock and deleted at any time when nothing runs.
+it may be read without a lock and deleted at any time when nothing runs; `prune` removes what nobody uses.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ class Cache(Struct, frozen=True):
     agent/           compiled guest agents, by digest of their sources
     initramfs/       first file systems of the guest, by digest of agent and modules
     images/NAME/     root disks by digest, and `recipes/`: which digest a recipe gave
+    snapshots/NAME/  baked machines, by digest of all that they depend on
+    zygote/          compiled fork servers, by digest of their sources
+    trash/           what is being removed
     locks/           one empty file for each thing that only one process may make at a time
     """
 
@@ -67,6 +70,15 @@ class Cache(Struct, frozen=True):
     def image_of_recipe(self, name: str, recipe: str) -> Path:
         """A link to the folder of the image that a recipe gave last."""
         return self.images(name) / "recipes" / recipe
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def trash(self) -> Path:
+        """On the same file system as all the rest, so that a rename into it takes an entry away at once."""
+        return self.root / "trash"
 
     def lock(self, name: str) -> Path:
         return self.root / "locks" / name

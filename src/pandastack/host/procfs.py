@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from pandastack.errors import MachineError
 from pandastack.host.driver import Stats
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -25,11 +27,46 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def stats(pid: int) -> Stats | None:
-    """Its counters now; None when it has ended."""
+def writers(log: Path) -> list[int]:
+    """Every process whose standard output is this file."""
+    target = str(log.resolve())
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if str(link.readlink()) == target:
+                found.append(int(link.parts[2]))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended, or is somebody else's
+    return found
+
+
+def processes() -> list[int]:
+    """Every process of this host."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+
+
+def name(pid: int) -> str:
+    """What its program is called, at most 15 bytes; empty when it has ended."""
+    return _read(Path(f"/proc/{pid}/comm")).strip()
+
+
+def files(pid: int) -> set[str]:
+    """The paths of the files that it has open or mapped; none when it has ended or is somebody else's."""
+    found = set()
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+        found |= {line[line.index("/") :] for line in maps.splitlines() if "/" in line}
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(str(link.readlink()))
+    return found
+
+
+def stats(pid: int) -> Stats:
+    """The counters of a machine's process now; MachineError when it has ended."""
     fields = _stat(pid)
     if not fields or fields[0] in ("Z", "X"):
-        return None
+        raise MachineError(f"The machine's process {pid} has ended.")
     memory = _memory(pid)
     return Stats(
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,

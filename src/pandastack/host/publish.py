@@ -40,6 +40,16 @@ def _try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock on an existing file or folder if nobody else does, and tell whether."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def full_disk_said() -> Iterator[None]:
     """Turn the system's ENOSPC into NoSpace with a sentence."""
     try:

@@ -65,10 +65,11 @@ class QemuDriver:
         return Machinery("qemu", vmm.version, vmm.accel, self._host_cpu, devices(config, vmm))
 
     async def adopt(self, home: Path) -> QemuMachine | None:
-        """The machine whose home this is, if its process still runs."""
+        """The machine whose home this is, if its process still runs; one that was never recorded is ended."""
         try:
             record = msgspec.json.decode((home / RECORD).read_bytes(), type=Record, dec_hook=_path)
         except (FileNotFoundError, msgspec.MsgspecError):
+            await jail.end_writers(home / LOG)
             return None
         child = jail.adopt(record.pid, record.started)
         return None if child is None else QemuMachine(home, record, child, self.machinery(record.config))

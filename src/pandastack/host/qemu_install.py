@@ -28,6 +28,8 @@ PROGRAM = "qemu-system-x86_64"
 PARTS = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios")
 GOOD_MAJOR = 10
 INSTALLED = Path("/var/lib/dpkg/status")
+SYSTEM_LISTS = Path("/var/lib/apt/lists")
+"""Changes whenever this machine learns of new packages."""
 FIRMWARE = ("usr/share/qemu", "usr/share/seabios")
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 UNNEEDED = (
@@ -89,17 +91,23 @@ async def ensure_qemu(cache: Cache, progress: Progress) -> QemuInstall:
     """Have the best QEMU that this machine can run.
 
     A recent one of the system's own is taken as it is; else the newest of the package sources (backports
-    included) is unpacked; when none is newer or none can be fetched, the system's own with a `note`. Raises
-    BuildFailed when there is none at all.
+    included) is unpacked; when none is newer or none can be fetched, the system's own with a `note`. What was
+    settled on stays, if it is old, until this machine's own package lists change. Raises BuildFailed when
+    there is none at all.
     """
     async with locked(cache.lock("qemu")):
         sweep(cache.current_qemu.parent)
         known = find_qemu(cache)
-        if known is not None and known.major >= GOOD_MAJOR:
+        if known is not None and (known.major >= GOOD_MAJOR or not _is_news(cache, SYSTEM_LISTS)):
             return known
         install = await _choose(cache, progress)
         write_record(cache.current_qemu, _Record(install, _stamp(install.binary)))
         return install
+
+
+def _is_news(cache: Cache, lists: Path) -> bool:
+    """Whether this machine's package lists have changed since a QEMU was settled on."""
+    return lists.is_dir() and lists.stat().st_mtime > cache.current_qemu.stat().st_mtime
 
 
 async def _choose(cache: Cache, progress: Progress) -> QemuInstall:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pandastack.errors import MachineError, NotSupported
+from pandastack.errors import NotSupported
 from pandastack.host import jail, procfs, snapshots, sparse
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats
@@ -89,10 +89,7 @@ class QemuMachine:
 
     async def stats(self) -> Stats:
         """MachineError when the process has ended."""
-        counters = procfs.stats(self.pid)
-        if counters is None:
-            raise MachineError(f"The machine's process {self.pid} has ended.")
-        return counters
+        return procfs.stats(self.pid)
 
     async def stop(self, grace: float = 5.0) -> None:
         """End the process. A sandbox is disposable and its disk dies with it, so there is nothing to wait

@@ -30,6 +30,8 @@ class Deadlines(Struct, frozen=True, kw_only=True):
     """Until the first answer to a question."""
     work: float = 300.0
     """Until the next sign of life of work that takes as long as the files are large."""
+    unread: float = 900.0
+    """How long a process may leave the next part of its input unread."""
 
 
 class Questions:

@@ -33,6 +33,10 @@ _REASONS = {
     errno.ELOOP: "too many symbolic links",
     errno.ENAMETOOLONG: "the name is too long",
 }
+_NO_INPUT = {
+    errno.EBADF: "was started without stdin",
+    errno.EPIPE: "takes no more input: its stdin is closed, or it has ended",
+}
 _MAX_MESSAGE = 500  # characters of the guest's own words that a sentence of ours may quote
 
 
@@ -59,6 +63,8 @@ def of_process(done: Fields, process_id: str) -> PandastackError:
     number, message = done.number(Tag.ERRNO), message_of(done)
     if number in (errno.ESRCH, errno.ENOENT):
         return NotFound(f"no such process in the sandbox: {process_id}")
+    if number in _NO_INPUT:
+        return Conflict(f"process {process_id} {_NO_INPUT[number]}")
     if common := _of_anything(number, message):
         return common
     if number == errno.EINVAL:

@@ -46,8 +46,20 @@ STEP_ENVIRONMENT = (
 )
 
 NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--net", "--mount-proc")
-OUR_END_IS_THEIRS = ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--fork", "--kill-child=SIGKILL")
+OUR_END_IS_THEIRS = ("setpriv", "--pdeathsig", "KILL", "--")
 """When this program dies, whatever way, so do all processes of the namespaces."""
+
+MOUNTS = Path("/proc/self/mountinfo")
+ISLAND = "/proc/tty"
+GO_TO_ISLAND = f"""
+mount --make-private /proc
+mount --rbind / {ISLAND}
+mount --make-rprivate {ISLAND}
+exec chroot {ISLAND} "$@"
+"""
+"""Inside of a chroot "/" need not be a mount point, and only a mount point can be cut off from what others
+mount. `/proc` is one: cut off, it takes a copy of "/" which is one too. Nothing of this is seen outside.
+"""
 
 MACHINE_STATE = """
     dev/* etc/machine-id etc/resolv.conf etc/ssh/ssh_host_* etc/.pwd.lock
@@ -64,10 +76,23 @@ HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 def wrapper() -> list[str]:
     """What is put before a program that builds: namespaces of its own, and as a plain user root's role in
-    them.
+    them. BuildFailed where such cannot be had.
     """
     as_root = () if os.geteuid() == 0 else ("--user", "--map-root-user", "--map-auto")
-    return [*OUR_END_IS_THEIRS, *as_root, *NAMESPACES, "--"]
+    unshare = ("unshare", "--fork", "--kill-child=SIGKILL", *as_root, *NAMESPACES, "--")
+    return [*OUR_END_IS_THEIRS, *_root_that_is_a_mount(), *unshare]
+
+
+def _root_that_is_a_mount() -> tuple[str, ...]:
+    try:
+        mounted = {line.split()[4] for line in MOUNTS.read_text().splitlines()}
+    except FileNotFoundError:
+        mounted = set()
+    if "/" in mounted:
+        return ()
+    if "/proc" not in mounted:
+        raise BuildFailed("An image is built with /proc, which is missing here: mount -t proc proc /proc")
+    return ("unshare", "--mount", "--propagation=unchanged", "--", "sh", "-euc", GO_TO_ISLAND, "sh")
 
 
 async def build_tree(

@@ -4,6 +4,7 @@ baker.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pandastack.host.manifest import MANIFEST, load_recipe
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.templates import Prepared
+from pandastack.host.uses import Uses
 from pandastack.model.image import Template
 
 FIRST = ("base", "code-interpreter")
@@ -28,9 +30,14 @@ GUEST_IP = "10.0.2.15"
 
 
 class BakedShelf:
-    """Templates below `images_dir`; what is missing is built and baked when a template is first wanted."""
+    """Templates below `images_dir`; what is missing is built and baked when a template is first wanted.
 
-    def __init__(self, cache: Cache, images_dir: Path, baker: Baker, progress: Progress) -> None:
+    What it has made ready it holds in the cache through `uses`, and tells in `made`.
+    """
+
+    def __init__(self, cache: Cache, images_dir: Path, baker: Baker, uses: Uses, progress: Progress) -> None:
+        self.made: asyncio.Queue[str] = asyncio.Queue()
+        self._uses = uses
         self._cache = cache
         self._images_dir = images_dir
         self._baker = baker
@@ -66,9 +73,19 @@ class BakedShelf:
         """Build the image if it is not there, bake it if it is not, check the snapshot's hashes."""
         image = await self._image(name)
         config = machine_config(image)
+        self._uses.take(image.root_disk, image.initrd, image.kernel.vmlinuz)
         snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None))
-        env = image.recipe.manifest.env
-        return Prepared(image.template(baked=True), config, snapshot, env=env, guest_ip=GUEST_IP)
+        self._uses.take(snapshot.directory)
+        self.made.put_nowait(name)
+        manifest = image.recipe.manifest
+        return Prepared(
+            image.template(baked=True),
+            config,
+            snapshot,
+            env=manifest.env,
+            workdir=manifest.workdir,
+            guest_ip=GUEST_IP,
+        )
 
     async def _image(self, name: str) -> Image:
         found = find_image(name, self._cache, self._images_dir)

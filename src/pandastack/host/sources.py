@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from pandastack.errors import BuildFailed
@@ -93,7 +94,7 @@ def _split_options(rest: str) -> tuple[dict[str, str], str]:
         return {}, rest
     inside, _, after = rest[1:].partition("]")
     pairs = (option.partition("=") for option in inside.split())
-    return {name.lower(): value for name, _, value in pairs}, after
+    return {name.lower(): value.strip('"') for name, _, value in pairs}, after
 
 
 def parse_stanzas(text: str) -> Iterator[Source]:
@@ -168,7 +169,9 @@ async def debian_sources(suite: str, *, mirror: str | None) -> list[Source]:
         security = _first_uri(own, f"{release.codename}-security")
         if main:
             return _debian_at({"": main, "-security": security}, suite)
-    return list(parse_lines(await _known_to_mmdebstrap(suite)))
+    known = parse_lines(await _known_to_mmdebstrap(suite))
+    # Which key it is mmdebstrap says only sometimes: not where apt has it anyway, and not without gpg.
+    return [msgspec.structs.replace(source, signed_by=str(DEBIAN_KEYRING)) for source in known]
 
 
 def _first_uri(sources: Iterable[Source], suite: str) -> str:

@@ -14,9 +14,12 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from pandastack.errors import TemplateNotFound
+from pandastack.errors import PandastackError, TemplateNotFound
 from pandastack.host.driver import MachineConfig, SnapshotFiles
 from pandastack.model.image import Template
+from pandastack.telemetry import logger
+
+log = logger("host")
 
 
 class Prepared(Struct, frozen=True):
@@ -27,7 +30,19 @@ class Prepared(Struct, frozen=True):
     snapshot: SnapshotFiles | None
     """None: this driver has no snapshots to restore and boots."""
     env: dict[str, str] = {}
+    """The default environment of every command."""
+    workdir: str | None = None
+    """Where commands start that name no directory; None is their user's home."""
     guest_ip: str = ""
+
+    def is_there(self) -> bool:
+        """Whether its files still are: a cache may be emptied at any time."""
+        files, machine = self.snapshot, self.any_machine
+        if files is None:
+            return True
+        restored = (files.memory, files.state, files.overlay)
+        booted = (machine.root_disk, machine.overlay, machine.kernel, machine.initrd)
+        return all(path.exists() for path in restored + booted)
 
     def config(self, vm_id: str) -> MachineConfig:
         """The order for one machine of this template."""
@@ -60,7 +75,8 @@ class Templates:
 
     async def prepare(self, name: str) -> Prepared:
         """The template, made ready if it is not; TemplateNotFound names those that exist."""
-        if prepared := self._ready.get(name):
+        prepared = self._ready.get(name)
+        if prepared is not None and prepared.is_there():
             return prepared
         self._check(name)
         task = self._making.get(name)
@@ -70,8 +86,14 @@ class Templates:
         return await asyncio.shield(task)
 
     def all(self) -> list[Template]:
-        """The whole catalogue."""
-        return [self._describe(name) for name in self._shelf.names()]
+        """The whole catalogue, less what cannot be read: the log is told of that."""
+        found = []
+        for name in self._shelf.names():
+            try:
+                found.append(self._describe(name))
+            except PandastackError as error:
+                log.warning("template.unreadable", template=name, reason=error.message)
+        return found
 
     async def close(self) -> None:
         """Cancel what is being made and wait for its end."""
@@ -103,10 +125,20 @@ class Templates:
 class BareShelf:
     """Templates by name for a driver without disks: every one is the same local process."""
 
-    def __init__(self, names: Iterable[str], home: Path, *, memory_mb: int = 512) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        home: Path,
+        *,
+        memory_mb: int = 512,
+        env: dict[str, str] | None = None,
+        workdir: str | None = None,
+    ) -> None:
         self._names = tuple(names)
         self._home = home
         self._memory_mb = memory_mb
+        self._env = env or {}
+        self._workdir = workdir
 
     def names(self) -> Iterable[str]:
         return self._names
@@ -126,4 +158,5 @@ class BareShelf:
             kernel=nothing,
             initrd=nothing,
         )
-        return Prepared(self.describe(name), config, None, guest_ip="127.0.0.1")
+        template = self.describe(name)
+        return Prepared(template, config, None, env=self._env, workdir=self._workdir, guest_ip="127.0.0.1")

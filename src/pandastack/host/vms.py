@@ -8,12 +8,10 @@ reads the directories, adopts what answers and reports what died.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,7 +23,6 @@ from pandastack.errors import (
     GuestUnreachable,
     InvalidRequest,
     MachineError,
-    NoSpace,
     PandastackError,
     SandboxNotFound,
 )
@@ -33,6 +30,9 @@ from pandastack.host import unix
 from pandastack.host.death import answered, cause_of_death, ends_soon, piece, shorten, tail
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.publish import full_disk_said
+from pandastack.host.room import Room
+from pandastack.host.shortage import told
 from pandastack.host.templates import Prepared, Templates
 from pandastack.model.host import VmReport, VmSpec, VmState, VmStats
 
@@ -65,6 +65,8 @@ class VmRecord(Struct, frozen=True):
 
     spec: VmSpec
     report: VmReport
+    workdir: str | None = None
+    """Where commands start that name no directory, as the template said when the machine was made."""
 
 
 class Vm:
@@ -74,13 +76,14 @@ class Vm:
         self.home = home
         self.spec = record.spec
         self.report = record.report
+        self.workdir = record.workdir
         self.machine = machine
         self.link = link
 
     def save(self) -> None:
         """Write the record so that a reader sees the old one or the new one."""
         fresh = self.home / f"{RECORD}.new"
-        fresh.write_bytes(msgspec.json.encode(VmRecord(self.spec, self.report)))
+        fresh.write_bytes(msgspec.json.encode(VmRecord(self.spec, self.report, self.workdir)))
         fresh.replace(self.home / RECORD)
 
 
@@ -97,6 +100,7 @@ class Vms:
         self._starting: dict[str, asyncio.Task[VmReport]] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[VmReport]] = set()
+        self._room = Room(home)
 
     async def start(self, spec: VmSpec) -> VmReport:
         """Restore (or boot) the machine and pass its gate. See `model.host.Host.start` for what is
@@ -121,7 +125,7 @@ class Vms:
             await _undo(task)
             raise
         except OSError as error:
-            raise _from_os(error) from error
+            raise told(error, "The machine could not be started") from error
         finally:
             del self._starting[spec.id]
 
@@ -135,7 +139,7 @@ class Vms:
             stack.push_async_callback(machine.stop, 0)
             link = await self._enter(machine, spec, prepared, stack)
             report = _report(spec, prepared, machine, begun, ready)
-            vm = Vm(home, VmRecord(spec, report), machine, link)
+            vm = Vm(home, VmRecord(spec, report, prepared.workdir), machine, link)
             vm.save()
             stack.pop_all()
         self._hold(vm)
@@ -151,7 +155,7 @@ class Vms:
         self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
     ) -> GuestLink:
         """Greet the agent and open its gate, or say why the machine died instead."""
-        link = await GuestLink.connect(unix.connect(machine.guest_socket))
+        link = await GuestLink.connect(unix.connect(machine.guest_socket), workdir=prepared.workdir)
         stack.push_async_callback(link.close)
         link.announce(self._sources.entropy(16), self._facts(spec, prepared))
         seconds = BOOT_SECONDS if prepared.snapshot is None else GATE_SECONDS
@@ -188,11 +192,15 @@ class Vms:
     async def pause(self, vm_id: str) -> None:
         """Stop the machine's virtual CPUs; fine when they are stopped."""
         vm = self._find(vm_id)
-        await vm.machine.pause()
-        self._move(vm, VmState.PAUSED)
+        self._move(vm, VmState.PAUSED)  # first: the next program must not wait for a paused guest's answer
+        try:
+            await vm.machine.pause()
+        except BaseException:
+            self._move(vm, VmState.RUNNING)
+            raise
 
     async def resume(self, vm_id: str) -> None:
-        """Let the virtual CPUs run; fine when they do."""
+        """Let the virtual CPUs run, also those that a full disk has stopped; fine when they do."""
         vm = self._find(vm_id)
         await vm.machine.resume()
         self._move(vm, VmState.RUNNING)
@@ -260,7 +268,8 @@ class Vms:
         self._vms.pop(vm.spec.id, None)
         self._watchers.pop(vm.spec.id, None)
         vm.report = report
-        vm.save()
+        with suppress(OSError):  # on a full disk the death is told all the same
+            vm.save()
         await self._release(vm)
         self._bury(report)
 
@@ -309,8 +318,15 @@ class Vms:
         return vm
 
     def _move(self, vm: Vm, state: VmState) -> None:
-        vm.report = msgspec.structs.replace(vm.report, state=state)
-        vm.save()
+        """Note the state; NoSpace when it cannot be, and then it is as before."""
+        before = vm.report
+        vm.report = msgspec.structs.replace(before, state=state)
+        try:
+            with full_disk_said():
+                vm.save()
+        except BaseException:
+            vm.report = before
+            raise
 
     # -- start and end of this program
 
@@ -346,7 +362,7 @@ class Vms:
 
     async def _greet_again(self, vm: Vm) -> GuestLink:
         """A paused guest cannot answer: its HELLO waits in the socket until it is resumed."""
-        link = await GuestLink.connect(unix.connect(vm.machine.guest_socket))
+        link = await GuestLink.connect(unix.connect(vm.machine.guest_socket), workdir=vm.workdir)
         link.announce(self._sources.entropy(16))
         if vm.report.state is VmState.RUNNING:
             await answered(vm.machine, link, GATE_SECONDS)
@@ -371,12 +387,25 @@ class Vms:
             await self.stop(vm_id)
 
     async def tend(self) -> None:
-        """Keep the machines' logs short, for ever."""
+        """`look_after` the machines for ever."""
         while True:
-            for vm in list(self._vms.values()):
-                for name in (CONSOLE, VMM_LOG):
-                    shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
+            await self.look_after()
             await asyncio.sleep(TEND_SECONDS)
+
+    async def look_after(self) -> None:
+        """Keep the machines' logs short, and let those go on that a full disk had stopped."""
+        for vm in list(self._vms.values()):
+            for name in (CONSOLE, VMM_LOG):
+                shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
+        if self._room.is_back():
+            await self._go_on()
+
+    async def _go_on(self) -> None:
+        for vm in [vm for vm in self._vms.values() if vm.report.state is VmState.RUNNING]:
+            try:
+                await vm.machine.resume()
+            except MachineError as error:
+                log.warning("vm.stands_still", vm=vm.spec.id, reason=error.message)
 
 
 @asynccontextmanager
@@ -443,12 +472,6 @@ def _check_id(vm_id: str) -> None:
         raise InvalidRequest(
             f"{vm_id!r} is no machine id: lower-case letters, digits and hyphens, at most 64."
         )
-
-
-def _from_os(error: OSError) -> PandastackError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace("The host's disk is full: nothing was created. Free space and try again.")
-    return MachineError(f"The machine could not be started: {os.strerror(error.errno or 0)}.")
 
 
 def _ms(start: float, end: float) -> float:

@@ -29,8 +29,8 @@ class Output(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """A command to run. Exactly one of `argv` and `shell` is set; `timeout_ms` kills the whole process
-    group.
+    """A command to run. Exactly one of `argv` and `shell` is set; `timeout_ms` kills it with all that
+    descends from it.
     """
 
     process_id: str
@@ -65,6 +65,8 @@ class ProcessInfo(Struct, frozen=True):
     running: bool
     exit_code: int | None = None
     tty: bool = False
+    stdin: bool = False
+    """Whether it takes input now."""
 
 
 class FileKind(StrEnum):
@@ -176,6 +178,17 @@ class Guest(Protocol):
 
     async def processes(self) -> list[ProcessInfo]:
         """The processes that were started through the agent and are still remembered."""
+        ...
+
+    async def process(self, process_id: str, *, wait_seconds: float = 0.0) -> ProcessInfo:
+        """One of them, as soon as it has ended or after `wait_seconds`. Errors: NotFound."""
+        ...
+
+    async def feed(self, process_id: str, chunks: AsyncIterable[bytes], *, last: bool = False) -> None:
+        """Write to the stdin of a process as fast as it reads, and with `last` end it.
+
+        Errors: NotFound; Conflict when it takes no input, has ended, or never reads.
+        """
         ...
 
     async def kill(self, process_id: str, signal: int) -> None:

@@ -43,6 +43,7 @@ class Adoption:
         self._placement = placement
         self._activity = activity
         self._metrics = metrics
+        self._unrecorded: dict[str, VmReport] = {}
 
     async def adopt(self) -> None:
         """Before anything is served: take over what runs, record what is gone, end what nobody knows."""
@@ -56,7 +57,12 @@ class Adoption:
             await self._stop(unknown)
 
     async def settle(self) -> None:
-        """Look again at the rows that hang between two states and that no request works on."""
+        """Look again at the rows that hang between two states and that no request works on, and at deaths
+        that could not be recorded.
+        """
+        unrecorded, self._unrecorded = self._unrecorded, {}
+        for vm in unrecorded.values():
+            await self.bury(vm)
         waiting = [
             sandbox
             for sandbox in await self._ledger.listing(UNSETTLED)
@@ -64,6 +70,14 @@ class Adoption:
         ]
         if waiting:
             await self._settle_all(waiting, await self._placement.refresh())
+
+    async def bury(self, vm: VmReport) -> None:
+        """As `died`; what the database refuses is tried again by `settle`."""
+        try:
+            await self.died(vm)
+        except PandastackError as error:
+            log.warning("death.unrecorded", sandbox_id=vm.id, error=error.message)
+            self._unrecorded[vm.id] = vm
 
     async def died(self, vm: VmReport) -> None:
         """A machine ended by itself: record why, keep its last words, remove what is left of it."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from pandastack.errors import CommandTimeout, FileMissing, FileRefused, InvalidRequest, MachineError
 from pandastack.model.account import Caller
 from pandastack.model.clock import Clock
-from pandastack.model.command import ExecRequest, ExecResult, Started
+from pandastack.model.command import CommandRequest, ExecRequest, ExecResult, Started, StartRequest
 from pandastack.model.guest import Channel, Command, Exit, Process, ProcessInfo
 from pandastack.services.sandboxes import Sandboxes
 
@@ -45,8 +45,8 @@ class Commands:
     async def run(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> ExecResult:
         """Run a command to its end and give all that it wrote.
 
-        At its deadline its process group is killed and CommandTimeout raised; when the caller is cancelled it
-        is killed too.
+        At its deadline it is killed with all that descends from it and CommandTimeout raised; when the caller
+        is cancelled its process group is killed.
         """
         began = self._clock.steady()
         output = {Channel.STDOUT: Tail(self._max_output), Channel.STDERR: Tail(self._max_output)}
@@ -68,13 +68,13 @@ class Commands:
     @asynccontextmanager
     async def open(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> AsyncIterator[Running]:
         """A command while it runs; leaving the block kills its process group."""
-        timeout = self._timeout(request)
-        command = self._command(request, timeout)
+        timeout, given = self._timeout(request), _input(request)
+        command = self._command(request, timeout, stdin=given is not None)
         with _directory_faults():
             async with (
                 self._sandboxes.use(caller, sandbox_id) as guest,
                 guest.run(command) as process,
-                _fed(process, request.stdin),
+                _fed(process, given),
                 _bounded(timeout),
             ):
                 yield Running(process, timeout)
@@ -94,11 +94,9 @@ class Commands:
         async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
             yield process
 
-    async def start(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> Started:
+    async def start(self, caller: Caller, sandbox_id: str, request: StartRequest) -> Started:
         """Start a background process, which goes on by itself."""
-        if request.stdin is not None:
-            raise InvalidRequest("A background command has no stdin: leave stdin or background out.")
-        command = self._command(request, self._timeout(request), detached=True)
+        command = self._command(request, self._timeout(request), stdin=request.stdin, detached=True)
         with _directory_faults():
             async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
                 return Started(process.id, process.pid)
@@ -107,6 +105,29 @@ class Commands:
         """Those started by us that the guest remembers, ended ones included."""
         async with self._sandboxes.use(caller, sandbox_id) as guest:
             return await guest.processes()
+
+    async def process(
+        self, caller: Caller, sandbox_id: str, process_id: str, *, wait_seconds: float = 0.0
+    ) -> ProcessInfo:
+        """One of them, as soon as it has ended, or as it is after `wait_seconds`. Errors: NotFound."""
+        async with self._sandboxes.use(caller, sandbox_id) as guest:
+            return await guest.process(process_id, wait_seconds=wait_seconds)
+
+    async def feed(
+        self,
+        caller: Caller,
+        sandbox_id: str,
+        process_id: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Write to the stdin of a process as fast as it reads, and with `last` end it.
+
+        Errors: NotFound; Conflict for one that was started without, has ended, or never reads.
+        """
+        async with self._sandboxes.use(caller, sandbox_id) as guest:
+            await guest.feed(process_id, chunks, last=last)
 
     async def signal(self, caller: Caller, sandbox_id: str, process_id: str, number: int) -> None:
         """Send a signal to its process group. Errors: NotFound for one that ended or never was."""
@@ -119,10 +140,12 @@ class Commands:
         async with self._sandboxes.use(caller, sandbox_id) as guest, guest.attach(process_id) as process:
             yield Running(process, None)
 
-    def _timeout(self, request: ExecRequest) -> float | None:
+    def _timeout(self, request: CommandRequest) -> float | None:
         return self._default_timeout if request.timeout_seconds is None else request.timeout_seconds or None
 
-    def _command(self, request: ExecRequest, timeout: float | None, *, detached: bool = False) -> Command:
+    def _command(
+        self, request: CommandRequest, timeout: float | None, *, stdin: bool, detached: bool = False
+    ) -> Command:
         argv, shell = _words(request)
         return Command(
             process_id=self._new_id(),
@@ -132,7 +155,7 @@ class Commands:
             env=request.env,
             user=request.user,
             timeout_ms=None if timeout is None else max(1, round(timeout * 1000)),
-            stdin=request.stdin is not None,
+            stdin=stdin,
             detached=detached,
         )
 
@@ -184,7 +207,7 @@ def exceeded(timeout: float | None) -> CommandTimeout:
     return CommandTimeout(f"command timeout: exceeded {timeout or 0:g}s")
 
 
-def _words(request: ExecRequest) -> tuple[tuple[str, ...], str | None]:
+def _words(request: CommandRequest) -> tuple[tuple[str, ...], str | None]:
     if isinstance(request.cmd, str) and not request.args:
         if not request.cmd.strip():
             raise InvalidRequest("cmd required: a command line, or a list of words.")
@@ -193,6 +216,13 @@ def _words(request: ExecRequest) -> tuple[tuple[str, ...], str | None]:
     if not words or not words[0]:
         raise InvalidRequest("cmd required: the first word names the program.")
     return (*words, *request.args), None
+
+
+def _input(request: ExecRequest) -> bytes | None:
+    """What the command reads. None for nothing."""
+    if request.stdin is None or request.stdin_base64 is None:
+        return request.stdin_base64 if request.stdin is None else request.stdin.encode()
+    raise InvalidRequest("stdin and stdin_base64 are two ways to say one thing: give one of them.")
 
 
 @contextmanager
@@ -205,14 +235,14 @@ def _directory_faults() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _fed(process: Process, stdin: str | None) -> AsyncIterator[None]:
+async def _fed(process: Process, stdin: bytes | None) -> AsyncIterator[None]:
     """Write `stdin` into the process while the block reads; the block's end ends the writing."""
     if stdin is None:
         yield
         return
     try:
         async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(_feed(process, stdin.encode()))
+            feeding = group.create_task(_feed(process, stdin))
             yield
             feeding.cancel()
     except BaseExceptionGroup as errors:

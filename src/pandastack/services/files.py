@@ -77,10 +77,10 @@ class Files:
         async with self._at(place) as guest:
             await guest.move(place.path, _absolute(target), user=place.user)
 
-    async def remove(self, place: Place) -> None:
-        """Remove it and all below it."""
+    async def remove(self, place: Place, *, recursive: bool = True) -> None:
+        """Remove it and all below it; unless `recursive` a directory that is not empty is FileRefused."""
         async with self._at(place) as guest:
-            await guest.remove(place.path, user=place.user, recursive=True)
+            await guest.remove(place.path, user=place.user, recursive=recursive)
 
     async def change_mode(self, place: Place, mode: int, *, recursive: bool = False) -> None:
         """Set the permission bits."""

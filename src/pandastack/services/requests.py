@@ -20,8 +20,7 @@ def check_create(request: SandboxCreate, template: Template) -> None:
         raise NotSupported("Snapshots are not yet part of this server: leave from_snapshot out.")
     if request.volumes:
         raise NotSupported("Volumes are not yet part of this server: leave volumes out.")
-    if request.ttl_seconds is not None and not 0 <= request.ttl_seconds <= TTL_MOST:
-        raise InvalidRequest(f"ttl_seconds is 0 to {TTL_MOST}; got {request.ttl_seconds}.")
+    check_ttl(request.ttl_seconds)
     _check_size("cpu", request.cpu, template.cpu, template.name)
     _check_size("vcpus", request.vcpus, template.cpu, template.name)
     _check_size("memory_mb", request.memory_mb, template.memory_mb, template.name)
@@ -32,6 +31,12 @@ def check_create(request: SandboxCreate, template: Template) -> None:
         )
     check_metadata(request.metadata)
     _check_env(request.env)
+
+
+def check_ttl(seconds: int | None) -> None:
+    """Errors: InvalidRequest for less than none and for more than a year."""
+    if seconds is not None and not 0 <= seconds <= TTL_MOST:
+        raise InvalidRequest(f"ttl_seconds is 0 to {TTL_MOST}; got {seconds}.")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

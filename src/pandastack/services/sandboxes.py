@@ -14,8 +14,8 @@ from pandastack.errors import (
     Conflict,
     IdempotencyMismatch,
     InFlight,
-    InvalidRequest,
     MachineError,
+    NoSpace,
     OutcomeUnknown,
     PandastackError,
     SandboxNotFound,
@@ -30,7 +30,7 @@ from pandastack.services.activity import Activity
 from pandastack.services.ledger import Ledger, Story
 from pandastack.services.line import Line
 from pandastack.services.placement import Placement
-from pandastack.services.requests import check_create, check_metadata
+from pandastack.services.requests import check_create, check_metadata, check_ttl
 from pandastack.store.idempotency import Use
 from pandastack.telemetry import Metrics, logger
 
@@ -118,7 +118,12 @@ class Sandboxes:
 
     async def delete(self, caller: Caller, sandbox_id: str, cause: str = "deleted by its owner") -> None:
         """End it and remove all of it; returns when it is gone. Errors: SandboxNotFound, OutcomeUnknown."""
-        await self._ledger.begin_end(caller, sandbox_id, cause, 204)
+        try:
+            await self._ledger.begin_end(caller, sandbox_id, cause, 204)
+        except NoSpace:  # what it holds may be what fills the disk
+            await self._ledger.find(caller, sandbox_id)
+            await self._placement.ordered(self._host(sandbox_id).stop(sandbox_id), "stop")
+            await self._ledger.begin_end(caller, sandbox_id, cause, 204)
         await self._finish(sandbox_id, Story("sandbox.deleted", {"cause": cause}))
 
     async def end_all(self, cause: str) -> None:
@@ -130,13 +135,19 @@ class Sandboxes:
     async def pause(self, caller: Caller, sandbox_id: str) -> None:
         """Stop its virtual CPUs; fine when they are stopped. Errors: SandboxNotFound, Conflict."""
         if await self._takes(caller, sandbox_id, SandboxState.RUNNING, unless=SandboxState.PAUSED):
-            await self._placement.ordered(self._host(sandbox_id).pause(sandbox_id), "pause")
+            async with self._explaining(caller, sandbox_id):
+                await self._placement.ordered(self._host(sandbox_id).pause(sandbox_id), "pause")
             await self._moved(caller, sandbox_id, SandboxState.PAUSED, "sandbox.paused")
 
     async def resume(self, caller: Caller, sandbox_id: str) -> None:
-        """Let its virtual CPUs run on; fine when they run. Errors: SandboxNotFound, Conflict."""
-        if await self._takes(caller, sandbox_id, SandboxState.PAUSED, unless=SandboxState.RUNNING):
+        """Let its virtual CPUs run on, also those that the host's full disk has stopped; fine when they run.
+
+        Errors: SandboxNotFound, Conflict.
+        """
+        paused = await self._takes(caller, sandbox_id, SandboxState.PAUSED, unless=SandboxState.RUNNING)
+        async with self._explaining(caller, sandbox_id):
             await self._placement.ordered(self._host(sandbox_id).resume(sandbox_id), "resume")
+        if paused:
             await self._moved(caller, sandbox_id, SandboxState.RUNNING, "sandbox.resumed")
 
     async def lifecycle(self, caller: Caller, sandbox_id: str) -> Lifecycle:
@@ -145,8 +156,7 @@ class Sandboxes:
 
     async def change_lifecycle(self, caller: Caller, sandbox_id: str, change: LifecycleChange) -> Lifecycle:
         """Set what is not None; counts as activity. Errors: SandboxNotFound, InvalidRequest."""
-        if change.ttl_seconds is not None and change.ttl_seconds < 0:
-            raise InvalidRequest(f"ttl_seconds is 0 or more; got {change.ttl_seconds}.")
+        check_ttl(change.ttl_seconds)
         found = await self._ledger.find(caller, sandbox_id)
         values = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
         if values:
@@ -168,14 +178,13 @@ class Sandboxes:
     async def use(self, caller: Caller, sandbox_id: str) -> AsyncIterator[Guest]:
         """Its guest, to work with; it counts as used until the block ends. Errors: SandboxNotFound, Conflict.
 
-        A machine that dies within the block is told as such, with the cause.
+        A machine that ends within the block is told as such, with the cause: MachineError when it died,
+        Conflict when somebody ended it.
         """
         await self._takes(caller, sandbox_id, SandboxState.RUNNING)
         with self._activity.using(sandbox_id):
-            try:
+            async with self._explaining(caller, sandbox_id):
                 yield self._host(sandbox_id).guest(sandbox_id)
-            except (MachineError, SandboxNotFound) as error:
-                raise await self._explained(caller, sandbox_id, error) from error
 
     async def host_for(self, caller: Caller, sandbox_id: str) -> Host:
         """The host of a living sandbox, to look at it; no use of it. Errors: SandboxNotFound, Conflict."""
@@ -309,12 +318,22 @@ class Sandboxes:
         if after is None:
             raise Conflict(f"Sandbox {sandbox_id} was ended at the same moment.")
 
+    @asynccontextmanager
+    async def _explaining(self, caller: Caller, sandbox_id: str) -> AsyncIterator[None]:
+        """What fails in the block because the machine ended is told as its end."""
+        try:
+            yield
+        except (MachineError, SandboxNotFound) as error:
+            raise await self._explained(caller, sandbox_id, error) from error
+
     async def _explained(self, caller: Caller, sandbox_id: str, error: PandastackError) -> PandastackError:
         """The same error, or what became of the machine, for which a moment is waited."""
         found = await self._ledger.await_cause(caller, sandbox_id, CAUSE_SECONDS)
         if found.cause is None:
             return error if isinstance(error, MachineError) else MachineError(error.message)
-        return MachineError(f"The sandbox ended meanwhile: {found.cause}", sandbox_id=sandbox_id)
+        if found.status is SandboxState.FAILED:
+            return MachineError(f"The sandbox ended meanwhile: {found.cause}", sandbox_id=sandbox_id)
+        return Conflict(f"Sandbox {sandbox_id} was ended meanwhile: {found.cause}.", state=found.status)
 
     def _fresh(self, caller: Caller, request: SandboxCreate, template: Template) -> Sandbox:
         ttl = self._terms.default_ttl_seconds if request.ttl_seconds is None else request.ttl_seconds

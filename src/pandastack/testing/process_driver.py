@@ -77,10 +77,7 @@ class ProcessMachine:
 
     async def stats(self) -> Stats:
         """Counters of the agent; MachineError when it has ended."""
-        counters = procfs.stats(self.pid)
-        if counters is None:
-            raise MachineError(f"The machine's process {self.pid} has ended.")
-        return counters
+        return procfs.stats(self.pid)
 
     async def stop(self, grace: float = 5.0) -> None:
         """End the agent and its commands at once, as switching a machine off does.
@@ -154,12 +151,13 @@ class ProcessDriver:
         return await self.boot(config, home)
 
     async def adopt(self, home: Path) -> ProcessMachine | None:
-        """The machine whose home this is, if its agent still runs."""
+        """The machine whose home this is, if its agent still runs; one that was never recorded is ended."""
         record = read_record(home / RECORD, Record)
-        child = jail.adopt(record.pid, record.started) if record else None
-        if record is None or child is None:
+        if record is None:
+            await jail.end_writers(home / CONSOLE)
             return None
-        return ProcessMachine(home, record, child)
+        child = jail.adopt(record.pid, record.started)
+        return None if child is None else ProcessMachine(home, record, child)
 
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> Manifest:
         """SnapshotRefused when another driver made the snapshot, or when it is damaged."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self, Unpack
+from typing import BinaryIO, Self, Unpack
 
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._errors import ConnectionError, NotFoundError, SandboxTimeout
-from pandastack.client._pair import pause_async
+from pandastack.client._pair import pieces_async
 from pandastack.client._values import ExecResult, ProcessInfo, ProcessOutput, take
-from pandastack.client._wire import Call, Command, ExecOptions, PlaceOptions
+from pandastack.client._wire import Call, Command, ExecOptions, PlaceOptions, query
 
 Processes = list[ProcessInfo]
 
@@ -57,17 +58,42 @@ class AsyncProcess:
 
     async def wait(self, timeout_seconds: float | None = None) -> int:
         """The exit code, once it has ended; SandboxTimeout after `timeout_seconds`, and it runs on."""
-        waited = 0.0
-        for seconds in _wire.growing_pauses():
-            if not (await self.refresh())._info.running:
-                break
-            if timeout_seconds is not None and waited >= timeout_seconds:
+        now = self._connection.clock
+        deadline = math.inf if timeout_seconds is None else now() + timeout_seconds
+        while True:
+            left = max(0.0, deadline - now())
+            wait = min(left, _wire.WAIT_SECONDS)
+            self._info = await find(self._connection, self._root, self.id, wait_seconds=wait)
+            if not self._info.running:
+                return self._info.exit_code or 0
+            if not left:
                 raise SandboxTimeout(
                     f"process {self.id} still runs after {timeout_seconds:g} s: {self.command}"
                 )
-            await pause_async(seconds, None)
-            waited += seconds
-        return self._info.exit_code or 0
+
+    async def write(self, data: bytes | str | BinaryIO, *, eof: bool = False) -> None:
+        """Give it more to read, text as UTF-8, a file in pieces; with `eof` its stdin ends behind it.
+
+        Returns when its pipe has taken all of it: a process that does not read holds its writer up.
+        BadRequestError for a process that was started without `stdin=True`, that has ended, or whose stdin
+        has.
+        """
+        if isinstance(data, str):
+            data = data.encode()
+        body = data if isinstance(data, bytes | bytearray | memoryview) else pieces_async(data)
+        call = Call(
+            method="POST",
+            path=f"{self._path}/stdin",
+            params=query(eof=eof or None),
+            headers={"Content-Type": "application/octet-stream"},
+            read_timeout=_wire.STREAM_GAP_SECONDS,
+        )
+        async with self._connection.stream(call, content=body) as response:
+            await response.aread()
+
+    async def close_stdin(self) -> None:
+        """End its stdin; errors as `write`."""
+        await self.write(b"", eof=True)
 
     async def output(self) -> AsyncIterator[ProcessOutput]:
         """Its last 64 KiB of output, then what follows as it comes, until it ends. Hanging up leaves it
@@ -158,15 +184,18 @@ class AsyncSandboxCommands:
         self,
         cmd: Command,
         timeout_seconds: float | None = None,
+        *,
+        stdin: bool = False,
         **options: Unpack[PlaceOptions],
     ) -> AsyncProcess:
-        """Start a command that runs in the background, with nothing to read, and return at once.
+        """Start a command that runs in the background and return at once. It has nothing to read, or with
+        `stdin` what its `write` gives it.
 
         Example: `server = sandbox.commands.start(["python3", "-m", "http.server", "8000"])`
         """
-        body = _wire.exec_body(cmd, timeout_seconds, options)
+        body = _wire.exec_body(cmd, timeout_seconds, options, stdin=stdin or None)
         answer = await self._connection.request(Call(method="POST", path=self._root, json=body))
-        info = ProcessInfo(str(answer["process_id"]), int(answer["pid"]), _wire.shown(cmd))
+        info = ProcessInfo(str(answer["process_id"]), int(answer["pid"]), _wire.shown(cmd), stdin=stdin)
         return AsyncProcess(self._connection, self._root, info)
 
     async def list(self) -> Processes:
@@ -180,10 +209,13 @@ class AsyncSandboxCommands:
         return AsyncProcess(self._connection, self._root, info)
 
 
-async def find(connection: AsyncConnection, root: str, process_id: str) -> ProcessInfo:
-    """What the sandbox says about a process; NotFoundError when it does not know it."""
-    answer = await connection.request(Call(method="GET", path=root))
-    for item in _wire.items_of(answer):
-        if item["id"] == process_id:
-            return take(ProcessInfo, item)
-    raise NotFoundError(f"The sandbox knows no process {process_id!r}.")
+async def find(
+    connection: AsyncConnection, root: str, process_id: str, *, wait_seconds: float = 0.0
+) -> ProcessInfo:
+    """What the sandbox says about a process, as soon as it has ended or after `wait_seconds`; NotFoundError
+    when it does not know it.
+    """
+    params = query(wait_seconds=round(wait_seconds, 3) or None)
+    path = f"{root}/{_wire.segment(process_id)}"
+    call = Call(method="GET", path=path, params=params, read_timeout=wait_seconds + connection.timeout)
+    return take(ProcessInfo, await connection.request(call))

@@ -61,7 +61,7 @@ class AsyncConnection:
         self.settings = settings
         self.timeout = settings.timeout
         self.on_create_retry: Callable[[CreateRetryEvent], None] | None = None
-        self._clock = clock
+        self.clock = clock
         self._jitter = jitter
         self._http = httpx2.AsyncClient(
             transport=transport or _default_transport(settings.api_url),
@@ -89,13 +89,13 @@ class AsyncConnection:
         """
         check_cancel_async(cancel)
         call = msgspec.structs.replace(call, headers={**call.headers, "Idempotency-Key": uuid.uuid4().hex})
-        started = self._clock()
+        started = self.clock()
         refusal: PandastackError | None = None
         for attempt in itertools.count():
             if cancel is not None and cancel.is_set():
                 raise _cancelled(attempt) from refusal
             response = await self._send(call)
-            event = self._next_attempt(call, response, attempt, self._clock() - started)
+            event = self._next_attempt(call, response, attempt, self.clock() - started)
             if event is None:
                 return _read(response)
             refusal = _error_of(response)
@@ -151,7 +151,7 @@ class AsyncConnection:
             timeout=httpx2.Timeout(
                 connect=_wire.CONNECT_SECONDS,
                 read=call.read_timeout or self.timeout,
-                write=self.timeout,
+                write=call.read_timeout or self.timeout,
                 pool=None,
             ),
         )

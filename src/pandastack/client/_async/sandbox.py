@@ -175,8 +175,8 @@ class AsyncSandbox:
         """Run a command and wait for it, however long it stays silent.
 
         A string is a line for the user's shell, a list a program and its arguments. At `timeout_seconds` the
-        command is killed with all its children. `options` are those of `ExecOptions`: `cwd`, `env`, `user`,
-        `stdin`, and `on_stdout` and `on_stderr`, which get the output as it comes.
+        command is killed with all that it has started. `options` are those of `ExecOptions`: `cwd`, `env`,
+        `user`, `stdin`, and `on_stdout` and `on_stderr`, which get the output as it comes.
 
         Errors: SandboxTimeout at the deadline; CommandFailed with `check` for another exit code than 0;
         ExecInterrupted when the connection broke and the outcome is unknown.

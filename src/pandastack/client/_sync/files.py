@@ -154,9 +154,12 @@ class SandboxFilesystem:
         """Set the permission bits, e.g. `0o644`."""
         self._post("chmod", path=path, mode=_wire.octal(mode), user=user, recursive=recursive)
 
-    def remove(self, path: str, *, user: str | None = None) -> None:
-        """Remove a file, or a directory with all that is in it."""
-        call = Call(method="DELETE", path=self._root, params=query(path=path, user=user))
+    def remove(self, path: str, *, user: str | None = None, recursive: bool = True) -> None:
+        """Remove a file, or a directory with all that is in it; unless `recursive`, BadRequestError for a
+        directory that is not empty.
+        """
+        params = query(path=path, user=user, recursive=None if recursive else False)
+        call = Call(method="DELETE", path=self._root, params=params)
         self._connection.request(call)
 
     @contextmanager

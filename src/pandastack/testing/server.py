@@ -1,4 +1,4 @@
-"""A server for one question: `pandastack up` in a process of its own, on a free port, with an empty state."""
+"""A server of one's own: `pandastack up` in another process, on a free port, with an empty state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,36 +35,35 @@ class Server(Struct, frozen=True):
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """A server that answers; at the end of the block it and all of its machines and files are gone.
+def running_server(home: Path, *options: str) -> Iterator[Server]:
+    """A server that answers, its state and log below `home`; at the end of the block it and all of its
+    machines are gone. `options` are more of `up`'s.
 
     It is in a session of its own, so a Ctrl-C reaches it through the end of the block alone. MachineError
     when it does not come up; an error that leaves the block takes the end of its log along as a note.
     """
-    with tempfile.TemporaryDirectory(prefix="pandastack-bench-") as directory:
-        home = Path(directory)
-        listen = f"127.0.0.1:{_free_port()}"
-        token = f"pds_{secrets.token_hex(16)}"
-        state, log = home / "state", home / "server.log"
-        command = [str(PROGRAM), "up", "--state", str(state), "--listen", listen, "--on-exit", "destroy"]
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={**os.environ, "PANDASTACK_BOOTSTRAP_TOKEN": token},
-                start_new_session=True,
-            )
-        server = Server(f"http://{listen}", token, process.pid, state, log)
-        try:
-            _await_ready(process, server)
-            yield server
-        except Exception as error:  # whatever it is: the log is about to be removed
-            error.add_note(f"The server's log ends with:\n{last_lines(server.log)}")
-            raise
-        finally:
-            _stop(process, server)
+    listen = f"127.0.0.1:{_free_port()}"
+    token = f"pds_{secrets.token_hex(16)}"
+    state, log = home / "state", home / "server.log"
+    command = [str(PROGRAM), "up", "--state", str(state), "--listen", listen, "--on-exit", "destroy"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "PANDASTACK_BOOTSTRAP_TOKEN": token},
+            start_new_session=True,
+        )
+    server = Server(f"http://{listen}", token, process.pid, state, log)
+    try:
+        _await_ready(process, server)
+        yield server
+    except Exception as error:  # whatever it is: who sees it may not see the log any more
+        error.add_note(f"The server's log ends with:\n{last_lines(server.log)}")
+        raise
+    finally:
+        _stop(process, server)
 
 
 def _free_port() -> int:
