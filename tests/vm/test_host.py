@@ -23,6 +23,7 @@ from pandastack.host.qemu_install import find_qemu
 from pandastack.host.qmp import monitor
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec, VmState
+from pandastack.model.sandbox import Isolation
 from pandastack.testing.fixtures import eventually, processes_with
 from pandastack.testing.real import CACHE
 from tests.vm.conftest import OpenHost, quiet
@@ -51,7 +52,8 @@ async def death_of(host: LocalHost) -> AsyncIterator[asyncio.Future[VmReport]]:
 async def test_a_machine_runs_and_leaves_nothing(host: LocalHost, state: Path) -> None:
     report = await host.start(BASE)
     assert (report.state, report.boot_mode) == (VmState.RUNNING, "snapshot")
-    assert {"overlay", "spawn", "answer", "gate"} <= set(report.phases_ms)
+    started = "fork" if host.vms.driver.isolation is Isolation.EMULATED else "spawn"
+    assert {"overlay", started, "answer", "gate"} <= set(report.phases_ms)
     assert await say(host, "echo $((6 * 7)) from $(hostname)") == "42 from sandbox-vm-1"
     await host.stop("vm-1")
     await host.stop("vm-1")

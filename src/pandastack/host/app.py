@@ -30,6 +30,7 @@ from pandastack.host.templates import Shelf, Templates
 from pandastack.host.uses import Uses
 from pandastack.host.vms import Sources, Vms, open_vms
 from pandastack.host.zygote import ensure_library
+from pandastack.host.zygotes import Zygotes
 from pandastack.model.host import HostReport
 from pandastack.model.image import Template
 
@@ -80,7 +81,7 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     """
     cache = Cache(config.cache_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
-    driver = await _qemu(cache, progress)
+    driver = await _qemu(cache, config.state_dir, progress)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
     with closing(Uses(cache)) as uses:
         uses.take(driver.vmm.binary)
@@ -123,7 +124,8 @@ async def host_of(driver: Driver, shelf: Shelf, state: Path, sources: Sources) -
         await templates.close()
 
 
-async def _qemu(cache: Cache, progress: Progress) -> QemuDriver:
+async def _qemu(cache: Cache, state: Path, progress: Progress) -> QemuDriver:
     install = await ensure_qemu(cache, progress)
     vmm = await choose_vmm(install, cache, dict(os.environ))
-    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=await ensure_library(cache))
+    library = await ensure_library(cache)
+    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=Zygotes(state / "z"))

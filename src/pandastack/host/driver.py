@@ -7,6 +7,8 @@ it and `adopt` finds it again; foreign exceptions become `MachineError` with the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from enum import Flag, auto
 from pathlib import Path
 from typing import Protocol
@@ -142,6 +144,11 @@ class Driver(Protocol):
         ...
 
 
+Rehearse = Callable[[Machine], AbstractAsyncContextManager[None]]
+"""Has a restored machine do what sandboxes do first, and holds it where a sandbox begins, its gate closed,
+for the length of the block."""
+
+
 class BakingDriver(Driver, Protocol):
     """A driver whose machines start from baked snapshots, which fit only the machinery that made them."""
 
@@ -151,4 +158,10 @@ class BakingDriver(Driver, Protocol):
 
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when the snapshot was made by another VMM, mode, CPU or device list."""
+        ...
+
+    async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
+        """Prepare to start machines of a snapshot that `check` accepted faster, if this driver can, with a
+        machine of its own that is rehearsed. When that fails restores are as they were.
+        """
         ...

@@ -3,39 +3,47 @@
 Speed comes from what is *not* done. The memory of a restore is the snapshot's file, mapped privately: nothing
 is read up front, and siblings share every page that they have not written. The device state is 20 KB. The
 sockets listen before QEMU exists, so nobody polls for them, and the guest's first orders wait in the socket
-before the guest runs. An emulated machine does not even start QEMU: a fork server has done that before it.
+before the guest runs. An emulated machine is not even restored: it is a fork of one that was, whose
+translated code it shares.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
 from pandastack.errors import MachineError
 from pandastack.host import jail, snapshots, sparse, unix
-from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles
+from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearse, SnapshotFiles
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
 from pandastack.host.qemu_machine import AGENT, LOG, QMP, RECORD, QemuMachine, Record
-from pandastack.host.zygote import FIRST_FD, NAME_PLACEHOLDER, Zygote
+from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
+from pandastack.host.zygotes import Plan, Zygotes
 from pandastack.model.sandbox import Isolation
 
 
 class QemuDriver:
-    """Starts machines with one QEMU binary. `vmm` says which and how."""
+    """Starts machines with one QEMU binary. `vmm` says which and how; with `zygotes` and the library for them
+    emulated machines are forks of one that was restored and warmed.
+    """
 
     name = "qemu"
     features = Feature.SNAPSHOT | Feature.LAZY_MEMORY | Feature.PAUSE
 
-    def __init__(self, vmm: Vmm, *, host_cpu: str, zygote_library: Path | None = None) -> None:
+    def __init__(
+        self, vmm: Vmm, *, host_cpu: str, zygote_library: Path | None = None, zygotes: Zygotes | None = None
+    ) -> None:
         self.vmm = vmm
-        self._library = zygote_library if vmm.accel != "kvm" else None
-        self._zygotes: dict[Path, Zygote] = {}
-        self._abandoned: list[Zygote] = []
+        self._library = zygote_library if vmm.accel != "kvm" and vmm.seccomp else None
+        self.zygotes = zygotes if self._library else None
         self.version = vmm.version
         self._host_cpu = host_cpu
         self.isolation = Isolation.HARDWARE if vmm.accel == "kvm" else Isolation.EMULATED
@@ -55,6 +63,12 @@ class QemuDriver:
         act.
         """
         return self._start(config, home, snapshot.memory, snapshot)
+
+    async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
+        """Make a fork server for this snapshot: restores of it are forks then."""
+        if self.zygotes:
+            begin = functools.partial(self._begin_zygote, snapshot, config)
+            await self.zygotes.prepare(snapshot.directory.name, Plan(begin, rehearse))
 
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when the snapshot was made by another VMM, mode, CPU or device list."""
@@ -76,83 +90,118 @@ class QemuDriver:
 
     async def close(self) -> None:
         """End the fork servers; machines run on."""
-        zygotes = [*self._zygotes.values(), *self._abandoned]
-        self._zygotes, self._abandoned = {}, []
-        for zygote in zygotes:
-            await zygote.close()
+        if self.zygotes:
+            await self.zygotes.close()
 
     def _start(
         self, config: MachineConfig, home: Path, memory: Path, snapshot: SnapshotFiles | None
     ) -> QemuMachine:
-        begun = time.perf_counter()
-        sparse.copy(config.overlay, home / OVERLAY)
-        copied = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(unix.listen(home / name)) for name in (QMP, AGENT)]
-            child = self._forked(config, home, sockets, snapshot) if snapshot else None
-            if child is None:
-                child = self._spawned(config, home, sockets, memory, snapshot)
-        phases = {"overlay": _ms(begun, copied), "spawn": _ms(copied, time.perf_counter())}
-        record = Record(child.pid, child.started, config, snapshot is None, phases)
-        (home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
-        return QemuMachine(home, record, child, self.machinery(config))
+        forked = self._forked(config, home, snapshot) if snapshot else None
+        if forked is not None:
+            return forked
+        with _Start(config, home, config.overlay) as start:
+            files = _files(f"pandastack-{config.vm_id}", start.fds, memory, snapshot)
+            child = self._spawned(config, home, files, booted=snapshot is None, env=self.vmm.env)
+            return self._recorded(start, child, "spawn", own_memory=snapshot is None)
+
+    def _forked(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine | None:
+        """The machine from the snapshot's fork server; None when there is none yet, or it failed."""
+        key = snapshot.directory.name
+        zygote = self.zygotes.find(key) if self.zygotes else None
+        if zygote is None or self.zygotes is None:
+            return None
+        with _Start(config, home, zygote.home / OVERLAY) as start:
+            try:
+                child = zygote.fork(
+                    f"pandastack-{config.vm_id}",
+                    home=home,
+                    listeners=start.fds,
+                    file_size_limit=config.disk_limit_bytes,
+                )
+            except MachineError:
+                self.zygotes.abandon(key)
+                start.undo()
+                return None
+            return self._recorded(start, child, "fork", own_memory=False)
+
+    def _begin_zygote(
+        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path
+    ) -> tuple[Zygote, QemuMachine]:
+        """A machine that is restored as any, and that can be told to stand still and be forked."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with _Start(config, home, config.overlay) as start, theirs:
+            files = _files(NAME_PLACEHOLDER, start.fds, snapshot.memory, snapshot)
+            numbers = (theirs.fileno(), *start.fds)
+            env = {"LD_PRELOAD": str(self._library), CHANNEL: " ".join(map(str, numbers))}
+            try:
+                child = self._spawned(
+                    config, home, files, booted=False, env={**self.vmm.env, **env}, also=numbers[:1]
+                )
+            except BaseException:
+                ours.close()
+                raise
+            machine = self._recorded(start, child, "spawn", own_memory=False)
+            return Zygote(child, ours, home), machine
 
     def _spawned(
         self,
         config: MachineConfig,
         home: Path,
-        sockets: list[socket.socket],
-        memory: Path,
-        snapshot: SnapshotFiles | None,
+        files: Files,
+        *,
+        booted: bool,
+        env: Mapping[str, str],
+        also: tuple[int, ...] = (),
     ) -> jail.Child:
-        fds = (sockets[0].fileno(), sockets[1].fileno())
-        files = _files(f"pandastack-{config.vm_id}", fds, memory, snapshot)
-        command = boot_command if snapshot is None else restore_command
+        command = boot_command if booted else restore_command
         return jail.spawn(
             command(self.vmm, config, files),
             log=home / LOG,
             cwd=home,
-            env=self.vmm.env,
-            pass_fds=fds,
+            env=env,
+            pass_fds=(files.qmp_fd, files.agent_fd, *also),
             file_size_limit=config.disk_limit_bytes,
         )
 
-    def _forked(
-        self, config: MachineConfig, home: Path, sockets: list[socket.socket], snapshot: SnapshotFiles
-    ) -> jail.Child | None:
-        """The machine from the snapshot's fork server; None when there is none here, or it failed."""
-        if self._library is None:
-            return None
-        try:
-            return self._zygote(self._library, config, snapshot).fork(
-                f"pandastack-{config.vm_id}",
-                home=home,
-                log=home / LOG,
-                fds=[each.fileno() for each in sockets],
-                file_size_limit=config.disk_limit_bytes,
-            )
-        except MachineError:
-            self._abandon(snapshot.directory)
-            return None
+    def _recorded(self, start: _Start, child: jail.Child, how: str, *, own_memory: bool) -> QemuMachine:
+        record = Record(child.pid, child.started, start.config, own_memory, start.phases(how))
+        (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
+        return QemuMachine(start.home, record, child, self.machinery(start.config))
 
-    def _zygote(self, library: Path, config: MachineConfig, snapshot: SnapshotFiles) -> Zygote:
-        found = self._zygotes.get(snapshot.directory)
-        if found is not None and not found.alive():
-            self._abandon(snapshot.directory)
-            found = None
-        if found is None:
-            files = _files(NAME_PLACEHOLDER, (FIRST_FD, FIRST_FD + 1), snapshot.memory, snapshot)
-            command = restore_command(self.vmm, config, files)
-            home = snapshot.directory
-            found = Zygote.start(library, command, home=home, env=self.vmm.env, log=Path(os.devnull))
-            self._zygotes[home] = found
-        return found
 
-    def _abandon(self, directory: Path) -> None:
-        """Forget a fork server that failed; the next start makes another."""
-        if failed := self._zygotes.pop(directory, None):
-            failed.abandon()
-            self._abandoned.append(failed)
+class _Start:
+    """What every start of a machine has in its home first: a copy of the overlay, two sockets that listen.
+    The sockets are this program's for the length of the block.
+    """
+
+    def __init__(self, config: MachineConfig, home: Path, overlay: Path) -> None:
+        self.config = config
+        self.home = home
+        self.fds: tuple[int, int]
+        self._overlay = overlay
+        self._sockets = contextlib.ExitStack()
+        self._begun = self._copied = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        sparse.copy(self._overlay, self.home / OVERLAY)
+        self._copied = time.perf_counter()
+        with self._sockets:
+            qmp, agent = [self._sockets.enter_context(unix.listen(self.home / name)) for name in (QMP, AGENT)]
+            self._sockets = self._sockets.pop_all()
+        self.fds = (qmp.fileno(), agent.fileno())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sockets.close()
+
+    def undo(self) -> None:
+        """As if it had not been: another start may follow in the same home."""
+        for name in (OVERLAY, QMP, AGENT):
+            (self.home / name).unlink(missing_ok=True)
+
+    def phases(self, how: str) -> dict[str, float]:
+        """Milliseconds until now, the last ones called `how`."""
+        return {"overlay": _ms(self._begun, self._copied), how: _ms(self._copied, time.perf_counter())}
 
 
 def _files(name: str, fds: tuple[int, int], memory: Path, snapshot: SnapshotFiles | None) -> Files:

@@ -76,6 +76,7 @@ class BakedShelf:
         self._uses.take(image.root_disk, image.initrd, image.kernel.vmlinuz)
         snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None))
         self._uses.take(snapshot.directory)
+        await self._baker.speed_up(image, config, snapshot)
         self.made.put_nowait(name)
         manifest = image.recipe.manifest
         return Prepared(

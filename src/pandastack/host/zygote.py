@@ -1,16 +1,17 @@
-"""A fork server for QEMU: a process that has done once what every start of a template has in common.
+"""A fork server: one QEMU, restored and warmed for a template, that every machine of it is a fork of.
 
-See `zygote/zygote.c` for what it does inside QEMU. Its children share one layout of the address space, so it
-serves emulated machines only, where QEMU's process is no security boundary to begin with.
+See `zygote/src/zygote.c` for what happens inside QEMU. Its children share one layout of the address space, so
+it serves emulated machines only, where QEMU's process is no security boundary to begin with.
 """
 
 from __future__ import annotations
 
 import array
+import asyncio
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pandastack.errors import MachineError
@@ -21,64 +22,53 @@ from pandastack.host.publish import locked, new_directory
 from pandastack.host.tool import run_tool
 
 LIBRARY = "pandastack-zygote.so"
-FIRST_FD = 100
-"""The number that a child sees its first descriptor under."""
+CHANNEL = "PANDASTACK_ZYGOTE"
+"""The variable that tells the library its descriptors: for orders, for the monitor, for the agent."""
 NAME_PLACEHOLDER = "pandastack-" + "#" * 64
 """Stands in the server's command line where each child has its own name."""
-ANSWER_SECONDS = 5.0
+NOT_BECOME = range(111, 115)
+"""The exit statuses of a child that could not become a machine; see `zygote/src/zygote.c`."""
+ANSWER_SECONDS = 3.0
 DEATH_SECONDS = 0.2
 """How long the word of a child's exit status may come after its end."""
-_CHANNEL = "PANDASTACK_ZYGOTE_FD"
 
 
 class Zygote:
-    """One fork server, started by `start` and ended by `close`; it also ends when this program does."""
+    """One fork server: a QEMU process in `home`, with a channel for orders. Ends when this program does."""
 
-    def __init__(self, child: jail.Child, channel: socket.socket) -> None:
+    def __init__(self, child: jail.Child, channel: socket.socket, home: Path) -> None:
+        self.pid = child.pid
+        self.home = home
+        self.has_served = False
+        self._broken = False
         self._child = child
         self._channel = channel
+        self._channel.settimeout(ANSWER_SECONDS)
         self._ended: dict[int, int] = {}
 
-    @classmethod
-    def start(
-        cls, library: Path, command: Sequence[str], *, home: Path, env: Mapping[str, str], log: Path
-    ) -> Zygote:
-        """Start QEMU with the arguments that all children have. MachineError when it cannot be started."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                preload = {"LD_PRELOAD": str(library), _CHANNEL: str(theirs.fileno())}
-                child = jail.spawn(
-                    command, log=log, cwd=home, env={**env, **preload}, pass_fds=[theirs.fileno()]
-                )
-        except BaseException:
-            ours.close()
-            raise
-        ours.settimeout(ANSWER_SECONDS)
-        return cls(child, ours)
-
     def alive(self) -> bool:
-        """Whether it still serves."""
-        return self._child.alive()
+        """Whether it still serves, and its children become machines."""
+        return not self._broken and self._child.alive()
 
-    def fork(
-        self, name: str, *, home: Path, log: Path, fds: Sequence[int], file_size_limit: int
-    ) -> jail.Child:
-        """A machine in `home`, called `name`, that sees `fds` as FIRST_FD and up.
+    async def stand_still(self) -> None:
+        """Stop the guest for good: from now on it can be forked. MachineError when it cannot be stopped."""
+        await asyncio.to_thread(self._stand_still)
+
+    def fork(self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int) -> jail.Child:
+        """A machine in `home`, called `name`, that listens on two sockets: for its monitor, for its agent's
+        connection. It waits for the latter.
 
         MachineError when the server does not answer; then nothing was started that outlives it.
         """
-        log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            rights = array.array("i", [log_fd, *fds])
+            rights = array.array("i", listeners)
             order = b"\0".join((os.fsencode(home), name.encode(), b""))
             self._channel.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            pid = self._forked()
+            child = jail.hold(self._hear_of("F"), self._status_of, file_size_limit=file_size_limit)
         except OSError as error:
             raise MachineError(f"the fork server does not answer: {error}") from error
-        finally:
-            os.close(log_fd)
-        return jail.hold(pid, self._status_of, file_size_limit=file_size_limit)
+        self.has_served = True
+        return child
 
     def abandon(self) -> None:
         """Tell the server to end; `close` still has to be awaited some time."""
@@ -91,13 +81,20 @@ class Zygote:
         await self._child.end(0)
         self._child.close()
 
-    def _forked(self) -> int:
+    def _stand_still(self) -> None:
+        try:
+            self._channel.send(b"S")
+            self._hear_of("S")
+        except OSError as error:
+            raise MachineError(f"the fork server does not stand still: {error}") from error
+
+    def _hear_of(self, wanted: str) -> int:
         while True:
             kind, number = self._hear()
-            if kind == "F":
+            if kind == wanted:
                 return number
             if kind == "E":
-                raise MachineError(f"the fork server cannot fork: {os.strerror(number)}")
+                raise MachineError(f"the fork server cannot do it: {os.strerror(number)}")
 
     def _hear(self) -> tuple[str, int]:
         """One message; deaths are kept for whoever waits for them."""
@@ -105,7 +102,9 @@ class Zygote:
         if not words:
             raise MachineError("the fork server has ended")
         if words[0] == "D":
-            self._ended[int(words[1])] = os.waitstatus_to_exitcode(int(words[2]))
+            status = os.waitstatus_to_exitcode(int(words[2]))
+            self._ended[int(words[1])] = status
+            self._broken |= status in NOT_BECOME
         return words[0], int(words[1])
 
     def _status_of(self, pid: int) -> int:

@@ -1,0 +1,123 @@
+#define _GNU_SOURCE
+#include "descriptors.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_EVENTS = 256, MAX_FILES = 16, NAME = 64, PATH = 4096 };
+
+struct file {
+    int fd;
+    int flags;
+    char name[NAME]; /* in the home */
+};
+
+static int events[MAX_EVENTS];
+static int event_count;
+static struct file files[MAX_FILES];
+static int file_count;
+static int connection; /* of the agent */
+
+static bool is_connection(int fd)
+{
+    int domain = 0, listens = 1, type = 0;
+    socklen_t size = sizeof domain;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || domain != AF_UNIX)
+        return false;
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    return !listens && type == SOCK_STREAM;
+}
+
+static bool note_event(int fd)
+{
+    if (event_count == MAX_EVENTS)
+        return false;
+    events[event_count++] = fd;
+    return true;
+}
+
+static bool note_file(int fd, const char *name)
+{
+    if (file_count == MAX_FILES || strlen(name) >= NAME)
+        return false;
+    struct file *file = &files[file_count++];
+    file->fd = fd;
+    file->flags = fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_DIRECT | O_NONBLOCK);
+    strcpy(file->name, name);
+    return true;
+}
+
+static bool note_connection(int fd)
+{
+    if (connection > 0)
+        return false;
+    connection = fd;
+    return true;
+}
+
+static bool note(int fd, const char *home)
+{
+    char link[32], target[PATH];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, target, sizeof target - 1);
+    if (length < 0)
+        return true; /* that of the folder which is read */
+    target[length] = 0;
+    size_t deep = strlen(home);
+    if (strcmp(target, "anon_inode:[eventfd]") == 0)
+        return note_event(fd);
+    if (strncmp(target, home, deep) == 0 && target[deep] == '/')
+        return note_file(fd, target + deep + 1);
+    return !is_connection(fd) || note_connection(fd);
+}
+
+bool descriptors_note(int channel)
+{
+    char home[PATH];
+    bool good = getcwd(home, sizeof home) != NULL;
+    DIR *folder = opendir("/proc/self/fd");
+    if (!folder)
+        return false;
+    for (struct dirent *entry; good && (entry = readdir(folder));) {
+        int fd = atoi(entry->d_name);
+        if (fd != channel && fd != dirfd(folder) && entry->d_name[0] != '.')
+            good = note(fd, home);
+    }
+    closedir(folder);
+    return good && connection > 0;
+}
+
+static bool replace(int fd, int by)
+{
+    if (by < 0 || by == fd)
+        return by == fd;
+    bool done = dup3(by, fd, fd > STDERR_FILENO ? O_CLOEXEC : 0) == fd;
+    close(by);
+    return done;
+}
+
+static bool is_set(int event)
+{
+    struct pollfd polled = {event, POLLIN, 0};
+    return poll(&polled, 1, 0) == 1;
+}
+
+bool descriptors_renew(int listener)
+{
+    for (int i = 0; i < event_count; i++)
+        if (!replace(events[i], eventfd(is_set(events[i]), EFD_NONBLOCK | EFD_CLOEXEC)))
+            return false;
+    for (int i = 0; i < file_count; i++)
+        if (!replace(files[i].fd, open(files[i].name, files[i].flags | O_CREAT | O_CLOEXEC, 0600)))
+            return false;
+    return replace(connection, accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}

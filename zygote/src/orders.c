@@ -1,0 +1,77 @@
+#define _GNU_SOURCE
+#include "orders.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void take_descriptors(struct order *order, struct msghdr *message)
+{
+    order->count = 0;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        order->count = (int)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(order->fds, CMSG_DATA(part), (size_t)order->count * sizeof(int));
+    }
+}
+
+void order_receive(int channel, struct order *order)
+{
+    char control[CMSG_SPACE(LISTENERS * sizeof(int))];
+    struct iovec text = {order->text, sizeof order->text - 1};
+    struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
+    if (length <= 0)
+        _exit(0);
+    order->length = (size_t)length;
+    order->text[length] = 0;
+    take_descriptors(order, &message);
+}
+
+bool order_is_stand_still(const struct order *order)
+{
+    return strcmp(order->text, "S") == 0;
+}
+
+bool order_is_fork(const struct order *order)
+{
+    return order->count == LISTENERS && order_name(order) < order->text + order->length;
+}
+
+const char *order_home(const struct order *order)
+{
+    return order->text;
+}
+
+const char *order_name(const struct order *order)
+{
+    return order->text + strlen(order->text) + 1;
+}
+
+void order_close(const struct order *order)
+{
+    for (int i = 0; i < order->count; i++)
+        close(order->fds[i]);
+}
+
+static void say(int channel, const char *line)
+{
+    if (send(channel, line, strlen(line), MSG_NOSIGNAL) < 0)
+        _exit(0);
+}
+
+void tell(int channel, char kind, long number)
+{
+    char line[64];
+    snprintf(line, sizeof line, "%c %ld", kind, number);
+    say(channel, line);
+}
+
+void tell_ended(int channel, long pid, int status)
+{
+    char line[64];
+    snprintf(line, sizeof line, "D %ld %d", pid, status);
+    say(channel, line);
+}
