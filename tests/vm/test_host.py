@@ -84,7 +84,8 @@ async def test_a_cancelled_start_leaves_nothing(host: LocalHost, state: Path, de
 async def test_a_stop_overtakes_a_start(host: LocalHost, state: Path) -> None:
     await host.bake("base")
     task = asyncio.ensure_future(host.start(BASE))
-    await asyncio.sleep(0.02)
+    while not (state / "v" / "vm-1").exists():  # a start takes some ten milliseconds
+        await asyncio.sleep(0)
     await host.stop("vm-1")
     with pytest.raises(Conflict, match="stopped while it started"):
         await task
@@ -241,7 +242,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 @pytest.mark.root
 async def test_a_full_disk_creates_nothing(tmp_path: Path, images: None) -> None:
-    with small_disk(tmp_path / "small", "256k") as small:
+    with small_disk(tmp_path / "small", "512k") as small:
         async with open_host(HostConfig(state_dir=small, cache_dir=CACHE), quiet) as host:
             await host.bake("base")
             (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 8192))

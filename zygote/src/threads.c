@@ -27,6 +27,7 @@ enum { RED_ZONE = 4096 };
 struct thread {
     atomic_bool known;   /* this slot is in use */
     atomic_bool waiting; /* `place` is where it waits */
+    bool revived;        /* in this process */
     void *(*routine)(void *);
     void *argument;
     pthread_t self;
@@ -79,6 +80,8 @@ static void *run(void *argument)
     own->tid = find_tid();
     pthread_sigmask(SIG_BLOCK, NULL, &own->signals);
     void *result = own->routine(own->argument);
+    if (own->revived)
+        syscall(SYS_exit, 0); /* the C library, which did not make it, has nothing to tidy up after it */
     own->known = false;
     return result;
 }
@@ -119,6 +122,7 @@ static void come_back(void)
 {
     pthread_sigmask(SIG_SETMASK, &own->signals, NULL);
     own->waiting = false;
+    own->revived = true;
     rcu_register_thread();
 }
 
