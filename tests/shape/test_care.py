@@ -15,6 +15,8 @@ OWNED_TASKS = {
     "host/app.py": "tidies the cache beside the host; cancelled and awaited when the host is closed",
     "host/death.py": "both are cancelled and awaited before `answered` returns",
     "host/templates.py": "shared by all who wait for a template; `close` cancels and awaits it",
+    "host/zygote.py": "a fork that nobody waits for any more is awaited and undone",
+    "host/zygotes.py": "fork servers are made beside restores; `close` cancels and awaits it",
     "host/vms.py": "starts are shared by who asks, watchers live as long as machines; `let_go` ends both",
 }
 """Where a task is started outside of a TaskGroup, and who cancels and awaits it."""

@@ -62,7 +62,8 @@ class QemuDriver:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
         act.
         """
-        return self._start(config, home, snapshot.memory, snapshot)
+        forked = await self._forked(config, home, snapshot)
+        return forked or self._start(config, home, snapshot.memory, snapshot)
 
     async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
         """Make a fork server for this snapshot: restores of it are forks then."""
@@ -96,15 +97,12 @@ class QemuDriver:
     def _start(
         self, config: MachineConfig, home: Path, memory: Path, snapshot: SnapshotFiles | None
     ) -> QemuMachine:
-        forked = self._forked(config, home, snapshot) if snapshot else None
-        if forked is not None:
-            return forked
         with _Start(config, home, config.overlay) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, memory, snapshot)
             child = self._spawned(config, home, files, booted=snapshot is None, env=self.vmm.env)
             return self._recorded(start, child, "spawn", own_memory=snapshot is None)
 
-    def _forked(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine | None:
+    async def _forked(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine | None:
         """The machine from the snapshot's fork server; None when there is none yet, or it failed."""
         key = snapshot.directory.name
         zygote = self.zygotes.find(key) if self.zygotes else None
@@ -112,14 +110,14 @@ class QemuDriver:
             return None
         with _Start(config, home, zygote.home / OVERLAY) as start:
             try:
-                child = zygote.fork(
+                child = await zygote.fork(
                     f"pandastack-{config.vm_id}",
                     home=home,
                     listeners=start.fds,
                     file_size_limit=config.disk_limit_bytes,
                 )
             except MachineError:
-                self.zygotes.abandon(key)
+                self.zygotes.abandon(key, zygote)
                 start.undo()
                 return None
             return self._recorded(start, child, "fork", own_memory=False)

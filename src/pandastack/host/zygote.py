@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ NAME_PLACEHOLDER = "pandastack-" + "#" * 64
 NOT_BECOME = range(111, 115)
 """The exit statuses of a child that could not become a machine; see `zygote/src/zygote.c`."""
 ANSWER_SECONDS = 3.0
-DEATH_SECONDS = 0.2
+DEATH_MS = 200
 """How long the word of a child's exit status may come after its end."""
 
 
@@ -43,7 +44,11 @@ class Zygote:
         self._broken = False
         self._child = child
         self._channel = channel
-        self._channel.settimeout(ANSWER_SECONDS)
+        self._channel.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(channel, self._hear)
+        self._turn = asyncio.Lock()
+        self._answer: asyncio.Future[int] | None = None
         self._ended: dict[int, int] = {}
 
     def alive(self) -> bool:
@@ -52,76 +57,105 @@ class Zygote:
 
     async def stand_still(self) -> None:
         """Stop the guest for good: from now on it can be forked. MachineError when it cannot be stopped."""
-        await asyncio.to_thread(self._stand_still)
+        await self._ask(b"S", ())
 
-    def fork(self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int) -> jail.Child:
+    async def fork(
+        self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int
+    ) -> jail.Child:
         """A machine in `home`, called `name`, that listens on two sockets: for its monitor, for its agent's
         connection. It waits for the latter.
 
-        MachineError when the server does not answer; then nothing was started that outlives it.
+        MachineError when the server does not answer. A fork that is cancelled is carried out and undone.
         """
+        order = b"\0".join((os.fsencode(home), name.encode(), b""))
+        forking = asyncio.ensure_future(self._forked(order, listeners, file_size_limit))
         try:
-            rights = array.array("i", listeners)
-            order = b"\0".join((os.fsencode(home), name.encode(), b""))
-            self._channel.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            child = jail.hold(self._hear_of("F"), self._status_of, file_size_limit=file_size_limit)
-        except OSError as error:
-            raise MachineError(f"the fork server does not answer: {error}") from error
-        self.has_served = True
-        return child
+            return await asyncio.shield(forking)
+        except asyncio.CancelledError:
+            await _undo(forking)
+            raise
 
     def abandon(self) -> None:
         """Tell the server to end; `close` still has to be awaited some time."""
-        self._channel.close()
+        self._hang_up()
         self._child.signal(signal.SIGKILL)
 
     async def close(self) -> None:
         """End the server; its machines run on. Twice is fine."""
-        self._channel.close()
+        self._hang_up()
         await self._child.end(0)
         self._child.close()
 
-    def _stand_still(self) -> None:
+    async def _forked(self, order: bytes, listeners: Sequence[int], file_size_limit: int) -> jail.Child:
+        pid = await self._ask(order, listeners)
         try:
-            self._channel.send(b"S")
-            self._hear_of("S")
+            child = jail.hold(pid, self._status_of, file_size_limit=file_size_limit)
         except OSError as error:
-            raise MachineError(f"the fork server does not stand still: {error}") from error
+            raise MachineError(f"the fork has ended at once: {error}") from error
+        self.has_served = True
+        return child
 
-    def _hear_of(self, wanted: str) -> int:
-        while True:
-            kind, number = self._hear()
-            if kind == wanted:
-                return number
-            if kind == "E":
-                raise MachineError(f"the fork server cannot do it: {os.strerror(number)}")
+    async def _ask(self, order: bytes, descriptors: Sequence[int]) -> int:
+        """The number that is answered."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        try:
+            async with self._turn, asyncio.timeout(ANSWER_SECONDS):
+                self._answer = self._loop.create_future()
+                self._channel.sendmsg([order], rights if descriptors else [])
+                return await self._answer
+        except OSError as error:  # TimeoutError is one of them
+            raise MachineError(f"the fork server does not answer: {error}") from error
 
-    def _hear(self) -> tuple[str, int]:
-        """One message; deaths are kept for whoever waits for them."""
-        words = self._channel.recv(256).decode().split()
-        if not words:
-            raise MachineError("the fork server has ended")
-        if words[0] == "D":
-            status = os.waitstatus_to_exitcode(int(words[2]))
-            self._ended[int(words[1])] = status
-            self._broken |= status in NOT_BECOME
-        return words[0], int(words[1])
+    def _hear(self) -> None:
+        """Take all messages that are there."""
+        try:
+            while words := self._channel.recv(256).decode().split():
+                self._take(*words)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(str(error))
+        else:
+            self._fail("it has ended")
+
+    def _take(self, kind: str, number: str, status: str = "0") -> None:
+        """An answer, or the death of a child, which is kept for whoever waits for it."""
+        if kind == "D":
+            self._ended[int(number)] = os.waitstatus_to_exitcode(int(status))
+            self._broken |= self._ended[int(number)] in NOT_BECOME
+        elif kind == "E":
+            self._fail(os.strerror(int(number)))
+        elif self._answer and not self._answer.done():
+            self._answer.set_result(int(number))
+
+    def _fail(self, why: str) -> None:
+        """Nothing more is to be expected of it."""
+        self._broken = True
+        self._hang_up()
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(MachineError(f"the fork server cannot go on: {why}"))
+
+    def _hang_up(self) -> None:
+        if self._channel.fileno() >= 0:
+            self._loop.remove_reader(self._channel)
+            self._channel.close()
 
     def _status_of(self, pid: int) -> int:
         """The exit status of a child that has just ended."""
-        try:
-            self._channel.settimeout(DEATH_SECONDS)
-            while pid not in self._ended:
-                self._hear()
-        except (OSError, MachineError):
-            return jail.NOT_OURS
-        finally:
-            self._forget_timeout()
-        return self._ended.pop(pid)
-
-    def _forget_timeout(self) -> None:
+        heard = select.poll()
         if self._channel.fileno() >= 0:
-            self._channel.settimeout(ANSWER_SECONDS)
+            heard.register(self._channel, select.POLLIN)
+        while pid not in self._ended and self._channel.fileno() >= 0 and heard.poll(DEATH_MS):
+            self._hear()
+        return self._ended.pop(pid, jail.NOT_OURS)
+
+
+async def _undo(forking: asyncio.Future[jail.Child]) -> None:
+    """Nobody wants it any more."""
+    await asyncio.wait([forking])
+    if forking.exception() is None:
+        await forking.result().end(0)
+        forking.result().close()
 
 
 async def ensure_library(cache: Cache) -> Path | None:

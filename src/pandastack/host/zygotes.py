@@ -52,13 +52,15 @@ class Zygotes:
         """The server for `key`, if it can fork now."""
         zygote = self._ready.get(key)
         if zygote is not None and not zygote.alive():
-            self.abandon(key)
+            self.abandon(key, zygote)
             return None
         return zygote
 
-    def abandon(self, key: str) -> None:
-        """Forget a server that has failed. One that has served before is made again."""
-        zygote = self._ready.pop(key)
+    def abandon(self, key: str, zygote: Zygote) -> None:
+        """Forget a server that has failed, once. One that has served before is made again."""
+        if self._ready.get(key) is not zygote:
+            return
+        del self._ready[key]
         zygote.abandon()
         self._abandoned.append(zygote)
         log.warning("zygote.failed", snapshot=key, served=zygote.has_served)
