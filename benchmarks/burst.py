@@ -15,13 +15,14 @@ from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most, none_of
 from pandastack.testing.server import Server
 
-ROUNDS = 3
+ROUNDS = 5
 WARM_UP = 3
 
 HOW = (
     f"First so many creates one after the other, each deleted before the next; then {ROUNDS} times that "
-    "many at once, each on a connection of its own, and all deleted. The slowest round counts, from its"
-    " first request to its last answer."
+    "many at once, each on a connection of its own, and all deleted. A round lasts from its first request to"
+    " its last answer; their median counts, as that of the single ones does. Both were done before without"
+    " counting."
 )
 
 
@@ -37,6 +38,7 @@ def measure(stage: Stage, count: int) -> Answer:
     """Create `count` at once."""
     for _ in range(WARM_UP):
         _alone(stage)
+    asyncio.run(_round(stage.server, count))
     alone = [_alone(stage) for _ in stage.times(count, "one after the other")]
     rounds = [asyncio.run(_round(stage.server, count)) for _ in stage.times(ROUNDS, f"{count} at once")]
     samples = {
@@ -46,15 +48,18 @@ def measure(stage: Stage, count: int) -> Answer:
     }
     failures = [failure for each in rounds for failure in each.failures]
     summaries = {name: summarize(values) for name, values in samples.items() if values}
-    slowest, allowed = summaries["wall_ms"].max, count * summaries["alone_ms"].p50
+    wall, allowed = summaries["wall_ms"], count * summaries["alone_ms"].p50
     return Answer(
         how=HOW,
         bars=[
             none_of(f"creates of {count} at once that failed", len(failures)),
-            at_most(f"wall of {count} at once, {count} × p50 alone", slowest, allowed, "ms"),
+            at_most(f"p50 of the wall of {count} at once, {count} × p50 alone", wall.p50, allowed, "ms"),
         ],
         summaries=summaries,
-        facts={"wall / (count × p50 alone)": round(slowest / allowed, 2)},
+        facts={
+            "p50 of the wall / (count × p50 alone)": round(wall.p50 / allowed, 2),
+            "slowest wall / (count × p50 alone)": round(wall.max / allowed, 2),
+        },
         findings=failures,
         samples=samples,
     )
