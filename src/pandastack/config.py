@@ -96,6 +96,8 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     driver: DriverName = DriverName.QEMU
     insecure_no_isolation: bool = False
     """Allows the process driver, which has no isolation at all."""
+    emulate: bool = False
+    """Runs machines emulated even where KVM works."""
 
 
 class ClientConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

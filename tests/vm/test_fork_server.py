@@ -6,23 +6,23 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from pandastack.config import HostConfig
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import procfs
-from pandastack.host.app import LocalHost
+from pandastack.host.app import LocalHost, open_host
 from pandastack.host.baker import run_to_end
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.zygote import Zygote
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec
-from pandastack.model.sandbox import Isolation
-from tests.vm.conftest import OpenHost
+from pandastack.testing.real import CACHE
+from tests.vm.conftest import OpenHost, quiet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -36,12 +36,16 @@ python3 -c 'import random, uuid; print(random.random()); print(uuid.uuid4())'
 
 
 @pytest.fixture
-async def host(host: LocalHost) -> AsyncIterator[LocalHost]:
-    """One that has a fork server for `base`. Hardware needs none: there these tests have nothing to say."""
-    if host.vms.driver.isolation is Isolation.HARDWARE:
-        return
+def open_state(state: Path, images: None) -> OpenHost:
+    """Emulated, also where KVM works: that has no fork servers."""
+    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE, emulate=True), quiet)
+
+
+@pytest.fixture
+async def host(host: LocalHost) -> LocalHost:
+    """One that has a fork server for `base`."""
     await until_forked(host)
-    yield host
+    return host
 
 
 async def until_forked(host: LocalHost) -> None:

@@ -81,7 +81,7 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     """
     cache = Cache(config.cache_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
-    driver = await _qemu(cache, config.state_dir, progress)
+    driver = await _qemu(cache, config, progress)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
     with closing(Uses(cache)) as uses:
         uses.take(driver.vmm.binary)
@@ -124,8 +124,9 @@ async def host_of(driver: Driver, shelf: Shelf, state: Path, sources: Sources) -
         await templates.close()
 
 
-async def _qemu(cache: Cache, state: Path, progress: Progress) -> QemuDriver:
+async def _qemu(cache: Cache, config: HostConfig, progress: Progress) -> QemuDriver:
     install = await ensure_qemu(cache, progress)
-    vmm = await choose_vmm(install, cache, dict(os.environ))
+    vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate)
     library = await ensure_library(cache)
-    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=Zygotes(state / "z"))
+    zygotes = Zygotes(config.state_dir / "z")
+    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes)

@@ -102,16 +102,18 @@ def boot_sector(word: bytes) -> bytes:
     return bytes(code).ljust(510, b"\0") + b"\x55\xaa"
 
 
-async def choose_vmm(install: QemuInstall, cache: Cache, env: Mapping[str, str]) -> Vmm:
-    """How machines run here: on KVM when the probe guest ran, else emulated."""
-    verdict = await probe_kvm(install, cache, env)
+async def choose_vmm(
+    install: QemuInstall, cache: Cache, env: Mapping[str, str], *, emulate: bool = False
+) -> Vmm:
+    """How machines run here: on KVM when the probe guest ran, unless they are to be emulated."""
+    usable = not emulate and (await probe_kvm(install, cache, env)).usable
     return Vmm(
         binary=install.binary,
         version=install.build,
         firmware=install.firmware,
-        accel="kvm" if verdict.usable else "tcg",
+        accel="kvm" if usable else "tcg",
         env=_harmless(env) | install.env,
-        tsc_khz=0 if verdict.usable else tsc_khz(),
+        tsc_khz=0 if usable else tsc_khz(),
         read_only_memory=install.major >= 9,
     )
 
