@@ -18,7 +18,8 @@ done
 for each in /*; do
     [ ! -L "$each" ] || cp -a "$each" "$1$each"
 done
-mkdir "$1/tmp"
+mkdir -p "$1/tmp"
+case "$5" in /tmp/*) mkdir -p "$1$5"; mount --bind "$5" "$1$5" ;; esac
 [ "$2" = with ] || umount --lazy "$1/proc"
 before=$(wc -l < /proc/self/mountinfo)
 status=0
@@ -40,7 +41,8 @@ os.execvp(command[0], command)
 def in_chroot(root: Path, proc: str) -> subprocess.CompletedProcess[str]:
     """`TRY` in a chroot below `root`, `with` or `without` /proc."""
     as_root = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    enter = ["sh", "-euc", ENTER, "sh", str(root), proc, sys.executable, TRY]
+    checkout = str(Path(__file__).parents[2])
+    enter = ["sh", "-euc", ENTER, "sh", str(root), proc, sys.executable, TRY, checkout]
     return subprocess.run(
         ["unshare", "--mount", *as_root, "--", *enter],
         capture_output=True,
