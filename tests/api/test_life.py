@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pandastack.errors import Conflict
+from pandastack.host import procfs
 from pandastack.model.account import Caller, Scope
 from pandastack.model.sandbox import SandboxState
 from pandastack.services.ledger import Story
@@ -139,6 +140,16 @@ async def test_a_machine_that_died_meanwhile_is_recorded_at_the_start(world: Wor
     assert dead["status"] == "failed" and dead["cause"]
     assert (await world.events(box))[-1]["type"] == "vm.died"
     assert world.host.vms.reports() == []
+
+
+async def test_a_machine_that_listens_no_more_does_not_stop_the_start(world: World, box: str) -> None:
+    pid = pid_of(world, box)
+    await world.stop()
+    (world.folder / "host" / "v" / box / "agent").unlink()
+    await world.start()
+    dead = await sandbox(world, box)
+    assert dead["status"] == "failed" and "did not answer" in dead["cause"]
+    assert procfs.start_ticks(pid) is None
 
 
 async def test_machines_that_nobody_knows_are_ended_at_the_start(world: World, box: str) -> None:

@@ -46,6 +46,9 @@ REGREET_SECONDS = 5.0
 """How long to wait before an agent that does not answer is greeted again."""
 TEND_SECONDS = 5.0
 """How often the logs of the machines are looked at."""
+DYING_SECONDS = 0.5
+"""How long a machine that does not listen may take to have ended."""
+FOUND_ENDED = "its process had ended when the server started"
 LOG_LIMIT = 1 << 20
 LOG_KEPT = 64 << 10
 """Bytes: a guest that floods its console costs the host so much and no more."""
@@ -354,9 +357,8 @@ class Vms:
         vm = Vm(home, record, machine, None)
         try:
             vm.link = await self._greet_again(vm)
-        except PandastackError:
-            await machine.stop(0)
-            self._bury(_found_dead(home, record, "its agent did not answer after a restart of the server"))
+        except (PandastackError, OSError):  # the latter: nobody listens there
+            self._bury(_found_dead(home, record, await _end_silent(machine)))
             return
         self._hold(vm)
 
@@ -453,9 +455,19 @@ def _report(spec: VmSpec, prepared: Prepared, machine: Machine, begun: float, re
     )
 
 
-def _found_dead(
-    home: Path, record: VmRecord, how: str = "its process had ended when the server started"
-) -> VmReport:
+async def _end_silent(machine: Machine) -> str:
+    """End a machine that does not greet; says how it has gone. A dying one stops listening before it ends."""
+    try:
+        await asyncio.wait_for(machine.wait(), DYING_SECONDS)
+    except TimeoutError:
+        return "its agent did not answer after a restart of the server"
+    else:
+        return FOUND_ENDED
+    finally:
+        await machine.stop(0)
+
+
+def _found_dead(home: Path, record: VmRecord, how: str = FOUND_ENDED) -> VmReport:
     console = tail(home / CONSOLE, 4096).decode(errors="replace")
     return msgspec.structs.replace(
         record.report, state=VmState.DEAD, cause=f"The machine is gone: {how}.", console=console
