@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from pandastack.errors import Conflict, InternalError, NoSpace
 from pandastack.model.account import Limits
 from pandastack.store import sandboxes
 from pandastack.store.db import Connection, Database, open_database
+from pandastack.testing.fixtures import descriptors
 from tests.store.conftest import sandbox
 
 pytestmark = pytest.mark.anyio
@@ -113,3 +118,26 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 def add_with_workspace(connection: Connection, sandbox_id: str) -> None:
     connection.exec_driver_sql("INSERT INTO workspaces VALUES ('w', 0, 0, 0)")
     add(connection, sandbox_id)
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors()) + 1, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+async def test_an_open_database_needs_no_further_descriptor(database: Database) -> None:
+    """Else the first read of a server that has none left is refused as an unknown fault of the database."""
+    with no_descriptor_left():
+        for lane in (database.read, database.glance, database.write_soon, database.write):
+            assert await lane(partial(sandboxes.find, sandbox_id="a")) is None

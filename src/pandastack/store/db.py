@@ -71,6 +71,10 @@ class Lane:
         except SQLAlchemyError as error:
             raise InternalError(f"The database refused: {type(error).__name__}.") from error
 
+    async def open(self) -> None:
+        """Take every descriptor that the lane will ever need; what is opened later could find none left."""
+        await self.run(lambda connection: connection.exec_driver_sql("SELECT 1 FROM sqlite_schema").close())
+
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
 
@@ -109,6 +113,7 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
         glance = Lane(_engine(path, "BEGIN", "NORMAL"), reading)
         for lane in (write, write_soon, read, glance):
             stack.push_async_callback(lane.aclose)
+            await lane.open()
         await write.run(migrations.upgrade)
         yield Database(write, write_soon, read, glance)
 
@@ -126,6 +131,7 @@ def _engine(path: Path, begin: str, synchronous: str) -> sa.Engine:
             "journal_mode=WAL",
             f"synchronous={synchronous}",
             "foreign_keys=ON",
+            "temp_store=MEMORY",  # no file that is opened in the middle of a statement
             "journal_size_limit=16777216",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
