@@ -110,6 +110,12 @@ class TemplateNotFound(NotFound):
     code = "template.not_found"
 
 
+class SnapshotNotFound(NotFound):
+    """No such snapshot, or not one of the caller's."""
+
+    code = "snapshot.not_found"
+
+
 class FileMissing(NotFound):
     """The path does not exist in the guest."""
 

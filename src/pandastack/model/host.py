@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from pandastack.model.guest import Guest
 from pandastack.model.image import Template
+from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import Isolation
 
 
@@ -23,6 +24,38 @@ class VmSpec(Struct, frozen=True):
     template: str
     env: dict[str, str] = {}
     hostname: str = ""
+    snapshot: str | None = None
+    """The snapshot of this host that it goes on from; None is the template's own."""
+
+
+class SnapshotSpec(Struct, frozen=True):
+    """An order for a snapshot of a machine that runs or is paused."""
+
+    id: str
+    vm: str
+    durable: bool = True
+    """On the disk, flushed and with its hashes, before it is acknowledged. One that is not serves to fork
+    now: it may be kept in memory alone, and does not outlive this host's program."""
+    hold: bool = False
+    """The machine stands still afterwards, until it is resumed or stopped."""
+
+
+class SnapshotReport(Struct, frozen=True):
+    """A snapshot as its host holds it. Times are milliseconds."""
+
+    id: str
+    vm: str
+    template: str
+    cpu: int
+    memory_mb: int
+    size_bytes: int
+    """What it takes on the disk by itself: private pages, device state, disk layers nobody else has."""
+    pause_ms: float
+    """How long the machine stood still for it."""
+    phases_ms: dict[str, float]
+    durable: bool = True
+    layers: int = 1
+    """Disk layers over the template's."""
 
 
 class VmState(StrEnum):
@@ -47,6 +80,9 @@ class VmReport(Struct, frozen=True):
     boot_ms: float
     phases_ms: dict[str, float]
     guest_ip: str = ""
+    snapshot: str | None = None
+    """What it was restored from, when that was no template."""
+    proof: RestoreProof | None = None
     cause: str | None = None
     """Why a DEAD one died, in one sentence."""
     console: str = ""
@@ -74,16 +110,17 @@ class HostReport(Struct, frozen=True):
     isolation: Isolation
     vms: list[VmReport]
     templates: list[Template]
+    snapshots: list[SnapshotReport] = []
 
 
 class Host(Protocol):
     """A host's verbs, the same in one process and over the network."""
 
     async def start(self, spec: VmSpec) -> VmReport:
-        """Restore the template's snapshot as machine `spec.id`; returns after its restore gate answered.
+        """Restore the snapshot of the template, or `spec.snapshot`, as machine `spec.id`; returns after its restore gate answered.
 
-        Twice with the same id returns the same machine. Errors: TemplateNotFound, BootFailed, NoSpace,
-        NoCapacity; on any of them and on cancellation nothing of the machine is left.
+        Twice with the same id returns the same machine. Errors: TemplateNotFound, SnapshotNotFound,
+        SnapshotRefused, BootFailed, NoSpace, NoCapacity; on any of them and on cancellation nothing of the machine is left.
         """
         ...
 
@@ -97,6 +134,28 @@ class Host(Protocol):
 
     async def resume(self, vm_id: str) -> None:
         """Let its virtual CPUs run; fine when they do. Errors: SandboxNotFound."""
+        ...
+
+    async def snapshot(self, spec: SnapshotSpec) -> SnapshotReport:
+        """Keep the machine's memory, devices and disk as they are at one moment, under `spec.id`.
+
+        The machine goes on (unless it is to hold) whatever happens; a paused one stays paused. Twice with the
+        same id returns the same snapshot. Errors: SandboxNotFound, NotSupported, NoSpace; on any of them and
+        on cancellation nothing of the snapshot is left.
+        """
+        ...
+
+    async def drop_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot; fine when there is none. Machines and snapshots that descend from it stay
+        whole.
+        """
+        ...
+
+    async def replace(self, spec: VmSpec) -> VmReport:
+        """As `start`, in place of the machine `spec.id`, which ends once the new one has passed its gate.
+
+        On any error the old machine runs on. Errors: those of `start`, SandboxNotFound.
+        """
         ...
 
     async def stats(self, vm_id: str) -> VmStats:
