@@ -19,7 +19,7 @@ from pandastack.config import ControlConfig
 from pandastack.control import Control, open_control
 from pandastack.host.app import LocalHost, host_of
 from pandastack.host.templates import BareShelf
-from pandastack.host.vms import Sources
+from pandastack.host.vm import Sources
 from pandastack.model.clock import Clock
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.process_driver import ProcessDriver

@@ -14,7 +14,7 @@ import pytest
 from pandastack.errors import FileMissing, InvalidRequest
 from pandastack.host.app import LocalHost, host_of
 from pandastack.host.templates import BareShelf
-from pandastack.host.vms import Sources
+from pandastack.host.vm import Sources
 from pandastack.model.guest import Command
 from pandastack.model.host import VmSpec
 from pandastack.testing.fixtures import LeakCheck

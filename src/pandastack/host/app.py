@@ -28,7 +28,8 @@ from pandastack.host.qemu_install import ensure_qemu
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
 from pandastack.host.uses import Uses
-from pandastack.host.vms import Sources, Vms, open_vms
+from pandastack.host.vm import Sources
+from pandastack.host.vms import Vms, open_vms
 from pandastack.host.zygote import ensure_library
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.host import HostReport
@@ -48,6 +49,9 @@ class LocalHost:
         self.stop = vms.stop
         self.pause = vms.pause
         self.resume = vms.resume
+        self.snapshot = vms.snapshot
+        self.drop_snapshot = vms.drop_snapshot
+        self.replace = vms.replace
         self.stats = vms.stats
         self.console = vms.console
         self.console_at = vms.console_at
@@ -69,6 +73,7 @@ class LocalHost:
             isolation=driver.isolation,
             vms=self.vms.reports(),
             templates=self.templates.all(),
+            snapshots=self.vms.vault.reports(),
         )
 
 
@@ -118,7 +123,7 @@ async def host_of(driver: Driver, shelf: Shelf, state: Path, sources: Sources) -
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     templates = Templates(shelf)
     try:
-        async with open_vms(driver, templates, state / "v", sources) as vms:
+        async with open_vms(driver, templates, state, sources) as vms:
             yield LocalHost(vms, templates)
     finally:
         await templates.close()

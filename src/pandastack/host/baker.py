@@ -24,7 +24,8 @@ from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
 from pandastack.host.publish import leftovers, locked, new_directory, sweep
-from pandastack.host.vms import BOOT_SECONDS, GATE_SECONDS, Sources
+from pandastack.host.vm import Sources
+from pandastack.host.vms import BOOT_SECONDS, GATE_SECONDS
 from pandastack.model.guest import Command
 
 Report = Callable[[str], None]

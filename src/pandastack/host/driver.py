@@ -7,6 +7,7 @@ it and `adopt` finds it again; foreign exceptions become `MachineError` with the
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from enum import Flag, auto
@@ -62,9 +63,24 @@ class SnapshotFiles(Struct, frozen=True):
 
     directory: Path
     memory: Path
+    """The whole memory, or with a `base` the pages that differ from it."""
     state: Path
     overlay: Path
+    """The layer that is copied for each restore, to be written."""
     manifest: Path
+    base: SnapshotFiles | None = None
+    """The whole snapshot that this one descends from: its memory and its disk layer stay as they are."""
+    layers: tuple[Path, ...] = ()
+    """Disk layers over those of the base, lowest first; nobody writes them any more."""
+
+
+class Taken(Struct, frozen=True):
+    """A snapshot that was taken of a running machine."""
+
+    files: SnapshotFiles
+    pause_ms: float
+    """How long the machine stood still."""
+    phases_ms: dict[str, float]
 
 
 class Stats(Struct, frozen=True):
@@ -94,8 +110,27 @@ class Machine(Protocol):
         """Let the virtual CPUs run; fine when they do."""
         ...
 
-    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
-        """Write a snapshot into the empty directory `into`; the machine goes on. Or NotSupported."""
+    def dial(self) -> socket.socket:
+        """A connection to its agent; OSError when nobody listens."""
+        ...
+
+    def moved(self, home: Path) -> None:
+        """Its home has been renamed."""
+        ...
+
+    async def snapshot(self, into: Path) -> SnapshotFiles:
+        """Write a whole snapshot into the empty directory `into`; the machine goes on. Or NotSupported."""
+        ...
+
+    async def snapshot_since(
+        self, base: SnapshotFiles | None, into: Path, *, hold: bool, durable: bool
+    ) -> Taken:
+        """Keep what differs from `base`, which it was restored from, in the empty directory `into`.
+
+        The machine goes on as before unless it is to `hold`. One that is not `durable` can be restored at
+        once, as long as this program lives, and may have no files. NotSupported says why not; on any error
+        the machine is as it was.
+        """
         ...
 
     async def stats(self) -> Stats:
@@ -143,15 +178,6 @@ class Driver(Protocol):
         """The machine whose home this is, if it still runs."""
         ...
 
-
-Rehearse = Callable[[Machine], AbstractAsyncContextManager[None]]
-"""Has a restored machine do what sandboxes do first, and holds it where a sandbox begins, its gate closed,
-for the length of the block."""
-
-
-class BakingDriver(Driver, Protocol):
-    """A driver whose machines start from baked snapshots, which fit only the machinery that made them."""
-
     def machinery(self, config: MachineConfig) -> Machinery:
         """What a snapshot of such a machine can be restored on."""
         ...
@@ -159,6 +185,15 @@ class BakingDriver(Driver, Protocol):
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when the snapshot was made by another VMM, mode, CPU or device list."""
         ...
+
+
+Rehearse = Callable[[Machine], AbstractAsyncContextManager[None]]
+"""Has a restored machine do what sandboxes do first, and holds it where a sandbox begins, its gate closed,
+for the length of the block."""
+
+
+class BakingDriver(Driver, Protocol):
+    """A driver whose machines start from baked snapshots."""
 
     async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
         """Prepare to start machines of a snapshot that `check` accepted faster, if this driver can, with a

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+from msgspec import structs
 
 from pandastack.errors import MachineError
-from pandastack.host import jail, snapshots, sparse, unix
+from pandastack.host import jail, layers, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearse, SnapshotFiles
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
 from pandastack.host.qemu_machine import AGENT, LOG, QMP, RECORD, QemuMachine, Record
@@ -62,6 +63,8 @@ class QemuDriver:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
         act.
         """
+        if snapshot.base is not None:
+            return await self._assembled(config, home, snapshot, snapshot.base)
         forked = await self._forked(config, home, snapshot)
         return forked or self._start(config, home, snapshot.memory, snapshot)
 
@@ -101,6 +104,26 @@ class QemuDriver:
             files = _files(f"pandastack-{config.vm_id}", start.fds, memory, snapshot)
             child = self._spawned(config, home, files, booted=snapshot is None, env=self.vmm.env)
             return self._recorded(start, child, "spawn", own_memory=snapshot is None)
+
+    async def _assembled(
+        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, base: SnapshotFiles
+    ) -> QemuMachine:
+        """A machine of a snapshot's base, with the snapshot's disk layers and, before its devices are loaded
+        (virtio reads its rings from memory), its pages.
+        """
+        layers.share(snapshot.layers, home)
+        with _Start(config, home, config.overlay, below=len(snapshot.layers)) as start:
+            files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=start.layers)
+            files = structs.replace(files, state=snapshot.state, deferred=True)
+            child = self._spawned(config, home, files, booted=False, env=self.vmm.env)
+            machine = self._recorded(start, child, "spawn", own_memory=False)
+        try:
+            await machine.load(snapshot, base)
+        except BaseException:
+            await machine.stop(0)
+            start.undo()
+            raise
+        return machine
 
     async def _forked(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine | None:
         """The machine from the snapshot's fork server; None when there is none yet, or it failed."""
@@ -162,7 +185,7 @@ class QemuDriver:
         )
 
     def _recorded(self, start: _Start, child: jail.Child, how: str, *, own_memory: bool) -> QemuMachine:
-        record = Record(child.pid, child.started, start.config, own_memory, start.phases(how))
+        record = Record(child.pid, child.started, start.config, own_memory, start.phases(how), start.layers)
         (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
         return QemuMachine(start.home, record, child, self.machinery(start.config))
 
@@ -172,16 +195,17 @@ class _Start:
     The sockets are this program's for the length of the block.
     """
 
-    def __init__(self, config: MachineConfig, home: Path, overlay: Path) -> None:
+    def __init__(self, config: MachineConfig, home: Path, overlay: Path, *, below: int = 0) -> None:
         self.config = config
         self.home = home
         self.fds: tuple[int, int]
+        self.layers = below + 1
         self._overlay = overlay
         self._sockets = contextlib.ExitStack()
         self._begun = self._copied = time.perf_counter()
 
     def __enter__(self) -> Self:
-        sparse.copy(self._overlay, self.home / OVERLAY)
+        sparse.copy(self._overlay, self.home / layers.name(self.layers - 1))
         self._copied = time.perf_counter()
         with self._sockets:
             qmp, agent = [self._sockets.enter_context(unix.listen(self.home / name)) for name in (QMP, AGENT)]
@@ -194,7 +218,7 @@ class _Start:
 
     def undo(self) -> None:
         """As if it had not been: another start may follow in the same home."""
-        for name in (OVERLAY, QMP, AGENT):
+        for name in (*map(layers.name, range(self.layers)), QMP, AGENT):
             (self.home / name).unlink(missing_ok=True)
 
     def phases(self, how: str) -> dict[str, float]:
@@ -202,12 +226,15 @@ class _Start:
         return {"overlay": _ms(self._begun, self._copied), how: _ms(self._copied, time.perf_counter())}
 
 
-def _files(name: str, fds: tuple[int, int], memory: Path, snapshot: SnapshotFiles | None) -> Files:
+def _files(
+    name: str, fds: tuple[int, int], memory: Path, snapshot: SnapshotFiles | None, *, own: int = 1
+) -> Files:
     """What a machine of one name has; paths without a folder are in its home, where its process works."""
     return Files(
         name=name,
         memory=memory,
-        layers=(snapshot.overlay, Path(OVERLAY)) if snapshot else (Path(OVERLAY),),
+        base_layers=(snapshot.overlay,) if snapshot else (),
+        own_layers=own,
         qmp_fd=fds[0],
         agent_fd=fds[1],
         state=snapshot.state if snapshot else None,

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pandastack.host import layers
 from pandastack.host.driver import MachineConfig
 
-OVERLAY = "overlay.qcow2"
+OVERLAY = layers.FIRST
 MEMORY = "memory"
 CONSOLE = "console.log"
 """The files of a machine's home, where QEMU works, so that its command line can be the same for all."""
@@ -56,12 +57,16 @@ class Files(Struct, frozen=True, kw_only=True):
     name: str
     """What the process is called in its arguments."""
     memory: Path
-    layers: tuple[Path, ...]
-    """qcow2 layers over the root disk, lowest first; the last one is written."""
+    base_layers: tuple[Path, ...]
+    """qcow2 layers over the root disk, lowest first, that are never written."""
+    own_layers: int = 1
+    """Those in the home over them, of which the last one is written."""
     qmp_fd: int
     agent_fd: int
     state: Path | None = None
     """The device state of a restore; None boots the kernel."""
+    deferred: bool = False
+    """The state is loaded only when the monitor is told to, once the memory is as it belongs."""
 
 
 def boot_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
@@ -77,23 +82,26 @@ def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
     `-kernel` is left out: its bytes are in the memory already, and reading them again costs 8 ms. The state
     file was written without a configuration section, hence `send-configuration`.
     """
-    incoming = ["-global", "migration.send-configuration=off", "-incoming", f"file:{files.state}"]
+    where = "defer" if files.deferred else f"file:{files.state}"
+    incoming = ["-global", "migration.send-configuration=off", "-incoming", where]
     return [*_common(vmm, config, files, shared=False), *incoming]
 
 
 def devices(config: MachineConfig, vmm: Vmm) -> str:
     """The part of the command line that a snapshot depends on, for its manifest."""
     size = [str(config.cpus), str(config.memory_mb)]
-    return " ".join([MACHINE, vmm.cpu, *size, *_DEVICES, *_kernel_arguments(vmm)])
+    return " ".join([MACHINE, vmm.cpu, *size, *_devices(layers.node(0)), *_kernel_arguments(vmm)])
 
 
-_DEVICES = [
-    *("-device", "virtio-serial-device,max_ports=2"),
-    *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
-    *("-device", "virtio-blk-device,drive=root"),
-    *("-netdev", "user,id=net,restrict=on,ipv6=off"),
-    *("-device", "virtio-net-device,netdev=net,guest_announce=off,mac=52:54:00:70:64:73"),
-]
+def _devices(top: str) -> list[str]:
+    """`top` is the disk layer that is written: what a machine's disk is made of is no part of the device."""
+    return [
+        *("-device", "virtio-serial-device,max_ports=2"),
+        *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
+        *("-device", f"virtio-blk-device,drive={top}"),
+        *("-netdev", "user,id=net,restrict=on,ipv6=off"),
+        *("-device", "virtio-net-device,netdev=net,guest_announce=off,mac=52:54:00:70:64:73"),
+    ]
 
 
 def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> list[str]:
@@ -118,8 +126,8 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
             "-serial",
             "chardev:console",
         ),
-        *_drives(config.root_disk, files.layers),
-        *_DEVICES,
+        *_drives(config.root_disk, files),
+        *_devices(layers.node(files.own_layers - 1)),
     ]
 
 
@@ -134,7 +142,7 @@ def _memory(vmm: Vmm, config: MachineConfig, path: Path, *, shared: bool) -> str
     return f"memory-backend-file,id=ram,{size},mem-path={_escape(path)},{mode},merge=off,dump=off"
 
 
-def _drives(root: Path, layers: tuple[Path, ...]) -> list[str]:
+def _drives(root: Path, files: Files) -> list[str]:
     """A raw root disk and the qcow2 layers over it, all but the last read only.
 
     `no-flush`: a sandbox's disk dies with its memory when the host loses power, and a snapshot flushes by
@@ -142,14 +150,17 @@ def _drives(root: Path, layers: tuple[Path, ...]) -> list[str]:
     (`werror=enospc`, the default).
     """
     words = ["-blockdev", f"driver=raw,node-name=disk0,read-only=on,{_file(root)}"]
-    for index, layer in enumerate(layers, start=1):
-        name = "root" if index == len(layers) else f"disk{index}"
-        mode = "" if name == "root" else ",read-only=on"
-        below = f"backing=disk{index - 1}"
+    below = "disk0"
+    base = [(f"disk{index}", layer) for index, layer in enumerate(files.base_layers, start=1)]
+    own = [(layers.node(index), Path(layers.name(index))) for index in range(files.own_layers)]
+    for name, layer in (*base, *own):
+        mode = "" if name == own[-1][0] else ",read-only=on"
+        below_it = f"backing={below}"
         words += [
             "-blockdev",
-            f"driver=qcow2,node-name={name}{mode},{_file(layer)},cache.no-flush=on,{below}",
+            f"driver=qcow2,node-name={name}{mode},{_file(layer)},cache.no-flush=on,{below_it}",
         ]
+        below = name
     return words
 
 

@@ -5,22 +5,30 @@ say.
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pandastack.errors import NotSupported
-from pandastack.host import jail, procfs, snapshots, sparse
+from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
-from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats
+from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.qemu_command import CONSOLE, MEMORY, OVERLAY
-from pandastack.host.qmp import monitor
+from pandastack.host.qmp import Qmp, monitor
+from pandastack.host.record import write_record
 
 AGENT = "agent"
 QMP = "qmp"
 LOG = "vmm.log"
 RECORD = "machine.json"
 _WORDS_BYTES = 16384
+LOAD_POLL_SECONDS = 0.001
+"""QEMU tells that it has loaded a state by what it does next; 20 KB take a few milliseconds."""
 
 
 class Record(Struct, frozen=True):
@@ -32,6 +40,8 @@ class Record(Struct, frozen=True):
     own_memory: bool
     """Booted from its kernel: the file `memory` in its home is its memory."""
     phases_ms: dict[str, float]
+    layers: int = 1
+    """Disk layers in its home; see `layers`."""
 
 
 class QemuMachine:
@@ -46,6 +56,7 @@ class QemuMachine:
         self._child = child
         self._machinery = machinery
         self._turn = asyncio.Lock()
+        self._dialed: socket.socket | None = None
 
     async def pause(self) -> None:
         """Stop the virtual CPUs; at once, and fine when they are stopped."""
@@ -60,32 +71,105 @@ class QemuMachine:
     async def status(self) -> str:
         """QEMU's word for what the machine does: running, paused, io-error, inmigrate …"""
         async with self._turn, monitor(self.home / QMP) as qmp:
-            return str((await qmp.execute("query-status"))["status"])
+            return await _status(qmp)
 
-    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
+    def dial(self) -> socket.socket:
+        """A connection to its agent: the one that its start has waited for, once; then new ones."""
+        dialed, self._dialed = self._dialed, None
+        return dialed or unix.connect(self.guest_socket)
+
+    def moved(self, home: Path) -> None:
+        """Its home has been renamed."""
+        self.home = home
+        self.guest_socket = home / AGENT
+
+    async def snapshot(self, into: Path) -> SnapshotFiles:
         """Write a whole snapshot into the empty directory `into`; the machine stands still and then goes on.
 
-        Only of a machine that was booted: a restored one's memory is private pages over its base, and a
-        snapshot of those is a verb of its own. NotSupported says so before anything is touched.
+        Only of a machine that was booted: a restored one's memory is private pages over its base.
+        NotSupported says so before anything is touched.
         """
-        if not self._record.own_memory or since is not None:
+        if not self._record.own_memory:
             raise NotSupported(
                 "This machine was restored; only a booted one can be written as a whole snapshot."
             )
         files = snapshots.files_in(into)
-        async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp:
-            await qmp.execute("stop")
-            try:
-                await qmp.execute("xen-save-devices-state", {"filename": str(files.state), "live": False})
-                await asyncio.to_thread(sparse.copy, self.home / MEMORY, files.memory)
-                await asyncio.to_thread(sparse.copy, self.home / OVERLAY, files.overlay)
-            finally:
-                await qmp.execute("cont")
+        async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp, _standing_still(qmp):
+            await _save_devices(qmp, files.state)
+            await asyncio.to_thread(sparse.copy, self.home / MEMORY, files.memory)
+            await asyncio.to_thread(sparse.copy, self.home / OVERLAY, files.overlay)
         config = self._record.config
         await snapshots.seal(
             files, self._machinery, config.root_disk.parent.name, config.cpus, config.memory_mb
         )
         return files
+
+    async def snapshot_since(
+        self, base: SnapshotFiles | None, into: Path, *, hold: bool, durable: bool
+    ) -> Taken:
+        """Keep private pages, devices and disk layers in `into`. See `driver.Machine`.
+
+        The files are not flushed. NotSupported for a machine that was booted.
+        """
+        if base is None or self._record.own_memory:
+            raise NotSupported("This machine was booted from its kernel: it has no base to differ from.")
+        config, number = self._record.config, self._record.layers
+        old = tuple(layers.name(each) for each in range(number))
+        files = snapshots.differing(into, base, config.overlay, old)
+        async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp:
+            async with self._new_layer(qmp, number):
+                begun = time.perf_counter()
+                async with _standing_still(qmp, hold=hold):
+                    stopped = time.perf_counter()
+                    await _save_devices(qmp, files.state)
+                    saved = time.perf_counter()
+                    await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
+                    copied = time.perf_counter()
+                    layer = {"node": layers.node(number - 1), "overlay": layers.node(number)}
+                    await qmp.execute("blockdev-snapshot", layer)
+                    switched = time.perf_counter()
+                ended = time.perf_counter()
+            self._note_layers(number + 1)
+        layers.share((self.home / name for name in old), into)
+        marks = (("stop", begun, stopped), ("devices", stopped, saved), ("memory", saved, copied))
+        phases = {name: _ms(*span) for name, *span in (*marks, ("disk", copied, switched))}
+        return Taken(files, _ms(begun, ended), phases)
+
+    async def load(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:
+        """Become what `snapshot` holds: a machine that waits for its state and whose memory is `base`'s. It
+        runs when this returns. MachineError, SnapshotRefused.
+        """
+        self._dialed = unix.connect(self.guest_socket)  # QEMU goes on only when its port is open
+        begun = time.perf_counter()
+        async with self._turn, monitor(self.home / QMP) as qmp:
+            ready = time.perf_counter()
+            await asyncio.to_thread(memory.load, self.pid, base.memory, snapshot.memory)
+            loaded = time.perf_counter()
+            await qmp.execute("migrate-incoming", {"uri": f"file:{snapshot.state}"})
+            while (state := await _status(qmp)) == "inmigrate":  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(LOAD_POLL_SECONDS)
+            if state == "paused":
+                await qmp.execute("cont")
+        self.phases_ms |= {"start": _ms(begun, ready), "memory": _ms(ready, loaded)}
+        self.phases_ms["devices"] = _ms(loaded, time.perf_counter())
+
+    @asynccontextmanager
+    async def _new_layer(self, qmp: Qmp, number: int) -> AsyncIterator[None]:
+        """An empty disk layer that the block puts on top; gone again if it does not."""
+        path = self.home / layers.name(number)
+        path.unlink(missing_ok=True)
+        sparse.copy(self._record.config.overlay, path)
+        await qmp.execute("blockdev-add", _layer(path.name, layers.node(number)))
+        try:
+            yield
+        except BaseException:
+            await qmp.execute("blockdev-del", {"node-name": layers.node(number)})
+            path.unlink()
+            raise
+
+    def _note_layers(self, number: int) -> None:
+        self._record = structs.replace(self._record, layers=number)
+        write_record(self.home / RECORD, self._record)
 
     async def stats(self) -> Stats:
         """MachineError when the process has ended."""
@@ -111,3 +195,44 @@ class QemuMachine:
             tail(self.home / name, _WORDS_BYTES).decode(errors="replace").strip() for name in (LOG, CONSOLE)
         ]
         return "\n".join(part for part in parts if part)
+
+
+async def _status(qmp: Qmp) -> str:
+    return str((await qmp.execute("query-status"))["status"])
+
+
+@asynccontextmanager
+async def _standing_still(qmp: Qmp, *, hold: bool = False) -> AsyncIterator[None]:
+    """Its virtual CPUs are stopped within the block, and go on behind it: unless they were stopped before, or
+    are to hold and the block has ended well.
+    """
+    running = (await qmp.execute("query-status"))["running"]
+    if running:
+        await qmp.execute("stop")
+    try:
+        yield
+    except BaseException:
+        hold = False
+        raise
+    finally:
+        if running and not hold:
+            await qmp.execute("cont")
+
+
+async def _save_devices(qmp: Qmp, into: Path) -> None:
+    """All that is no memory and no disk. `live: false` leaves the disks usable: the machine goes on."""
+    await qmp.execute("xen-save-devices-state", {"filename": str(into), "live": False})
+
+
+def _layer(file: str, node: str) -> dict[str, Any]:
+    return {
+        "driver": "qcow2",
+        "node-name": node,
+        "file": {"driver": "file", "filename": file, "locking": "off"},
+        "cache": {"no-flush": True},
+        "backing": None,
+    }
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 2)

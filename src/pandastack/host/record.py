@@ -22,7 +22,12 @@ def read_record(path: Path, kind: type[T]) -> T | None:
 
 def write_record(path: Path, value: object) -> None:
     """Keep `value` in `path`; a reader sees the old value or the new one."""
-    write_whole(path, msgspec.json.format(msgspec.json.encode(value, enc_hook=_to_json)) + b"\n")
+    write_whole(path, msgspec.json.format(encode_record(value)) + b"\n")
+
+
+def encode_record(value: object) -> bytes:
+    """What `read_record` reads, in one line."""
+    return msgspec.json.encode(value, enc_hook=_to_json)
 
 
 def _to_json(value: object) -> str:

@@ -37,6 +37,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     cpus: int
     memory_mb: int
     files: dict[str, FileMark]
+    base: str | None = None
+    """The name of the whole snapshot that this one's pages and layers lie over."""
     format: int = 1
 
 
@@ -51,10 +53,24 @@ def files_in(directory: Path) -> SnapshotFiles:
     )
 
 
+def differing(directory: Path, base: SnapshotFiles, empty: Path, layers: tuple[str, ...]) -> SnapshotFiles:
+    """The names of what a snapshot has beside its base; `empty` is the layer that restores begin to write."""
+    return SnapshotFiles(
+        directory=directory,
+        memory=directory / "pages",
+        state=directory / "state",
+        overlay=empty,
+        manifest=directory / "snapshot.json",
+        base=base,
+        layers=tuple(directory / name for name in layers),
+    )
+
+
 async def seal(files: SnapshotFiles, machinery: Machinery, image: str, cpus: int, memory_mb: int) -> Manifest:
     """Flush and hash the files, then write the manifest; a snapshot without one does not exist."""
     marks = await asyncio.to_thread(_marks, files)
-    manifest = Manifest(machinery, image, cpus, memory_mb, marks)
+    base = files.base.directory.name if files.base else None
+    manifest = Manifest(machinery, image, cpus, memory_mb, marks, base)
     await asyncio.to_thread(_write_flushed, files.manifest, msgspec.json.encode(manifest))
     return manifest
 
@@ -90,7 +106,8 @@ async def verify(files: SnapshotFiles, manifest: Manifest) -> None:
 
 
 def _marks(files: SnapshotFiles) -> dict[str, FileMark]:
-    return {path.name: _mark(path) for path in (files.memory, files.state, files.overlay)}
+    disk = files.layers if files.base else (files.overlay,)
+    return {path.name: _mark(path) for path in (files.memory, files.state, *disk)}
 
 
 def _mark(path: Path) -> FileMark:

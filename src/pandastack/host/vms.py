@@ -10,35 +10,47 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import structlog
-from msgspec import Struct
 
 from pandastack.errors import (
     Conflict,
     GuestUnreachable,
-    InvalidRequest,
     MachineError,
     PandastackError,
     SandboxNotFound,
 )
-from pandastack.host import unix
 from pandastack.host.death import answered, cause_of_death, ends_soon, piece, shorten, tail
 from pandastack.host.driver import Driver, Machine
-from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.guest import Entry, GateFacts, GuestLink
 from pandastack.host.publish import full_disk_said
+from pandastack.host.record import read_record
 from pandastack.host.room import Room
 from pandastack.host.shortage import told
 from pandastack.host.templates import Prepared, Templates
-from pandastack.model.host import VmReport, VmSpec, VmState, VmStats
+from pandastack.host.vault import Vault
+from pandastack.host.vm import (
+    CONSOLE,
+    FOUND_ENDED,
+    RECORD,
+    Sources,
+    Vm,
+    VmRecord,
+    check_id,
+    found_dead,
+    make_home,
+    ms,
+    report_of,
+)
+from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
 
-RECORD = "vm.json"
-CONSOLE = "console.log"
 VMM_LOG = "vmm.log"
+NEXT = ".next"
+"""Behind the name of a home whose machine is about to take another's place."""
 GATE_SECONDS = 30.0
 """How long a restored guest may take to its first answer; a booted one gets BOOT_SECONDS."""
 BOOT_SECONDS = 120.0
@@ -48,59 +60,27 @@ TEND_SECONDS = 5.0
 """How often the logs of the machines are looked at."""
 DYING_SECONDS = 0.5
 """How long a machine that does not listen may take to have ended."""
-FOUND_ENDED = "its process had ended when the server started"
 LOG_LIMIT = 1 << 20
 LOG_KEPT = 64 << 10
 """Bytes: a guest that floods its console costs the host so much and no more."""
 log = structlog.get_logger("host")
-_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-
-class Sources(Struct, frozen=True):
-    """Where a host takes time and randomness from."""
-
-    entropy: Callable[[int], bytes]
-    wall_ns: Callable[[], int]
-
-
-class VmRecord(Struct, frozen=True):
-    """`vm.json`."""
-
-    spec: VmSpec
-    report: VmReport
-    workdir: str | None = None
-    """Where commands start that name no directory, as the template said when the machine was made."""
-
-
-class Vm:
-    """A machine that this program holds: its process, its agent, its last report."""
-
-    def __init__(self, home: Path, record: VmRecord, machine: Machine, link: GuestLink | None) -> None:
-        self.home = home
-        self.spec = record.spec
-        self.report = record.report
-        self.workdir = record.workdir
-        self.machine = machine
-        self.link = link
-
-    def save(self) -> None:
-        """Write the record so that a reader sees the old one or the new one."""
-        fresh = self.home / f"{RECORD}.new"
-        fresh.write_bytes(msgspec.json.encode(VmRecord(self.spec, self.report, self.workdir)))
-        fresh.replace(self.home / RECORD)
 
 
 class Vms:
     """All machines below one directory. Made by `open_vms`, which adopts and which lets go at the end."""
 
-    def __init__(self, driver: Driver, templates: Templates, home: Path, sources: Sources) -> None:
+    def __init__(
+        self, driver: Driver, templates: Templates, vault: Vault, home: Path, sources: Sources
+    ) -> None:
         self.driver = driver
         self.templates = templates
+        self.vault = vault
         self._home = home
         self._sources = sources
         self._vms: dict[str, Vm] = {}
         self._dead: dict[str, VmReport] = {}
         self._starting: dict[str, asyncio.Task[VmReport]] = {}
+        self._keeping: dict[str, asyncio.Task[SnapshotReport]] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[VmReport]] = set()
         self._room = Room(home)
@@ -112,7 +92,7 @@ class Vms:
         A second call with the same id joins the first. When the caller is cancelled the start is undone; when
         `stop` comes in between, the caller gets a Conflict.
         """
-        _check_id(spec.id)
+        check_id(spec.id)
         if vm := self._vms.get(spec.id):
             return vm.report
         task = self._starting.get(spec.id)
@@ -133,20 +113,30 @@ class Vms:
             del self._starting[spec.id]
 
     async def _start(self, spec: VmSpec) -> VmReport:
+        vm = await self._made(spec, self._home / spec.id)
+        self._hold(vm)
+        return vm.report
+
+    async def _made(self, spec: VmSpec, path: Path) -> Vm:
+        """A machine in the home `path` that has passed its gate; on any error nothing of it is left."""
         begun = time.perf_counter()
-        prepared = await self.templates.prepare(spec.template)
+        prepared = await self._prepared(spec)
         ready = time.perf_counter()
         async with AsyncExitStack() as stack:
-            home = _make_home(self._home / spec.id, stack)
+            home = make_home(path, stack)
             machine = await self._launch(prepared, spec, home)
             stack.push_async_callback(machine.stop, 0)
-            link = await self._enter(machine, spec, prepared, stack)
-            report = _report(spec, prepared, machine, begun, ready)
-            vm = Vm(home, VmRecord(spec, report, prepared.workdir), machine, link)
+            link, entry = await self._enter(machine, spec, prepared, stack)
+            report = report_of(spec, prepared, machine, entry, begun, ready)
+            vm = Vm(home, VmRecord(spec, report, prepared), machine, link)
             vm.save()
             stack.pop_all()
-        self._hold(vm)
-        return report
+        return vm
+
+    async def _prepared(self, spec: VmSpec) -> Prepared:
+        if spec.snapshot is not None:
+            return self.vault.prepare(spec.snapshot)
+        return await self.templates.prepare(spec.template)
 
     async def _launch(self, prepared: Prepared, spec: VmSpec, home: Path) -> Machine:
         config = prepared.config(spec.id)
@@ -156,17 +146,17 @@ class Vms:
 
     async def _enter(
         self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
-    ) -> GuestLink:
+    ) -> tuple[GuestLink, Entry]:
         """Greet the agent and open its gate, or say why the machine died instead."""
-        link = await GuestLink.connect(unix.connect(machine.guest_socket), workdir=prepared.workdir)
+        link = await GuestLink.connect(machine.dial(), workdir=prepared.workdir)
         stack.push_async_callback(link.close)
         link.announce(self._sources.entropy(16), self._facts(spec, prepared))
         seconds = BOOT_SECONDS if prepared.snapshot is None else GATE_SECONDS
         begun = time.perf_counter()
         entry = await answered(machine, link, seconds)
-        machine.phases_ms["answer"] = _ms(begun, time.perf_counter())
+        machine.phases_ms["answer"] = ms(begun, time.perf_counter())
         machine.phases_ms["gate"] = round(entry.spent_us / 1000, 2)
-        return link
+        return link, entry
 
     def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
         return GateFacts(
@@ -179,17 +169,14 @@ class Vms:
 
     async def stop(self, vm_id: str) -> None:
         """End the machine and remove all of it. Fine when there is none; a start under way is cancelled."""
-        _check_id(vm_id)
+        check_id(vm_id)
         if starting := self._starting.get(vm_id):
             await _undo(starting)
         self._dead.pop(vm_id, None)
         vm = self._vms.pop(vm_id, None)
-        watcher = self._watchers.pop(vm_id, None)
-        if watcher is not None:
-            watcher.cancel()
-            await asyncio.wait([watcher])
+        await self._unwatch(vm_id)
         if vm is not None:
-            await self._release(vm)
+            await vm.release()
         await asyncio.to_thread(shutil.rmtree, self._home / vm_id, ignore_errors=True)
 
     async def pause(self, vm_id: str) -> None:
@@ -207,6 +194,69 @@ class Vms:
         vm = self._find(vm_id)
         await vm.machine.resume()
         self._move(vm, VmState.RUNNING)
+
+    async def snapshot(self, spec: SnapshotSpec) -> SnapshotReport:
+        """Keep the machine as it is now. See `model.host.Host.snapshot` for what is guaranteed.
+
+        A second call with the same id joins the first. When the caller is cancelled it is undone.
+        """
+        check_id(spec.id)
+        if known := self.vault.find(spec.id):
+            return known
+        task = self._keeping.get(spec.id)
+        if task is not None:
+            return await asyncio.shield(task)
+        vm = self._find(spec.vm)
+        task = asyncio.create_task(self._keep(spec, vm), name=f"snapshot {spec.id}")
+        self._keeping[spec.id] = task
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await _undo(task)
+            if self.vault.find(spec.id):
+                await self._unkeep(spec, vm)
+            raise
+        except OSError as error:
+            raise told(error, "The snapshot could not be taken") from error
+        finally:
+            del self._keeping[spec.id]
+
+    async def _keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
+        report = await self.vault.keep(spec, vm)
+        if spec.hold:
+            self._move(vm, VmState.PAUSED)
+        return report
+
+    async def _unkeep(self, spec: SnapshotSpec, vm: Vm) -> None:
+        """Nobody heard of it."""
+        await self.vault.drop(spec.id)
+        if spec.hold:
+            await self.resume(vm.spec.id)
+
+    async def drop_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot; fine when there is none. One that is being taken is not taken."""
+        check_id(snapshot_id)
+        if keeping := self._keeping.get(snapshot_id):
+            await _undo(keeping)
+        await self.vault.drop(snapshot_id)
+
+    async def replace(self, spec: VmSpec) -> VmReport:
+        """Start another machine in place of the one with this id, which ends once the new one is there.
+
+        The old one runs on when that fails, and when the caller is cancelled before.
+        """
+        check_id(spec.id)
+        old = self._find(spec.id)
+        home = self._home / spec.id
+        vm = await self._made(spec, home.with_name(spec.id + NEXT))
+        await self._unwatch(spec.id)
+        self._vms.pop(spec.id, None)
+        await old.release()
+        await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+        vm.home.rename(home)
+        vm.moved(home)
+        self._hold(vm)
+        return vm.report
 
     async def stats(self, vm_id: str) -> VmStats:
         vm = self._find(vm_id)
@@ -229,7 +279,7 @@ class Vms:
         return link
 
     async def console(self, vm_id: str, *, tail_bytes: int = 65536) -> bytes:
-        _check_id(vm_id)
+        check_id(vm_id)
         if vm_id not in self._vms and vm_id not in self._dead:
             raise SandboxNotFound(f"This host has no machine {vm_id}.")
         return tail(self._home / vm_id / CONSOLE, tail_bytes)
@@ -238,7 +288,7 @@ class Vms:
         """The console from `offset` on (negative: before its end), at most 64 KiB, and the offset behind
         that.
         """
-        _check_id(vm_id)
+        check_id(vm_id)
         if vm_id not in self._vms and vm_id not in self._dead:
             raise SandboxNotFound(f"This host has no machine {vm_id}.")
         return piece(self._home / vm_id / CONSOLE, offset)
@@ -262,6 +312,12 @@ class Vms:
         self._vms[vm.spec.id] = vm
         self._watchers[vm.spec.id] = asyncio.create_task(self._watch(vm), name=f"watch {vm.spec.id}")
 
+    async def _unwatch(self, vm_id: str) -> None:
+        watcher = self._watchers.pop(vm_id, None)
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+
     async def _watch(self, vm: Vm) -> None:
         """Owned by this object: ends with the machine, cancelled by `stop` and by `let_go`."""
         status = await self._keep_linked(vm)
@@ -273,7 +329,7 @@ class Vms:
         vm.report = report
         with suppress(OSError):  # on a full disk the death is told all the same
             vm.save()
-        await self._release(vm)
+        await vm.release()
         self._bury(report)
 
     async def _keep_linked(self, vm: Vm) -> int:
@@ -306,11 +362,6 @@ class Vms:
         for queue in self._listeners:
             queue.put_nowait(report)
 
-    async def _release(self, vm: Vm) -> None:
-        if vm.link is not None:
-            await vm.link.close()
-        await vm.machine.stop(0)
-
     def _find(self, vm_id: str) -> Vm:
         vm = self._vms.get(vm_id)
         if vm is None:
@@ -338,33 +389,36 @@ class Vms:
         made.
         """
         self._home.mkdir(parents=True, exist_ok=True)
+        for following in self._home.glob(f"*{NEXT}"):
+            home = following.with_name(following.name.removesuffix(NEXT))
+            if (following / RECORD).exists() and not home.exists():
+                following.rename(home)
         for home in sorted(self._home.iterdir()):
             if home.is_dir():
                 await self._adopt(home)
 
     async def _adopt(self, home: Path) -> None:
         machine = await self.driver.adopt(home)
-        try:
-            record = msgspec.json.decode((home / RECORD).read_bytes(), type=VmRecord)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        record = read_record(home / RECORD, VmRecord)
+        if record is None or home.name.endswith(NEXT):
             if machine is not None:
                 await machine.stop(0)
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
             return
         if machine is None:
-            self._bury(_found_dead(home, record))
+            self._bury(found_dead(home, record))
             return
         vm = Vm(home, record, machine, None)
         try:
             vm.link = await self._greet_again(vm)
         except (PandastackError, OSError):  # the latter: nobody listens there
-            self._bury(_found_dead(home, record, await _end_silent(machine)))
+            self._bury(found_dead(home, record, await _end_silent(machine)))
             return
         self._hold(vm)
 
     async def _greet_again(self, vm: Vm) -> GuestLink:
         """A paused guest cannot answer: its HELLO waits in the socket until it is resumed."""
-        link = await GuestLink.connect(unix.connect(vm.machine.guest_socket), workdir=vm.workdir)
+        link = await GuestLink.connect(vm.machine.dial(), workdir=vm.workdir)
         link.announce(self._sources.entropy(16))
         if vm.report.state is VmState.RUNNING:
             await answered(vm.machine, link, GATE_SECONDS)
@@ -411,9 +465,11 @@ class Vms:
 
 
 @asynccontextmanager
-async def open_vms(driver: Driver, templates: Templates, home: Path, sources: Sources) -> AsyncIterator[Vms]:
-    """The machines below `home`, adopted; at the end they are let go and run on."""
-    vms = Vms(driver, templates, home, sources)
+async def open_vms(driver: Driver, templates: Templates, state: Path, sources: Sources) -> AsyncIterator[Vms]:
+    """The machines and snapshots below `state`, adopted; at the end they are let go and run on."""
+    vault = Vault(driver, state)
+    vms = Vms(driver, templates, vault, state / "v", sources)
+    await asyncio.to_thread(vault.open)
     await vms.adopt()
     tending = asyncio.create_task(vms.tend(), name="tend the machines")
     try:
@@ -424,35 +480,9 @@ async def open_vms(driver: Driver, templates: Templates, home: Path, sources: So
         await vms.let_go()
 
 
-async def _undo(task: asyncio.Task[VmReport]) -> None:
+async def _undo(task: asyncio.Task[VmReport] | asyncio.Task[SnapshotReport]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _make_home(home: Path, stack: AsyncExitStack) -> Path:
-    """An empty directory that is removed again unless the start succeeds; what an earlier life left goes
-    first.
-    """
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True, mode=0o700)
-    stack.callback(shutil.rmtree, home, ignore_errors=True)
-    return home
-
-
-def _report(spec: VmSpec, prepared: Prepared, machine: Machine, begun: float, ready: float) -> VmReport:
-    phases = {"image": _ms(begun, ready), **machine.phases_ms}
-    return VmReport(
-        id=spec.id,
-        template=spec.template,
-        state=VmState.RUNNING,
-        pid=machine.pid,
-        cpu=prepared.template.cpu,
-        memory_mb=prepared.template.memory_mb,
-        boot_mode="cold" if prepared.snapshot is None else "snapshot",
-        boot_ms=_ms(begun, time.perf_counter()),
-        phases_ms=phases,
-        guest_ip=prepared.guest_ip,
-    )
 
 
 async def _end_silent(machine: Machine) -> str:
@@ -467,24 +497,6 @@ async def _end_silent(machine: Machine) -> str:
         await machine.stop(0)
 
 
-def _found_dead(home: Path, record: VmRecord, how: str = FOUND_ENDED) -> VmReport:
-    console = tail(home / CONSOLE, 4096).decode(errors="replace")
-    return msgspec.structs.replace(
-        record.report, state=VmState.DEAD, cause=f"The machine is gone: {how}.", console=console
-    )
-
-
 async def _drain(queue: asyncio.Queue[VmReport]) -> AsyncIterator[VmReport]:
     while True:
         yield await queue.get()
-
-
-def _check_id(vm_id: str) -> None:
-    if not vm_id or len(vm_id) > 64 or not set(vm_id) <= _ID_ALPHABET:
-        raise InvalidRequest(
-            f"{vm_id!r} is no machine id: lower-case letters, digits and hyphens, at most 64."
-        )
-
-
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 2)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import time
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from pandastack.errors import MachineError, NotSupported
-from pandastack.host import jail, procfs, snapshots
-from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles, Stats
+from pandastack.host import jail, procfs, snapshots, unix
+from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.record import read_record
-from pandastack.host.snapshots import Manifest
 from pandastack.model.sandbox import Isolation
 
 SOCKET = "agent"
@@ -58,22 +59,45 @@ class ProcessMachine:
             _signal(pid, signal.SIGCONT)
         self._child.signal(signal.SIGCONT)
 
-    async def snapshot(self, into: Path, *, since: SnapshotFiles | None = None) -> SnapshotFiles:
+    def dial(self) -> socket.socket:
+        """A connection to the agent."""
+        return unix.connect(self.guest_socket)
+
+    def moved(self, home: Path) -> None:
+        """Its home has been renamed."""
+        self.home = home
+        self.guest_socket = home / SOCKET
+
+    async def snapshot(self, into: Path) -> SnapshotFiles:
         """A manifest and empty files: the file system is the host's own, and memory cannot be kept.
 
         NotSupported while commands run, since a restored machine would not have them.
         """
-        if since is not None:
-            raise NotSupported("The process driver makes no differential snapshots.")
-        if procfs.children(self.pid):
-            raise NotSupported("The process driver cannot keep running commands in a snapshot.")
         files = snapshots.files_in(into)
-        for path in (files.memory, files.state, files.overlay):
-            path.touch()
+        self._note_nothing(files)
         config = self._config
         image = config.root_disk.parent.name
         await snapshots.seal(files, MACHINERY, image, config.cpus, config.memory_mb)
         return files
+
+    async def snapshot_since(
+        self, base: SnapshotFiles | None, into: Path, *, hold: bool, durable: bool
+    ) -> Taken:
+        """As `snapshot`: there is nothing that differs. With `hold` the agent stops."""
+        begun = time.perf_counter()
+        files = snapshots.files_in(into)
+        self._note_nothing(files)
+        if hold:
+            self._freeze()
+        return Taken(files, (time.perf_counter() - begun) * 1000, {})
+
+    def _note_nothing(self, files: SnapshotFiles) -> None:
+        if procfs.children(self.pid):
+            raise NotSupported(
+                "The process driver cannot keep running commands in a snapshot: it has no memory image."
+            )
+        for path in (files.memory, files.state, files.overlay):
+            path.touch()
 
     async def stats(self) -> Stats:
         """Counters of the agent; MachineError when it has ended."""
@@ -159,11 +183,9 @@ class ProcessDriver:
         child = jail.adopt(record.pid, record.started)
         return None if child is None else ProcessMachine(home, record, child)
 
-    def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> Manifest:
+    def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when another driver made the snapshot, or when it is damaged."""
-        manifest = snapshots.read_manifest(snapshot)
-        snapshots.check_fits(manifest, self.machinery(config))
-        return manifest
+        snapshots.check_fits(snapshots.read_manifest(snapshot), self.machinery(config))
 
     def machinery(self, config: MachineConfig) -> Machinery:
         """What a snapshot must have been made on."""

@@ -14,7 +14,7 @@ from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.shelf import FIRST
 from pandastack.host.templates import BareShelf
-from pandastack.host.vms import Sources
+from pandastack.host.vm import Sources
 from pandastack.testing.process_driver import ProcessDriver
 
 

@@ -1,0 +1,125 @@
+"""A machine that this host holds, and the record of it in its home."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from pandastack.errors import InvalidRequest
+from pandastack.host.death import tail
+from pandastack.host.driver import Machine
+from pandastack.host.guest import Entry, GuestLink
+from pandastack.host.record import encode_record
+from pandastack.host.templates import Prepared
+from pandastack.model.host import VmReport, VmSpec, VmState
+
+RECORD = "vm.json"
+CONSOLE = "console.log"
+FOUND_ENDED = "its process had ended when the server started"
+_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+class Sources(Struct, frozen=True):
+    """Where a host takes time and randomness from."""
+
+    entropy: Callable[[int], bytes]
+    wall_ns: Callable[[], int]
+
+
+class VmRecord(Struct, frozen=True):
+    """`vm.json`."""
+
+    spec: VmSpec
+    report: VmReport
+    prepared: Prepared | None = None
+    """What it was started from; None of a machine that an older program has started."""
+
+    @property
+    def workdir(self) -> str | None:
+        """Where commands start that name no directory."""
+        return self.prepared.workdir if self.prepared else None
+
+
+class Vm:
+    """A machine that this program holds: its process, its agent, its last report."""
+
+    def __init__(self, home: Path, record: VmRecord, machine: Machine, link: GuestLink | None) -> None:
+        self.home = home
+        self.spec = record.spec
+        self.report = record.report
+        self.prepared = record.prepared
+        self.workdir = record.workdir
+        self.machine = machine
+        self.link = link
+
+    def save(self) -> None:
+        """Write the record so that a reader sees the old one or the new one."""
+        fresh = self.home / f"{RECORD}.new"
+        fresh.write_bytes(encode_record(VmRecord(self.spec, self.report, self.prepared)))
+        fresh.replace(self.home / RECORD)
+
+    def moved(self, home: Path) -> None:
+        """Its home has been renamed."""
+        self.home = home
+        self.machine.moved(home)
+
+    async def release(self) -> None:
+        """End the machine; its home stays."""
+        if self.link is not None:
+            await self.link.close()
+        await self.machine.stop(0)
+
+
+def make_home(home: Path, stack: AsyncExitStack) -> Path:
+    """An empty directory that is removed again unless the start succeeds; what an earlier life left goes
+    first.
+    """
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True, mode=0o700)
+    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
+def report_of(
+    spec: VmSpec, prepared: Prepared, machine: Machine, entry: Entry, begun: float, ready: float
+) -> VmReport:
+    """What the host tells of a machine that has just passed its gate."""
+    phases = {"image": ms(begun, ready), **machine.phases_ms}
+    return VmReport(
+        id=spec.id,
+        template=prepared.template.name,
+        state=VmState.RUNNING,
+        pid=machine.pid,
+        cpu=prepared.template.cpu,
+        memory_mb=prepared.template.memory_mb,
+        boot_mode="cold" if prepared.snapshot is None else "snapshot",
+        boot_ms=ms(begun, time.perf_counter()),
+        phases_ms=phases,
+        guest_ip=prepared.guest_ip,
+        snapshot=spec.snapshot,
+    )
+
+
+def found_dead(home: Path, record: VmRecord, how: str = FOUND_ENDED) -> VmReport:
+    """The report of a machine that was there before and is not any more."""
+    console = tail(home / CONSOLE, 4096).decode(errors="replace")
+    return msgspec.structs.replace(
+        record.report, state=VmState.DEAD, cause=f"The machine is gone: {how}.", console=console
+    )
+
+
+def check_id(name: str) -> None:
+    """InvalidRequest for what is no id of a machine or snapshot: it becomes a directory's name."""
+    if not name or len(name) > 64 or not set(name) <= _ID_ALPHABET:
+        raise InvalidRequest(f"{name!r} is no id: lower-case letters, digits and hyphens, at most 64.")
+
+
+def ms(start: float, end: float) -> float:
+    """Milliseconds between two moments in seconds."""
+    return round((end - start) * 1000, 2)
