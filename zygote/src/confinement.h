@@ -11,4 +11,7 @@ void confinement_put_off(void);
 /* Load what was kept. False when it cannot be. */
 bool confinement_load(void);
 
+/* Whether it has been, in this process or the one that it is forked of. */
+bool confinement_is_loaded(void);
+
 #endif

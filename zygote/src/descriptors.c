@@ -10,9 +10,13 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-enum { MAX_EVENTS = 256, MAX_FILES = 16, NAME = 64, PATH = 4096 };
+enum { MAX_EVENTS = 256, MAX_FILES = 32, MAX_OTHERS = 16, NAME = 64, PATH = 4096 };
+
+/* The name of the socket where the agent's connection is listened for. */
+static const char AGENT[] = "/agent";
 
 struct file {
     int fd;
@@ -25,6 +29,8 @@ static int event_count;
 static struct file files[MAX_FILES];
 static int file_count;
 static int connection; /* of the agent */
+static int others[MAX_OTHERS]; /* connections to the monitor, and whatever else this process alone is to have */
+static int other_count;
 
 static bool is_connection(int fd)
 {
@@ -56,8 +62,29 @@ static bool note_file(int fd, const char *name)
     return true;
 }
 
+/* The address of an accepted connection is that of its listener. */
+static bool is_agents(int fd)
+{
+    struct sockaddr_un address = {0};
+    socklen_t size = sizeof address - 1;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+        return false;
+    const char *name = strrchr(address.sun_path, '/');
+    return name && strcmp(name, AGENT) == 0;
+}
+
+static bool note_other(int fd)
+{
+    if (other_count == MAX_OTHERS)
+        return false;
+    others[other_count++] = fd;
+    return true;
+}
+
 static bool note_connection(int fd)
 {
+    if (!is_agents(fd))
+        return note_other(fd);
     if (connection > 0)
         return false;
     connection = fd;
@@ -84,6 +111,7 @@ bool descriptors_note(int channel)
 {
     char home[PATH];
     bool good = getcwd(home, sizeof home) != NULL;
+    event_count = file_count = other_count = connection = 0;
     DIR *folder = opendir("/proc/self/fd");
     if (!folder)
         return false;
@@ -109,6 +137,26 @@ static bool is_set(int event)
 {
     struct pollfd polled = {event, POLLIN, 0};
     return poll(&polled, 1, 0) == 1;
+}
+
+/* A connection whose other end has gone. */
+static int dead_end(void)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
+        return -1;
+    close(ends[1]);
+    return ends[0];
+}
+
+bool descriptors_let_go(const int *listeners, int count)
+{
+    bool done = replace(connection, dead_end());
+    for (int i = 0; done && i < other_count; i++)
+        done = replace(others[i], dead_end());
+    for (int i = 0; done && i < count; i++)
+        done = replace(listeners[i], dead_end());
+    return done;
 }
 
 bool descriptors_renew(int listener)

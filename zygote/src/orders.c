@@ -17,17 +17,24 @@ static void take_descriptors(struct order *order, struct msghdr *message)
     }
 }
 
-void order_receive(int channel, struct order *order)
+bool order_take(int channel, struct order *order)
 {
     char control[CMSG_SPACE(LISTENERS * sizeof(int))];
     struct iovec text = {order->text, sizeof order->text - 1};
     struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
-    if (length <= 0)
+    order->count = 0;
+    order->length = length > 0 ? (size_t)length : 0;
+    order->text[order->length] = 0;
+    if (length > 0)
+        take_descriptors(order, &message);
+    return length > 0;
+}
+
+void order_receive(int channel, struct order *order)
+{
+    if (!order_take(channel, order))
         _exit(0);
-    order->length = (size_t)length;
-    order->text[length] = 0;
-    take_descriptors(order, &message);
 }
 
 bool order_is_stand_still(const struct order *order)
@@ -38,6 +45,24 @@ bool order_is_stand_still(const struct order *order)
 bool order_is_fork(const struct order *order)
 {
     return order->count == LISTENERS && order_name(order) < order->text + order->length;
+}
+
+bool order_is_save(const struct order *order)
+{
+    return strcmp(order->text, "V") == 0 && order->count == 0;
+}
+
+bool order_is_copy(const struct order *order)
+{
+    return strcmp(order->text, "C") == 0 && order->count == 1;
+}
+
+const char *order_word(const struct order *order, int number)
+{
+    const char *word = order->text, *end = order->text + order->length;
+    for (; number > 0 && word < end; number--)
+        word += strlen(word) + 1;
+    return word < end ? word : "";
 }
 
 const char *order_home(const struct order *order)
@@ -74,4 +99,18 @@ void tell_ended(int channel, long pid, int status)
     char line[64];
     snprintf(line, sizeof line, "D %ld %d", pid, status);
     say(channel, line);
+}
+
+void tell_copied(int channel, long pid, long microseconds)
+{
+    char line[64];
+    snprintf(line, sizeof line, "C %ld %ld", pid, microseconds);
+    send(channel, line, strlen(line), MSG_NOSIGNAL);
+}
+
+void tell_refused(int channel, int error)
+{
+    char line[64];
+    snprintf(line, sizeof line, "E %d", error);
+    send(channel, line, strlen(line), MSG_NOSIGNAL);
 }

@@ -7,14 +7,22 @@
 /* What the host and a fork server tell each other: one SOCK_SEQPACKET message each way.
  *
  *   "S"             stand still        answer "S 0", or "E errno"
- *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with two descriptors, of the sockets where the
- *                                      machine's monitor and its agent's connection are listened for
+ *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with three descriptors, of the sockets where the
+ *                                      machine's monitor, its agent's connection and its own orders are listened for
  *                                      "D pid status" when it has ended, as waitpid gives it
+ *   "V\0FILE\0"     save the devices   answer "V 0", or "E errno": their state is in the file
  *
  * The process ends when the other side has gone.
+ *
+ * A machine that is a fork takes one order a connection, a SOCK_STREAM one:
+ *
+ *   "C\0OLD\0NEW\0NAME\0"  be copied      answer "C pid microseconds", or "E errno". The disk layer NEW is put on top of OLD; then a
+ *                                      copy of the process is made, which is a fork server called NAME that takes its orders
+ *                                      by the descriptor that came with this one, and the machine goes on. It stood still for
+ *                                      so many microseconds.
  */
 
-enum { LISTENERS = 2, ORDER_BYTES = 8192 };
+enum { LISTENERS = 3, ORDER_BYTES = 8192 };
 
 struct order {
     char text[ORDER_BYTES];
@@ -23,19 +31,34 @@ struct order {
     int count;
 };
 
+/* False when the other side has gone. */
+bool order_take(int channel, struct order *order);
+
+/* As `order_take`, but then the process ends. */
 void order_receive(int channel, struct order *order);
 
 bool order_is_stand_still(const struct order *order);
 bool order_is_fork(const struct order *order);
 
+bool order_is_save(const struct order *order);
+bool order_is_copy(const struct order *order);
+
 /* Of a fork. */
 const char *order_home(const struct order *order);
 const char *order_name(const struct order *order);
 
+/* The words behind the first one, from 1 on; "" when there are not so many. */
+const char *order_word(const struct order *order, int number);
+
 /* Close what came with it. */
 void order_close(const struct order *order);
 
+/* A server ends when it cannot tell. */
 void tell(int channel, char kind, long number);
 void tell_ended(int channel, long pid, int status);
+
+/* A machine goes on. */
+void tell_refused(int channel, int error);
+void tell_copied(int channel, long pid, long microseconds);
 
 #endif

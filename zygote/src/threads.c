@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -10,6 +12,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
@@ -19,7 +22,7 @@
 
 #include "preload.h"
 
-enum { MAX_THREADS = 64, STACK_BYTES = 8 << 20, IDLE_MS = 20, TID_WITHIN = 512 };
+enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, TID_WITHIN = 512 };
 
 /* What a wait has on the stack below our own frame stays as it is: ending the wait needs it. */
 enum { RED_ZONE = 4096 };
@@ -28,18 +31,24 @@ struct thread {
     atomic_bool known;   /* this slot is in use */
     atomic_bool waiting; /* `place` is where it waits */
     bool revived;        /* in this process */
+    bool locks;          /* its wait is over, but for its mutex that somebody else has */
+    pthread_cond_t *condition; /* what it waits for; NULL for descriptors */
+    pthread_mutex_t *mutex;
     void *(*routine)(void *);
     void *argument;
     pthread_t self;
     pid_t *tid; /* where the C library keeps its number */
     sigset_t signals;
-    char *stack; /* what is below is free while it waits */
+    char *memory; /* of its stack, which the next thread in this slot has too */
+    char *stack;  /* what is below is free while it waits */
     jmp_buf place;
 };
 
 static struct thread threads[MAX_THREADS];
 static bool watching; /* waits are noted */
 static bool knowing;  /* so are threads that are made */
+static bool hurried;  /* threads that wait for work end soon */
+static bool absent;   /* this is a copy that has none of them */
 static __thread struct thread *own;
 
 static int (*real_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
@@ -59,7 +68,7 @@ __attribute__((constructor)) static void find_originals(void)
 
 void threads_watch(void)
 {
-    watching = knowing = true;
+    watching = knowing = hurried = true;
 }
 
 /* The C library keeps a thread's number in its descriptor, which begins where `pthread_self` points. */
@@ -80,9 +89,9 @@ static void *run(void *argument)
     own->tid = find_tid();
     pthread_sigmask(SIG_BLOCK, NULL, &own->signals);
     void *result = own->routine(own->argument);
+    own->known = false;
     if (own->revived)
         syscall(SYS_exit, 0); /* the C library, which did not make it, has nothing to tidy up after it */
-    own->known = false;
     return result;
 }
 
@@ -91,7 +100,11 @@ static struct thread *new_thread(void *(*routine)(void *), void *argument)
     for (struct thread *each = threads; each < threads + MAX_THREADS; each++) {
         if (atomic_exchange(&each->known, true))
             continue;
-        each->waiting = false;
+        if (each->tid && __atomic_load_n(each->tid, __ATOMIC_ACQUIRE) != 0) {
+            each->known = false; /* its last one is about to end, and stands on the stack */
+            continue;
+        }
+        each->waiting = each->revived = false;
         each->routine = routine;
         each->argument = argument;
         return each;
@@ -100,11 +113,16 @@ static struct thread *new_thread(void *(*routine)(void *), void *argument)
 }
 
 /* Ours: the C library reuses those of its own in a child, as nobody is there who stands on them. */
-static bool give_stack(const pthread_attr_t *attributes)
+static bool give_stack(struct thread *thread, const pthread_attr_t *attributes)
 {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE;
-    void *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
-    return stack != MAP_FAILED && pthread_attr_setstack((pthread_attr_t *)(uintptr_t)attributes, stack, STACK_BYTES) == 0;
+    if (!thread->memory) {
+        void *memory = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+        if (memory == MAP_FAILED)
+            return false;
+        thread->memory = memory;
+    }
+    return pthread_attr_setstack((pthread_attr_t *)(uintptr_t)attributes, thread->memory, STACK_BYTES) == 0;
 }
 
 EXPORT int pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*routine)(void *), void *argument)
@@ -112,9 +130,10 @@ EXPORT int pthread_create(pthread_t *made, const pthread_attr_t *attributes, voi
     struct thread *thread = knowing && attributes ? new_thread(routine, argument) : NULL;
     if (!thread)
         return real_create(made, attributes, routine, argument);
-    if (!give_stack(attributes))
-        return EAGAIN;
-    return real_create(made, attributes, run, thread);
+    int error = give_stack(thread, attributes) ? real_create(made, attributes, run, thread) : EAGAIN;
+    if (error)
+        thread->known = false;
+    return error;
 }
 
 /* In a child, on the old stack: the wait ends here, as waits may at any time. */
@@ -123,36 +142,66 @@ static void come_back(void)
     pthread_sigmask(SIG_SETMASK, &own->signals, NULL);
     own->waiting = false;
     own->revived = true;
-    rcu_register_thread();
 }
 
-/* The jump out of a wait has the C library end it as that of a cancelled thread: it takes the mutex again. */
+/* The jump out of a wait has the C library end it as that of a cancelled thread: it takes the mutex again. Where the wait
+ * was over, nothing does.
+ */
+static int come_back_with(pthread_mutex_t *mutex, int result)
+{
+    come_back();
+    if (result == 0)
+        rcu_register_thread(); /* those that wait for a while are workers of the pool, which RCU does not know */
+    if (own->locks)
+        return pthread_mutex_lock(mutex);
+    return mutex->__data.__owner == gettid() ? result : EPERM;
+}
+
+static void note_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
+{
+    own->condition = condition;
+    own->mutex = mutex;
+    own->waiting = true;
+}
+
 EXPORT __attribute__((noinline)) int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
 {
     if (!watching || !own)
         return real_wait(condition, mutex);
     own->stack = (char *)__builtin_frame_address(0) - RED_ZONE;
-    if (_setjmp(own->place) != 0) {
-        come_back();
-        return mutex->__data.__owner == gettid() ? 0 : EPERM;
-    }
-    own->waiting = true;
+    if (_setjmp(own->place) != 0)
+        return come_back_with(mutex, 0);
+    note_wait(condition, mutex);
     int result = real_wait(condition, mutex);
     own->waiting = false;
     return result;
 }
 
-/* Workers end when they have waited for some time: here they need not wait so long. */
-EXPORT int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *until)
+/* Workers end when they have waited for some time: those of a server need not wait so long, and its children have none. */
+static int wait_briefly(pthread_cond_t *condition, pthread_mutex_t *mutex)
 {
     struct timespec soon;
-    if (!watching || !own)
-        return real_timedwait(condition, mutex, until);
     clock_gettime(CLOCK_MONOTONIC, &soon);
     soon.tv_nsec += IDLE_MS * 1000000L;
     soon.tv_sec += soon.tv_nsec / 1000000000L;
     soon.tv_nsec %= 1000000000L;
     return pthread_cond_clockwait(condition, mutex, CLOCK_MONOTONIC, &soon);
+}
+
+EXPORT __attribute__((noinline)) int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex,
+                                                            const struct timespec *until)
+{
+    if (!watching || !own)
+        return real_timedwait(condition, mutex, until);
+    if (hurried)
+        return wait_briefly(condition, mutex);
+    own->stack = (char *)__builtin_frame_address(0) - RED_ZONE;
+    if (_setjmp(own->place) != 0)
+        return come_back_with(mutex, ETIMEDOUT);
+    note_wait(condition, mutex);
+    int result = real_timedwait(condition, mutex, until);
+    own->waiting = false;
+    return result;
 }
 
 EXPORT __attribute__((noinline)) int poll(struct pollfd *polled, nfds_t count, int timeout)
@@ -162,28 +211,71 @@ EXPORT __attribute__((noinline)) int poll(struct pollfd *polled, nfds_t count, i
     own->stack = (char *)__builtin_frame_address(0) - RED_ZONE;
     if (_setjmp(own->place) != 0) {
         come_back();
+        rcu_register_thread();
         return 0;
     }
-    own->waiting = true;
+    note_wait(NULL, NULL);
     int result = real_poll(polled, count, timeout);
     own->waiting = false;
     return result;
 }
 
+/* The system call that a thread is blocked in, and its first argument. False when it runs. */
+static bool find_call(const struct thread *thread, long *number, uintptr_t *argument)
+{
+    char path[64], line[256] = {0};
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", *thread->tid);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    ssize_t size = read(file, line, sizeof line - 1);
+    close(file);
+    return size > 0 && sscanf(line, "%ld %" SCNxPTR, number, argument) == 2;
+}
+
+/* Whether it is where its noted wait can be ended: asleep in it, or behind it before its mutex. One that is on its way in or
+ * out is not: the C library has begun something there that only it can end.
+ */
+static bool is_asleep(struct thread *thread)
+{
+    long number;
+    uintptr_t argument;
+    if (!thread->waiting || !find_call(thread, &number, &argument))
+        return false;
+    if (!thread->condition)
+        return number == SYS_poll || number == SYS_ppoll;
+    uintptr_t condition = (uintptr_t)thread->condition;
+    thread->locks = argument == (uintptr_t)&thread->mutex->__data.__lock;
+    return number == SYS_futex &&
+           (thread->locks || (argument >= condition && argument < condition + sizeof *thread->condition));
+}
+
 static bool all_wait(void)
 {
     for (struct thread *each = threads; each < threads + MAX_THREADS; each++)
-        if (each->known && !each->waiting)
+        if (each->known && !is_asleep(each))
             return false;
     return true;
 }
 
+void threads_left_behind(void)
+{
+    absent = true;
+}
+
 bool threads_stand_still(int milliseconds)
 {
-    for (; !all_wait() && milliseconds > 0; milliseconds--)
-        usleep(1000);
+    if (absent)
+        return true;
+    for (int turns = milliseconds * (1000 / LOOK_US); !all_wait() && turns > 0; turns--)
+        usleep(LOOK_US);
     knowing = false; /* a child makes some of its own when it is forked */
     return all_wait();
+}
+
+void threads_go_on(void)
+{
+    knowing = true;
 }
 
 static int go_on(void *argument)
@@ -206,7 +298,8 @@ static bool revive(struct thread *thread)
 
 bool threads_revive(void)
 {
-    watching = false;
+    knowing = true;
+    hurried = absent = false;
     for (struct thread *each = threads; each < threads + MAX_THREADS; each++)
         if (each->known && !(each->waiting && revive(each)))
             return false;

@@ -13,6 +13,12 @@ void threads_watch(void);
 /* Whether each known thread is in a wait that it can be taken from; waits for that, at most so many milliseconds. */
 bool threads_stand_still(int milliseconds);
 
+/* In a child that is to be forked itself: it stands still as its parent did, whose threads it does not have. */
+void threads_left_behind(void);
+
+/* In a process that does not stand still any more: threads that are made are known again. */
+void threads_go_on(void);
+
 /* In a child of a process that stands still: makes them again. False if one cannot be made. */
 bool threads_revive(void);
 

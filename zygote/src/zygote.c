@@ -6,14 +6,16 @@
  * forks. A child has the guest's memory, its devices and its translated code as they were, shared until it writes to them;
  * it takes its own directory, descriptors and name, confines itself and lets its guest go on.
  *
- * PANDASTACK_ZYGOTE in the environment holds the numbers of three descriptors: where orders come from (see orders.h), and
- * the two sockets where this process listens, which are a child's own under the same numbers. Without it the library does
+ * A machine that is such a child can be copied while it runs: the copy stands still where the machine was, and forks as the
+ * first one does. The machine has waited no longer than the fork took.
+ *
+ * PANDASTACK_ZYGOTE in the environment holds the numbers of four descriptors: where orders come from (see orders.h), and
+ * the three sockets where this process listens, which are a child's own under the same numbers. Without it the library does
  * nothing.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -22,47 +24,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+#include <fcntl.h>
 
 #include "confinement.h"
 #include "descriptors.h"
+#include "guest.h"
 #include "orders.h"
 #include "preload.h"
+#include "process.h"
 #include "threads.h"
 
-enum { MAX_POLLED = 1024, PATIENCE_MS = 3000 };
+enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5 };
 
-/* The exit status of a child that could not become a machine. */
+/* The exit status of a child that could not become what it was to be. */
 enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS };
 
-/* What the command line holds in place of the machine's name; children write theirs over it, so that ps tells them apart. */
-static const char PLACEHOLDER[] = "pandastack-################################################################";
-
-/* Of QEMU: its big lock, under which the guest stops and goes on, and its deferred frees. */
-static void (*lock)(const char *file, int line);
-static void (*unlock)(void);
-static void (*stop_guest)(void **error);
-static void (*continue_guest)(void **error);
-static void (*drain_call_rcu)(void);
-static void (*rcu_enable_atfork)(void);
+/* Which of the sockets where this process listens. */
+enum { MONITOR, CONNECTION, ORDERS };
 
 static int channel = -1; /* as long as this is a server */
 static int listeners[LISTENERS];
+static bool serves; /* or has ever served: there is something to listen for */
 static pthread_t main_thread;
-static int own_argc;
-static char **own_argv;
-
-static void rename_self(const char *name)
-{
-    for (int i = 0; i < own_argc; i++) {
-        if (strcmp(own_argv[i], PLACEHOLDER) != 0)
-            continue;
-        size_t room = strlen(own_argv[i]);
-        memset(own_argv[i], 0, room);
-        strncpy(own_argv[i], name, room);
-    }
-}
 
 static void must(bool done, int status)
 {
@@ -75,16 +62,18 @@ static void must(bool done, int status)
 /* In the child: become the machine that was asked for. Its threads come last: until then it is confined as one. */
 static void become(const struct order *order, int signals, const sigset_t *mask)
 {
-    setsid();
+    if (!confinement_is_loaded())
+        setsid(); /* later it is one of the calls that are denied */
     close(channel);
     close(signals);
     channel = -1;
+    process_ignores_children();
     must(chdir(order_home(order)) == 0, NO_HOME);
     for (int i = 0; i < LISTENERS; i++)
         dup3(order->fds[i], listeners[i], O_CLOEXEC);
     order_close(order);
-    must(descriptors_renew(listeners[1]), NO_DESCRIPTORS);
-    rename_self(order_name(order));
+    must(descriptors_renew(listeners[CONNECTION]), NO_DESCRIPTORS);
+    process_rename(order_name(order));
     sigprocmask(SIG_SETMASK, mask, NULL);
     must(confinement_load(), NO_CONFINEMENT);
     must(threads_revive(), NO_THREADS);
@@ -104,16 +93,24 @@ static void report_ended(int signals)
 /* Under QEMU's lock, which its RCU thread takes too and could not give back in a child. True in the child, which has it. */
 static bool fork_one(const struct order *order)
 {
-    lock(__FILE__, __LINE__);
+    guest_lock();
     errno = EINVAL;
     pid_t pid = order_is_fork(order) && threads_stand_still(0) ? fork() : -1;
     if (pid == 0)
         return true;
     int error = errno;
-    unlock();
+    guest_unlock();
     order_close(order);
     tell(channel, pid < 0 ? 'E' : 'F', pid < 0 ? error : pid);
     return false;
+}
+
+static void save(const struct order *order)
+{
+    guest_lock();
+    bool saved = guest_save_devices(order_word(order, 1));
+    guest_unlock();
+    tell(channel, saved ? 'V' : 'E', saved ? 0 : EIO);
 }
 
 static int watch_children(sigset_t *before)
@@ -121,6 +118,7 @@ static int watch_children(sigset_t *before)
     sigset_t child_ended;
     sigemptyset(&child_ended);
     sigaddset(&child_ended, SIGCHLD);
+    process_asks_children();
     sigprocmask(SIG_BLOCK, &child_ended, before);
     return signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -140,7 +138,9 @@ static void serve(void)
         if (!watched[0].revents)
             continue;
         order_receive(channel, &order);
-        if (fork_one(&order)) {
+        if (order_is_save(&order)) {
+            save(&order);
+        } else if (fork_one(&order)) {
             become(&order, signals, &before);
             return;
         }
@@ -150,15 +150,14 @@ static void serve(void)
 /* What is still to be freed and closed is, before it is noted and shared. */
 static bool stand_still(void)
 {
-    lock(__FILE__, __LINE__);
-    stop_guest(NULL);
-    drain_call_rcu();
-    rcu_enable_atfork();
-    unlock();
+    guest_lock();
+    guest_stop();
+    guest_settle();
+    guest_unlock();
     return threads_stand_still(PATIENCE_MS) && descriptors_note(channel);
 }
 
-/* In the main loop, where it has nothing to do. Returns in each child. */
+/* In the main loop, where it has nothing to do. Returns in each child, whose guest runs. */
 static void obey(void)
 {
     static struct order order;
@@ -170,28 +169,103 @@ static void obey(void)
     }
     tell(channel, 'S', 0);
     serve();
-    continue_guest(NULL);
-    unlock();
+    guest_continue();
+    guest_unlock();
+}
+
+/* In the copy: it has nothing of the machine's that others could notice, and serves. Returns in each child. */
+static void become_server(const struct order *order, int connection)
+{
+    channel = dup(order->fds[0]);
+    fcntl(channel, F_SETFD, FD_CLOEXEC);
+    order_close(order);
+    close(connection);
+    must(channel >= 0 && descriptors_let_go(listeners, LISTENERS), NO_DESCRIPTORS);
+    process_rename(order_word(order, 3));
+    threads_left_behind();
+    guest_unlock();
+    serve();
+    guest_continue();
+}
+
+static long microseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000L + now.tv_nsec / 1000;
+}
+
+/* The machine stands still from the stop to the end of the fork. Returns the copy's number in the machine, 0 in a child of
+ * the copy, the negative number of an error when there is none.
+ */
+static pid_t copy(const struct order *order, int connection, long *stood_still)
+{
+    bool ran = guest_runs();
+    long begun = microseconds();
+    if (ran)
+        guest_stop();
+    errno = EBUSY;
+    pid_t pid = -1;
+    if (threads_stand_still(COPY_PATIENCE_MS) && descriptors_note(connection) &&
+        guest_add_layer(order_word(order, 1), order_word(order, 2)))
+        pid = fork();
+    if (pid == 0) {
+        become_server(order, connection);
+        return 0;
+    }
+    int error = errno;
+    threads_go_on();
+    if (ran)
+        guest_continue();
+    *stood_still = microseconds() - begun;
+    return pid > 0 ? pid : -error;
+}
+
+/* In the main loop of a machine: somebody has connected to give it an order. */
+static void be_copied(void)
+{
+    static struct order order;
+    long stood_still = 0;
+    int connection = accept4(listeners[ORDERS], NULL, NULL, SOCK_CLOEXEC);
+    const struct timeval patience = {0, 100000};
+    if (connection < 0)
+        return;
+    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    bool good = order_take(connection, &order) && order_is_copy(&order);
+    guest_lock();
+    pid_t pid = good ? copy(&order, connection, &stood_still) : -EINVAL;
+    guest_unlock();
+    if (pid == 0)
+        return;
+    order_close(&order);
+    if (pid < 0)
+        tell_refused(connection, -pid);
+    else
+        tell_copied(connection, pid, stood_still);
+    close(connection);
 }
 
 int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *timeout, const sigset_t *mask);
 
-/* Where QEMU's main loop waits: a server waits for its orders too. */
+/* Where QEMU's main loop waits, without its lock: a server waits for its orders too, and a machine for its own. */
 EXPORT int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
 {
     static int (*original)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
     struct pollfd all[MAX_POLLED];
     if (!original)
         *(void **)&original = dlsym(RTLD_NEXT, "ppoll");
-    if (channel < 0 || count >= MAX_POLLED || !pthread_equal(pthread_self(), main_thread))
+    if (!serves || count >= MAX_POLLED || !pthread_equal(pthread_self(), main_thread) || guest_is_locked())
         return original(polled, count, timeout, mask);
     memcpy(all, polled, count * sizeof *polled);
-    all[count] = (struct pollfd){channel, POLLIN, 0};
+    all[count] = (struct pollfd){channel >= 0 ? channel : listeners[ORDERS], POLLIN, 0};
     int ready = original(all, count + 1, timeout, mask);
     memcpy(polled, all, count * sizeof *polled);
     if (ready <= 0 || !all[count].revents)
         return ready;
-    obey();
+    if (channel >= 0)
+        obey();
+    else
+        be_copied();
     for (nfds_t i = 0; i < count; i++)
         polled[i].revents = 0; /* what there is besides is still there at the next look */
     return 0;
@@ -208,17 +282,6 @@ EXPORT void *seccomp_init(unsigned int action)
     return original(action);
 }
 
-static bool find_qemu(void)
-{
-    *(void **)&lock = dlsym(RTLD_DEFAULT, "bql_lock_impl");
-    *(void **)&unlock = dlsym(RTLD_DEFAULT, "bql_unlock");
-    *(void **)&stop_guest = dlsym(RTLD_DEFAULT, "qmp_stop");
-    *(void **)&continue_guest = dlsym(RTLD_DEFAULT, "qmp_cont");
-    *(void **)&drain_call_rcu = dlsym(RTLD_DEFAULT, "drain_call_rcu");
-    *(void **)&rcu_enable_atfork = dlsym(RTLD_DEFAULT, "rcu_enable_atfork");
-    return lock && unlock && stop_guest && continue_guest && drain_call_rcu && rcu_enable_atfork;
-}
-
 /* glibc hands the program's arguments to constructors. */
 __attribute__((constructor)) static void begin(int argc, char **argv, char **envp)
 {
@@ -226,12 +289,13 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     const char *numbers = getenv("PANDASTACK_ZYGOTE");
     if (!numbers)
         return;
-    if (!find_qemu() || sscanf(numbers, "%d %d %d", &channel, &listeners[0], &listeners[1]) != 3) {
+    int *at = listeners;
+    if (!guest_find() || sscanf(numbers, "%d %d %d %d", &channel, &at[MONITOR], &at[CONNECTION], &at[ORDERS]) != 4) {
         fputs("this QEMU does not export what a fork server needs\n", stderr);
         _exit(1);
     }
-    own_argc = argc;
-    own_argv = argv;
+    serves = true;
+    process_arguments(argc, argv);
     main_thread = pthread_self();
     unsetenv("PANDASTACK_ZYGOTE");
     unsetenv("LD_PRELOAD");

@@ -123,9 +123,10 @@ class Machine(Protocol):
         ...
 
     async def snapshot_since(
-        self, base: SnapshotFiles | None, into: Path, *, hold: bool, durable: bool
+        self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:
-        """Keep what differs from `base`, which it was restored from, in the empty directory `into`.
+        """Keep what differs from `base`, which it was restored from, in the empty directory `into`, which will
+        be called `name`.
 
         The machine goes on as before unless it is to `hold`. One that is not `durable` can be restored at
         once, as long as this program lives, and may have no files. NotSupported says why not; on any error

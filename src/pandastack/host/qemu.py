@@ -25,7 +25,7 @@ from pandastack.errors import MachineError
 from pandastack.host import jail, layers, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearse, SnapshotFiles
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
-from pandastack.host.qemu_machine import AGENT, LOG, QMP, RECORD, QemuMachine, Record
+from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP, RECORD, QemuMachine, Record
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Plan, Zygotes
 from pandastack.model.sandbox import Isolation
@@ -63,9 +63,9 @@ class QemuDriver:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
         act.
         """
-        if snapshot.base is not None:
-            return await self._assembled(config, home, snapshot, snapshot.base)
         forked = await self._forked(config, home, snapshot)
+        if forked is None and snapshot.base is not None:
+            return await self._assembled(config, home, snapshot, snapshot.base)
         return forked or self._start(config, home, snapshot.memory, snapshot)
 
     async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
@@ -90,7 +90,9 @@ class QemuDriver:
             await jail.end_writers(home / LOG)
             return None
         child = jail.adopt(record.pid, record.started)
-        return None if child is None else QemuMachine(home, record, child, self.machinery(record.config))
+        if child is None:
+            return None
+        return QemuMachine(home, record, child, self.machinery(record.config), self.zygotes)
 
     async def close(self) -> None:
         """End the fork servers; machines run on."""
@@ -103,7 +105,7 @@ class QemuDriver:
         with _Start(config, home, config.overlay) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, memory, snapshot)
             child = self._spawned(config, home, files, booted=snapshot is None, env=self.vmm.env)
-            return self._recorded(start, child, "spawn", own_memory=snapshot is None)
+            return self._recorded(start, child, "spawn", booted=snapshot is None)
 
     async def _assembled(
         self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, base: SnapshotFiles
@@ -116,7 +118,7 @@ class QemuDriver:
             files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=start.layers)
             files = structs.replace(files, state=snapshot.state, deferred=True)
             child = self._spawned(config, home, files, booted=False, env=self.vmm.env)
-            machine = self._recorded(start, child, "spawn", own_memory=False)
+            machine = self._recorded(start, child, "spawn")
         try:
             await machine.load(snapshot, base)
         except BaseException:
@@ -131,7 +133,9 @@ class QemuDriver:
         zygote = self.zygotes.find(key) if self.zygotes else None
         if zygote is None or self.zygotes is None:
             return None
-        with _Start(config, home, zygote.home / OVERLAY) as start:
+        empty = config.overlay if snapshot.base else zygote.home / OVERLAY
+        layers.share(snapshot.layers, home)
+        with _Start(config, home, empty, below=len(snapshot.layers)) as start:
             try:
                 child = await zygote.fork(
                     f"pandastack-{config.vm_id}",
@@ -139,11 +143,11 @@ class QemuDriver:
                     listeners=start.fds,
                     file_size_limit=config.disk_limit_bytes,
                 )
-            except MachineError:
-                self.zygotes.abandon(key, zygote)
+            except MachineError as error:
+                self.zygotes.abandon(key, zygote, error.message)
                 start.undo()
                 return None
-            return self._recorded(start, child, "fork", own_memory=False)
+            return self._recorded(start, child, "fork", forked=True)
 
     def _begin_zygote(
         self, snapshot: SnapshotFiles, config: MachineConfig, home: Path
@@ -156,12 +160,17 @@ class QemuDriver:
             env = {"LD_PRELOAD": str(self._library), CHANNEL: " ".join(map(str, numbers))}
             try:
                 child = self._spawned(
-                    config, home, files, booted=False, env={**self.vmm.env, **env}, also=numbers[:1]
+                    config,
+                    home,
+                    files,
+                    booted=False,
+                    env={**self.vmm.env, **env},
+                    also=(numbers[0], numbers[3]),
                 )
             except BaseException:
                 ours.close()
                 raise
-            machine = self._recorded(start, child, "spawn", own_memory=False)
+            machine = self._recorded(start, child, "spawn")
             return Zygote(child, ours, home), machine
 
     def _spawned(
@@ -184,10 +193,20 @@ class QemuDriver:
             file_size_limit=config.disk_limit_bytes,
         )
 
-    def _recorded(self, start: _Start, child: jail.Child, how: str, *, own_memory: bool) -> QemuMachine:
-        record = Record(child.pid, child.started, start.config, own_memory, start.phases(how), start.layers)
+    def _recorded(
+        self, start: _Start, child: jail.Child, how: str, *, booted: bool = False, forked: bool = False
+    ) -> QemuMachine:
+        record = Record(
+            pid=child.pid,
+            started=child.started,
+            config=start.config,
+            own_memory=booted,
+            phases_ms=start.phases(how),
+            layers=start.layers,
+            forked=forked,
+        )
         (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
-        return QemuMachine(start.home, record, child, self.machinery(start.config))
+        return QemuMachine(start.home, record, child, self.machinery(start.config), self.zygotes)
 
 
 class _Start:
@@ -198,7 +217,8 @@ class _Start:
     def __init__(self, config: MachineConfig, home: Path, overlay: Path, *, below: int = 0) -> None:
         self.config = config
         self.home = home
-        self.fds: tuple[int, int]
+        self.fds: tuple[int, int, int]
+        """Where it is listened for the monitor, the agent's connection, and orders to a fork."""
         self.layers = below + 1
         self._overlay = overlay
         self._sockets = contextlib.ExitStack()
@@ -208,9 +228,11 @@ class _Start:
         sparse.copy(self._overlay, self.home / layers.name(self.layers - 1))
         self._copied = time.perf_counter()
         with self._sockets:
-            qmp, agent = [self._sockets.enter_context(unix.listen(self.home / name)) for name in (QMP, AGENT)]
+            qmp, agent, orders = (
+                self._sockets.enter_context(unix.listen(self.home / name)) for name in (QMP, AGENT, ORDERS)
+            )
             self._sockets = self._sockets.pop_all()
-        self.fds = (qmp.fileno(), agent.fileno())
+        self.fds = (qmp.fileno(), agent.fileno(), orders.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,7 +240,7 @@ class _Start:
 
     def undo(self) -> None:
         """As if it had not been: another start may follow in the same home."""
-        for name in (*map(layers.name, range(self.layers)), QMP, AGENT):
+        for name in (*map(layers.name, range(self.layers)), QMP, AGENT, ORDERS):
             (self.home / name).unlink(missing_ok=True)
 
     def phases(self, how: str) -> dict[str, float]:
@@ -227,7 +249,7 @@ class _Start:
 
 
 def _files(
-    name: str, fds: tuple[int, int], memory: Path, snapshot: SnapshotFiles | None, *, own: int = 1
+    name: str, fds: tuple[int, int, int], memory: Path, snapshot: SnapshotFiles | None, *, own: int = 1
 ) -> Files:
     """What a machine of one name has; paths without a folder are in its home, where its process works."""
     return Files(

@@ -19,11 +19,17 @@ from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, uni
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.qemu_command import CONSOLE, MEMORY, OVERLAY
-from pandastack.host.qmp import Qmp, monitor
+from pandastack.host.qmp import Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
+from pandastack.host.zygote import copied
+from pandastack.host.zygotes import Zygotes
 
 AGENT = "agent"
 QMP = "qmp"
+ORDERS = "orders"
+"""Where it listens: for its agent's connection, for its monitor, and if it is a fork for the order to be
+copied.
+"""
 LOG = "vmm.log"
 RECORD = "machine.json"
 _WORDS_BYTES = 16384
@@ -42,12 +48,21 @@ class Record(Struct, frozen=True):
     phases_ms: dict[str, float]
     layers: int = 1
     """Disk layers in its home; see `layers`."""
+    forked: bool = False
+    """It can be copied while it runs."""
 
 
 class QemuMachine:
     """One QEMU process. All verbs may be repeated; after `stop` only `wait` and `last_words` answer."""
 
-    def __init__(self, home: Path, record: Record, child: jail.Child, machinery: Machinery) -> None:
+    def __init__(
+        self,
+        home: Path,
+        record: Record,
+        child: jail.Child,
+        machinery: Machinery,
+        copies: Zygotes | None = None,
+    ) -> None:
         self.home = home
         self.pid = child.pid
         self.guest_socket = home / AGENT
@@ -55,6 +70,7 @@ class QemuMachine:
         self._record = record
         self._child = child
         self._machinery = machinery
+        self._copies = copies
         self._turn = asyncio.Lock()
         self._dialed: socket.socket | None = None
 
@@ -105,7 +121,7 @@ class QemuMachine:
         return files
 
     async def snapshot_since(
-        self, base: SnapshotFiles | None, into: Path, *, hold: bool, durable: bool
+        self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:
         """Keep private pages, devices and disk layers in `into`. See `driver.Machine`.
 
@@ -114,26 +130,59 @@ class QemuMachine:
         if base is None or self._record.own_memory:
             raise NotSupported("This machine was booted from its kernel: it has no base to differ from.")
         config, number = self._record.config, self._record.layers
-        old = tuple(layers.name(each) for each in range(number))
+        old = tuple(map(layers.name, range(number)))
         files = snapshots.differing(into, base, config.overlay, old)
         async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp:
             async with self._new_layer(qmp, number):
-                begun = time.perf_counter()
-                async with _standing_still(qmp, hold=hold):
-                    stopped = time.perf_counter()
-                    await _save_devices(qmp, files.state)
-                    saved = time.perf_counter()
-                    await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
-                    copied = time.perf_counter()
-                    layer = {"node": layers.node(number - 1), "overlay": layers.node(number)}
-                    await qmp.execute("blockdev-snapshot", layer)
-                    switched = time.perf_counter()
-                ended = time.perf_counter()
+                if self._record.forked and self._copies and not hold:
+                    taken = await self._copied(files, base, number, name, durable=durable)
+                else:
+                    taken = await self._written(qmp, files, base, number, hold=hold)
             self._note_layers(number + 1)
-        layers.share((self.home / name for name in old), into)
+        layers.share((self.home / each for each in old), into)
+        return taken
+
+    async def _written(
+        self, qmp: Qmp, files: SnapshotFiles, base: SnapshotFiles, number: int, *, hold: bool
+    ) -> Taken:
+        """All of it is read while the machine stands still."""
+        begun = time.perf_counter()
+        async with _standing_still(qmp, hold=hold):
+            stopped = time.perf_counter()
+            await _save_devices(qmp, files.state)
+            saved = time.perf_counter()
+            await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
+            copied = time.perf_counter()
+            layer = {"node": layers.node(number - 1), "overlay": layers.node(number)}
+            await qmp.execute("blockdev-snapshot", layer)
+            switched = time.perf_counter()
+        ended = time.perf_counter()
         marks = (("stop", begun, stopped), ("devices", stopped, saved), ("memory", saved, copied))
         phases = {name: _ms(*span) for name, *span in (*marks, ("disk", copied, switched))}
         return Taken(files, _ms(begun, ended), phases)
+
+    async def _copied(
+        self, files: SnapshotFiles, base: SnapshotFiles, number: int, name: str, *, durable: bool
+    ) -> Taken:
+        """The machine stands still for as long as it takes to fork its process; the copy is read then."""
+        begun = time.perf_counter()
+        copy, pause_ms = await copied(
+            self.home / ORDERS, layers.node(number - 1), layers.node(number), f"pandastack-{name}"
+        )
+        forked = time.perf_counter()
+        phases = {"copy": _ms(begun, forked)}
+        try:
+            if durable:
+                await copy.save_devices(files.state)
+                saved = time.perf_counter()
+                await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
+                phases |= {"devices": _ms(forked, saved), "memory": _ms(saved, time.perf_counter())}
+        except BaseException:
+            await copy.close()
+            raise
+        assert self._copies is not None  # noqa: S101  # the caller has looked
+        await self._copies.keep(name, copy)
+        return Taken(files, pause_ms, phases)
 
     async def load(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:
         """Become what `snapshot` holds: a machine that waits for its state and whose memory is `base`'s. It
@@ -163,9 +212,18 @@ class QemuMachine:
         try:
             yield
         except BaseException:
-            await qmp.execute("blockdev-del", {"node-name": layers.node(number)})
-            path.unlink()
+            if await self._is_unused(qmp, number):
+                path.unlink()
             raise
+
+    async def _is_unused(self, qmp: Qmp, number: int) -> bool:
+        """Take back a layer that was added; False when it is on top already, and so stays."""
+        try:
+            await qmp.execute("blockdev-del", {"node-name": layers.node(number)})
+        except QmpRefused:
+            self._note_layers(number + 1)
+            return False
+        return True
 
     def _note_layers(self, number: int) -> None:
         self._record = structs.replace(self._record, layers=number)

@@ -69,7 +69,7 @@ class Vault:
         target = self._snapshots / spec.id
         with full_disk_said(), new_directory(target) as draft:
             taken = await vm.machine.snapshot_since(
-                prepared.snapshot, draft, hold=spec.hold, durable=spec.durable
+                prepared.snapshot, draft, name=spec.id, hold=spec.hold, durable=spec.durable
             )
             try:
                 if spec.durable:

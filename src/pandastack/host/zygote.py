@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pandastack.errors import MachineError
-from pandastack.host import jail
+from pandastack.host import jail, procfs, unix
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
 from pandastack.host.paths import Cache
 from pandastack.host.publish import locked, new_directory
@@ -24,7 +24,9 @@ from pandastack.host.tool import run_tool
 
 LIBRARY = "pandastack-zygote.so"
 CHANNEL = "PANDASTACK_ZYGOTE"
-"""The variable that tells the library its descriptors: for orders, for the monitor, for the agent."""
+"""The variable that tells the library its descriptors: for orders, for the monitor, for the agent, for orders
+to a machine.
+"""
 NAME_PLACEHOLDER = "pandastack-" + "#" * 64
 """Stands in the server's command line where each child has its own name."""
 NOT_BECOME = range(111, 115)
@@ -62,8 +64,8 @@ class Zygote:
     async def fork(
         self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int
     ) -> jail.Child:
-        """A machine in `home`, called `name`, that listens on two sockets: for its monitor, for its agent's
-        connection. It waits for the latter.
+        """A machine in `home`, called `name`, that listens on three sockets: for its monitor, for its agent's
+        connection, for orders of its own. It waits for the second.
 
         MachineError when the server does not answer. A fork that is cancelled is carried out and undone.
         """
@@ -74,6 +76,10 @@ class Zygote:
         except asyncio.CancelledError:
             await _undo(forking)
             raise
+
+    async def save_devices(self, into: Path) -> None:
+        """Write the state of all devices to a file. MachineError."""
+        await self._ask(b"\0".join((b"V", os.fsencode(into), b"")), ())
 
     def abandon(self) -> None:
         """Tell the server to end; `close` still has to be awaited some time."""
@@ -148,6 +154,45 @@ class Zygote:
         while pid not in self._ended and self._channel.fileno() >= 0 and heard.poll(DEATH_MS):
             self._hear()
         return self._ended.pop(pid, jail.NOT_OURS)
+
+
+async def copied(orders: Path, below: str, top: str, name: str) -> tuple[Zygote, float]:
+    """A copy of the machine that takes `orders` there, with the disk layer `top` put on `below` before it.
+
+    It serves forks that go on from that moment. Also how long the machine stood still, in ms. MachineError.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    order = b"\0".join(word.encode() for word in ("C", below, top, name, ""))
+    try:
+        with theirs:
+            pid, pause_us = await _ordered(orders, order, theirs)
+        return Zygote(_held(pid), ours, orders.parent), pause_us / 1000
+    except BaseException:
+        ours.close()  # which ends the copy
+        raise
+
+
+def _held(copy: int) -> jail.Child:
+    child = jail.adopt(copy, procfs.start_ticks(copy) or 0)
+    if child is None:
+        raise MachineError("the copy of the machine has ended at once")
+    return child
+
+
+async def _ordered(orders: Path, order: bytes, descriptor: socket.socket) -> tuple[int, int]:
+    """The two numbers that a machine answers to its order."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor.fileno()]))]
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            with unix.connect(orders) as connection:
+                connection.sendmsg([order], rights)
+                words = (await asyncio.get_running_loop().sock_recv(connection, 256)).decode().split()
+    except OSError as error:  # TimeoutError is one of them
+        raise MachineError(f"the machine does not answer the order to be copied: {error}") from error
+    if len(words) != 3 or words[0] != "C":
+        reason = os.strerror(int(words[1])) if len(words) == 2 else "it has ended"
+        raise MachineError(f"the machine cannot be copied: {reason}")
+    return int(words[1]), int(words[2])
 
 
 async def _undo(forking: asyncio.Future[jail.Child]) -> None:

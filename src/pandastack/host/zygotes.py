@@ -16,6 +16,9 @@ from pandastack.host.zygote import Zygote
 
 log = structlog.get_logger("host")
 
+MOST_COPIES = 32
+"""Copies of machines that are kept to serve their snapshots; each has some megabytes of its own."""
+
 Begin = Callable[[Path], tuple[Zygote, Machine]]
 """Starts a fork server in an empty home: the process, and the same as the machine that it is until it stands
 still."""
@@ -37,12 +40,29 @@ class Zygotes:
         self._ready: dict[str, Zygote] = {}
         self._making: dict[str, asyncio.Task[None]] = {}
         self._abandoned: list[Zygote] = []
+        self._copies: dict[str, Zygote] = {}
 
     async def prepare(self, key: str, plan: Plan) -> None:
         """Have a server for `key`. Without one restores are only slower, so a failure is told and no more."""
         self._plans[key] = plan
         if key not in self._ready:
             await asyncio.wait([self._begin_making(key)])
+
+    async def keep(self, key: str, copy: Zygote) -> None:
+        """Have the copy of a machine serve for `key`. The oldest of too many is ended: what it stands for is
+        on the disk, or was for the moment.
+        """
+        self._copies[key] = copy
+        self._ready[key] = copy
+        while len(self._copies) > MOST_COPIES:
+            await self.drop(next(iter(self._copies)))
+
+    async def drop(self, key: str) -> None:
+        """End the copy that serves for `key`; fine when there is none."""
+        copy = self._copies.pop(key, None)
+        if copy is not None:
+            self._ready.pop(key, None)
+            await copy.close()
 
     def keys(self) -> set[str]:
         """What servers were asked for."""
@@ -52,19 +72,20 @@ class Zygotes:
         """The server for `key`, if it can fork now."""
         zygote = self._ready.get(key)
         if zygote is not None and not zygote.alive():
-            self.abandon(key, zygote)
+            self.abandon(key, zygote, "it has ended")
             return None
         return zygote
 
-    def abandon(self, key: str, zygote: Zygote) -> None:
+    def abandon(self, key: str, zygote: Zygote, reason: str) -> None:
         """Forget a server that has failed, once. One that has served before is made again."""
         if self._ready.get(key) is not zygote:
             return
         del self._ready[key]
+        self._copies.pop(key, None)
         zygote.abandon()
         self._abandoned.append(zygote)
-        log.warning("zygote.failed", snapshot=key, served=zygote.has_served)
-        if zygote.has_served:
+        log.warning("zygote.failed", snapshot=key, served=zygote.has_served, reason=reason)
+        if zygote.has_served and key in self._plans:
             self._begin_making(key)
 
     async def close(self) -> None:
@@ -76,7 +97,7 @@ class Zygotes:
             await asyncio.wait(making)
         for zygote in (*self._ready.values(), *self._abandoned):
             await zygote.close()
-        self._ready, self._abandoned = {}, []
+        self._ready, self._copies, self._abandoned = {}, {}, []
         await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
 
     def _begin_making(self, key: str) -> asyncio.Task[None]:

@@ -81,7 +81,7 @@ class ProcessMachine:
         return files
 
     async def snapshot_since(
-        self, base: SnapshotFiles | None, into: Path, *, hold: bool, durable: bool
+        self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:
         """As `snapshot`: there is nothing that differs. With `hold` the agent stops."""
         begun = time.perf_counter()
