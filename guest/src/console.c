@@ -5,6 +5,8 @@
 #include <sys/reboot.h>
 #include <unistd.h>
 
+#include "freezer.h"
+
 void complain(const char *what, int error)
 {
     if (error != 0)
@@ -17,6 +19,7 @@ _Noreturn void give_up(const char *what, int error)
 {
     complain(what, error);
     if (getpid() == 1) {
+        freezer_release(); /* else the flush would wait for ever */
         sync();
         reboot(RB_POWER_OFF);
     }

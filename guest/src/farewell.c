@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "freezer.h"
+
 #define ROUNDS 200 /* of 5 ms */
 
 /* Sends a signal to the agent's children, as many as one read tells. False when there are none. */
@@ -41,5 +43,6 @@ _Noreturn void farewell(void)
         while (waitpid(-1, NULL, WNOHANG) > 0)
             continue;
     }
+    freezer_release();
     _exit(0);
 }

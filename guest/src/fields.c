@@ -192,6 +192,12 @@ static void make_utf8(char *text)
             *text = '?';
 }
 
+void put_readable(struct writer *writer, enum tag tag, char *text)
+{
+    make_utf8(text);
+    put_text(writer, tag, text);
+}
+
 void put_outcome(struct writer *writer, int error, const char *what)
 {
     char text[MESSAGE_MAX + 1];
@@ -199,8 +205,7 @@ void put_outcome(struct writer *writer, int error, const char *what)
     if (error == 0)
         return;
     snprintf(text, sizeof text, "%s: %s", what, strerror(error));
-    make_utf8(text);
-    put_text(writer, TAG_MESSAGE, text);
+    put_readable(writer, TAG_MESSAGE, text);
 }
 
 size_t put_open(struct writer *writer, enum tag tag)

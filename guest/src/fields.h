@@ -67,6 +67,9 @@ void put_field(struct writer *writer, enum tag tag, const void *value, size_t si
 void put_number(struct writer *writer, enum tag tag, uint64_t number);
 void put_text(struct writer *writer, enum tag tag, const char *text);
 
+/* A text of somebody else's, such as a name of a file: what is no UTF-8 in it becomes "?", also in `text`. */
+void put_readable(struct writer *writer, enum tag tag, char *text);
+
 /* ERRNO and, for an error, MESSAGE: "<what>: <strerror>". What `what` holds of a path may be no UTF-8: told as "?". */
 void put_outcome(struct writer *writer, int error, const char *what);
 

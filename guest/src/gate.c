@@ -3,13 +3,29 @@
 #include <errno.h>
 #include <string.h>
 
+#include "clock.h"
 #include "environment.h"
+#include "freezer.h"
+#include "generation.h"
+#include "hooks.h"
 #include "machine.h"
 #include "network.h"
 
-static bool open_now;
+/* What passing did. */
+struct proof {
+    size_t entropy; /* bytes */
+    uint64_t clock_step_us;
+    bool clock_back;
+    char boot_id[BOOT_ID_SIZE + 1]; /* empty: left alone */
+    uint64_t spent_us;
+    bool told; /* `spent_us` is known */
+};
+
+static bool passed; /* and open, unless hooks still run */
 static bool own_machine;
 static uint8_t passed_id[MACHINE_ID_SIZE];
+static uint64_t began;
+static struct proof proof;
 
 static const struct rule rules[] = {
     {TAG_ENTROPY, BLOB, true, false, 32, ENTROPY_MAX},
@@ -21,6 +37,8 @@ static const struct rule rules[] = {
     {TAG_NET_GATEWAY, TEXT, false, false, 7, 15},
     {TAG_NET_DNS, TEXT, false, false, 7, 15},
     {TAG_NET_MAC, TEXT, false, false, 17, 17},
+    {TAG_FRESH, FLAG, false, false, 0, 0},
+    {TAG_HOOK_MS, NUMBER, false, false, 0, 0},
 };
 
 static bool is_hex(struct span text)
@@ -42,8 +60,11 @@ static bool environment_is_sane(struct span payload)
 
 static bool parse(struct span payload, struct fields *fields, struct network *network)
 {
-    return fields_parse(payload, rules, sizeof rules / sizeof *rules, fields) &&
-           is_hex(fields->value[TAG_MACHINE_ID]) && environment_is_sane(payload) && network_parse(fields, network);
+    if (!fields_parse(payload, rules, sizeof rules / sizeof *rules, fields))
+        return false;
+    uint64_t hook_ms = fields_number(fields, TAG_HOOK_MS, HOOK_MS_DEFAULT);
+    return hook_ms >= 1 && hook_ms <= HOOK_MS_MAX && is_hex(fields->value[TAG_MACHINE_ID]) &&
+           environment_is_sane(payload) && network_parse(fields, network);
 }
 
 void gate_own_machine(void)
@@ -53,29 +74,61 @@ void gate_own_machine(void)
 
 bool gate_is_open(void)
 {
-    return open_now;
+    return passed && !hooks_running();
 }
 
 void gate_close(void)
 {
-    open_now = false;
+    passed = false;
+    hooks_stop();
+}
+
+static void note_clock(uint64_t wall_ns)
+{
+    uint64_t now = clock_ns(CLOCK_REALTIME);
+    proof.clock_back = wall_ns < now;
+    proof.clock_step_us = (proof.clock_back ? now - wall_ns : wall_ns - now) / NS_PER_US;
 }
 
 /* Entropy first: the boot id is made from what the kernel's generator gives from then on. */
 static bool set_machine(const struct fields *fields, const struct network *network, const char **what)
 {
+    uint64_t wall_ns = fields_number(fields, TAG_CLOCK_NS, 0);
+    proof.entropy = fields->value[TAG_ENTROPY].size;
+    note_clock(wall_ns);
     return (*what = "entropy", machine_add_entropy(fields->value[TAG_ENTROPY])) &&
-           (*what = "clock", machine_set_clock(fields_number(fields, TAG_CLOCK_NS, 0))) &&
+           (*what = "clock", machine_set_clock(wall_ns)) &&
            (*what = "hostname", machine_set_hostname(fields->value[TAG_HOSTNAME])) &&
            (*what = "machine id", machine_set_id(fields->value[TAG_MACHINE_ID])) &&
-           (*what = "boot id", machine_renew_boot_id()) &&
+           (*what = "boot id", machine_renew_boot_id(proof.boot_id)) &&
            (*what = "network", network_set(network));
 }
 
-/* Whether this is the machine that the gate was opened for: the host repeats a GATE whose answer got lost. */
-static bool is_machine(struct span id, const uint8_t *known)
+/* Whether this is the machine that the gate was passed for: the host repeats a GATE whose answer got lost. */
+static bool is_passed_for(struct span id)
 {
-    return id.size == MACHINE_ID_SIZE && memcmp(id.data, known, MACHINE_ID_SIZE) == 0;
+    return passed && memcmp(id.data, passed_id, MACHINE_ID_SIZE) == 0;
+}
+
+/* From here on the gate is closed until every step has been made. */
+static int begin_life(const struct fields *fields, const struct network *network, const char **what)
+{
+    gate_close();
+    began = monotonic_ns();
+    proof = (struct proof){0};
+    freezer_release();
+    if (!environment_keep(fields))
+        return E2BIG;
+    if (own_machine && !set_machine(fields, network, what))
+        return errno;
+    *what = "generation";
+    if (!generation_renew(fields->value[TAG_MACHINE_ID]))
+        return errno;
+    memcpy(passed_id, fields->value[TAG_MACHINE_ID].data, sizeof passed_id);
+    passed = true;
+    hooks_start(fields->value[TAG_MACHINE_ID], fields->value[TAG_HOSTNAME],
+                (uint32_t)fields_number(fields, TAG_HOOK_MS, HOOK_MS_DEFAULT));
+    return 0;
 }
 
 int gate_pass(struct span payload, const char **what)
@@ -85,13 +138,23 @@ int gate_pass(struct span payload, const char **what)
     *what = "gate";
     if (!parse(payload, &fields, &network))
         return EPROTO;
-    if (open_now)
-        return is_machine(fields.value[TAG_MACHINE_ID], passed_id) ? 0 : EALREADY;
-    if (!environment_keep(&fields))
-        return E2BIG;
-    if (own_machine && !set_machine(&fields, &network, what))
-        return errno;
-    memcpy(passed_id, fields.value[TAG_MACHINE_ID].data, sizeof passed_id);
-    open_now = true;
-    return 0;
+    if (is_passed_for(fields.value[TAG_MACHINE_ID]))
+        return 0;
+    if (gate_is_open() && !fields_flag(&fields, TAG_FRESH))
+        return EALREADY;
+    return begin_life(&fields, &network, what);
+}
+
+void gate_tell(struct writer *writer)
+{
+    if (!proof.told)
+        proof.spent_us = (monotonic_ns() - began) / NS_PER_US;
+    proof.told = true;
+    put_number(writer, TAG_SPENT_US, proof.spent_us);
+    put_number(writer, TAG_ENTROPY_BYTES, proof.entropy);
+    put_number(writer, TAG_CLOCK_STEP_US, proof.clock_step_us);
+    put_number(writer, TAG_CLOCK_BACK, proof.clock_back);
+    if (proof.boot_id[0] != '\0')
+        put_text(writer, TAG_BOOT_ID, proof.boot_id);
+    hooks_tell(writer);
 }

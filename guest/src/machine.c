@@ -15,7 +15,6 @@
 #include "plain.h"
 
 #define STATE "/run/pandastack"
-#define BOOT_ID_SIZE 36
 
 static int random_device = -1;
 static int machine_id = -1;
@@ -78,10 +77,9 @@ bool machine_set_id(struct span id)
     return overwrite(machine_id, id.data, id.size);
 }
 
-bool machine_renew_boot_id(void)
+bool machine_renew_boot_id(char text[BOOT_ID_SIZE + 1])
 {
     uint8_t id[16];
-    char text[BOOT_ID_SIZE + 1];
     if (getrandom(id, sizeof id, 0) != sizeof id)
         return false;
     id[6] = (uint8_t)((id[6] & 0x0f) | 0x40); /* a UUID: version 4, */

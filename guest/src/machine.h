@@ -9,6 +9,7 @@
 #define ENTROPY_MAX 512
 #define HOSTNAME_MAX 64
 #define MACHINE_ID_SIZE 32
+#define BOOT_ID_SIZE 36
 
 /* Once, at boot: puts files of the agent over /etc/machine-id and the kernel's boot_id, so that the gate only has to
  * overwrite what is in them, and opens the random device. */
@@ -19,6 +20,8 @@ bool machine_add_entropy(struct span entropy);
 bool machine_set_clock(uint64_t wall_ns);
 bool machine_set_hostname(struct span name);
 bool machine_set_id(struct span id);
-bool machine_renew_boot_id(void);
+
+/* A random one, which is left in `text` too, ended by NUL. */
+bool machine_renew_boot_id(char text[BOOT_ID_SIZE + 1]);
 
 #endif

@@ -10,7 +10,10 @@
 
 #include "boot.h"
 #include "console.h"
+#include "freezer.h"
 #include "gate.h"
+#include "generation.h"
+#include "hooks.h"
 #include "link.h"
 #include "machine.h"
 #include "serve.h"
@@ -18,12 +21,13 @@
 struct options {
     const char *socket;
     int fd; /* -1: none */
+    const char *root; /* where the programs of the machine are; NULL: nowhere */
     bool no_machine;
 };
 
 static _Noreturn void usage(void)
 {
-    dprintf(STDERR_FILENO, "usage: pandastack-agent (--socket PATH | --fd N) [--no-machine]\n"
+    dprintf(STDERR_FILENO, "usage: pandastack-agent (--socket PATH | --fd N) [--no-machine [--root DIR]]\n"
                            "       pandastack-agent --version\n"
                            "As PID 1 it boots the machine and serves the virtio port named pandastack.\n");
     _exit(2);
@@ -54,10 +58,12 @@ static struct options parse_options(int count, char **arguments)
             options.socket = arguments[++at];
         else if (strcmp(name, "--fd") == 0 && at + 1 < count)
             options.fd = parse_fd(arguments[++at]);
+        else if (strcmp(name, "--root") == 0 && at + 1 < count)
+            options.root = arguments[++at];
         else
             usage();
     }
-    if ((options.socket != NULL) == (options.fd >= 0))
+    if ((options.socket != NULL) == (options.fd >= 0) || (options.root != NULL && !options.no_machine))
         usage();
     return options;
 }
@@ -79,11 +85,25 @@ static int listen_at(const char *path)
     return fd;
 }
 
+static void tell_programs(const char *root)
+{
+    if (!generation_prepare(root))
+        give_up("generation", errno);
+    hooks_prepare(root);
+}
+
+static void own_machine(void)
+{
+    gate_own_machine();
+    freezer_own_machine();
+    tell_programs("");
+}
+
 static _Noreturn void run_machine(void)
 {
     boot();
     serve_prepare();
-    gate_own_machine();
+    own_machine();
     link_open_port(boot_open_port());
     serve();
 }
@@ -95,7 +115,9 @@ static _Noreturn void run_process(int count, char **arguments)
     if (!options.no_machine) {
         if (!machine_prepare())
             give_up("prepare the machine", errno);
-        gate_own_machine();
+        own_machine();
+    } else if (options.root != NULL) {
+        tell_programs(options.root);
     }
     if (options.socket != NULL)
         link_open_listener(listen_at(options.socket));

@@ -15,6 +15,8 @@
 #include "console.h"
 #include "end.h"
 #include "farewell.h"
+#include "freezer.h"
+#include "hooks.h"
 #include "process.h"
 #include "session.h"
 #include "stream.h"
@@ -72,7 +74,7 @@ static void reap(void)
 {
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-        if (!process_reaped(pid, status))
+        if (!hooks_reaped(pid, status) && !freezer_reaped(pid, status) && !process_reaped(pid, status))
             stream_reaped(pid);
 }
 
@@ -91,9 +93,11 @@ static void take_signals(void)
 
 static int timeout_ms(void)
 {
-    uint64_t link = link_deadline();
-    uint64_t processes = processes_deadline();
-    uint64_t soonest = link < processes ? link : processes;
+    static uint64_t (*const deadlines[])(void) = {link_deadline, processes_deadline, hooks_deadline, freezer_deadline};
+    uint64_t soonest = NEVER;
+    for (size_t at = 0; at < sizeof deadlines / sizeof *deadlines; at++)
+        if (deadlines[at]() < soonest)
+            soonest = deadlines[at]();
     if (soonest == NEVER)
         return -1;
     uint64_t now = monotonic_ns();
@@ -106,6 +110,8 @@ static void expire(void)
     uint64_t deadline = processes_deadline();
     if (deadline != NEVER && deadline <= monotonic_ns())
         processes_expire();
+    hooks_expire();
+    freezer_expire();
 }
 
 static bool turn(void)

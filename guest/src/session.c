@@ -8,14 +8,20 @@
 #include "feed.h"
 #include "follow.h"
 #include "frame.h"
+#include "freezer.h"
 #include "gate.h"
 #include "operation.h"
 #include "worker.h"
 
 static bool welcomed; /* a HELLO came: frames are taken. Else everything up to the next HELLO is dropped */
-static bool sealed;   /* SEAL was answered and the gate not passed since: streams keep silent */
 static size_t first;  /* the slot of the stream that speaks first */
 static struct utsname kernel;
+
+/* Questions that are answered once what they began is over. */
+static bool gate_asked;
+static bool freeze_asked;
+static bool thaw_asked;
+static uint64_t freeze_began;
 
 void session_open(void)
 {
@@ -32,6 +38,8 @@ static void reset(void)
         stream_forget(stream);
     }
     welcomed = false;
+    gate_asked = freeze_asked = thaw_asked = false;
+    freezer_thaw();
 }
 
 static void take_hello(const struct frame *frame)
@@ -50,24 +58,91 @@ static void take_hello(const struct frame *frame)
     link_end(&payload, FRAME_WELCOME, 0);
 }
 
-static void take_gate(const struct frame *frame)
-{
-    uint64_t began = monotonic_ns();
-    const char *what = NULL;
-    int error = gate_pass(frame->payload, &what);
-    if (error == 0)
-        sealed = false;
-    struct writer payload = link_begin();
-    put_outcome(&payload, error, what);
-    put_number(&payload, TAG_SPENT_US, (monotonic_ns() - began) / NS_PER_US);
-    link_end(&payload, FRAME_GATED, 0);
-}
-
 static void answer(enum frame_type type, struct span bytes)
 {
     struct writer payload = link_begin();
     put_bytes(&payload, bytes.data, bytes.size);
     link_end(&payload, type, 0);
+}
+
+static void say_failed(enum frame_type type, int error, const char *what, uint64_t began)
+{
+    struct writer payload = link_begin();
+    put_outcome(&payload, error, what);
+    put_number(&payload, TAG_SPENT_US, (monotonic_ns() - began) / NS_PER_US);
+    link_end(&payload, type, 0);
+}
+
+static void say_gated(void)
+{
+    struct writer payload = link_begin();
+    put_outcome(&payload, 0, NULL);
+    gate_tell(&payload);
+    link_end(&payload, FRAME_GATED, 0);
+}
+
+static void say_thawed(void)
+{
+    struct writer payload = link_begin();
+    put_outcome(&payload, 0, NULL);
+    link_end(&payload, FRAME_THAWED, 0);
+}
+
+static void say_frozen(int error)
+{
+    say_failed(FRAME_FROZEN, error, "freeze", freeze_began);
+}
+
+/* Answers what is over by now. True when something was. */
+static bool answer_due(void)
+{
+    bool gate = gate_asked && gate_is_open();
+    bool freeze = freeze_asked && !freezer_busy();
+    bool thaw = thaw_asked && !freezer_busy();
+    if (gate)
+        say_gated();
+    if (freeze)
+        say_frozen(freezer_error());
+    if (thaw)
+        say_thawed();
+    gate_asked &= !gate;
+    freeze_asked &= !freeze;
+    thaw_asked &= !thaw;
+    return gate || freeze || thaw;
+}
+
+static void take_gate(const struct frame *frame)
+{
+    uint64_t began = monotonic_ns();
+    const char *what = NULL;
+    int error = gate_pass(frame->payload, &what);
+    gate_asked = error == 0;
+    if (error != 0)
+        say_failed(FRAME_GATED, error, what, began);
+}
+
+/* A GATE whose hooks still run comes to nothing. */
+static void take_seal(void)
+{
+    if (gate_asked)
+        say_failed(FRAME_GATED, ECANCELED, "gate", monotonic_ns());
+    gate_asked = false;
+    gate_close();
+    processes_forget_plain();
+    answer(FRAME_SEALED, (struct span){NULL, 0});
+}
+
+static void take_freeze(uint32_t ttl_ms)
+{
+    uint64_t now = monotonic_ns();
+    bool in_range = ttl_ms >= 1 && ttl_ms <= FREEZE_MS_MAX;
+    int error = freeze_asked ? EBUSY : in_range ? freezer_freeze(ttl_ms) : EPROTO;
+    if (error != 0) {
+        say_failed(FRAME_FROZEN, error, "freeze", now);
+        return;
+    }
+    freeze_asked = true;
+    freeze_began = now;
 }
 
 static void take_session_frame(const struct frame *frame)
@@ -78,12 +153,15 @@ static void take_session_frame(const struct frame *frame)
         take_gate(frame);
     } else if (frame->type == FRAME_PING) {
         answer(FRAME_PONG, frame->payload);
+    } else if (frame->type == FRAME_SEAL) {
+        take_seal();
+    } else if (frame->type == FRAME_FREEZE) {
+        take_freeze(load32(frame->payload.data));
     } else {
-        gate_close();
-        processes_forget_plain();
-        sealed = true;
-        answer(FRAME_SEALED, (struct span){NULL, 0});
+        freezer_thaw();
+        thaw_asked = true;
     }
+    answer_due();
 }
 
 static void start(struct stream *stream, const struct operation_kind *kind, const struct fields *fields)
@@ -248,15 +326,15 @@ static bool speak(struct stream *stream)
     return (stream->process != NULL ? follow_turn(stream) : worker_turn(stream)) || allowed;
 }
 
-/* Lets the streams of the slots from `from` to `to` speak. The first one that finds no room is the first to speak the
- * next time, so that none is passed over for ever. */
+/* Lets the streams of the slots from `from` to `to` speak, if the gate is open. The first one that finds no room is the
+ * first to speak the next time, so that none is passed over for ever. */
 static bool let_speak(size_t from, size_t to, bool *full)
 {
     bool moved = false;
     size_t at = from;
     for (struct stream *stream; (stream = stream_next(&at)) != NULL && at <= to;) {
         moved |= stream_feed(stream);
-        if (sealed)
+        if (!gate_is_open())
             continue;
         if (link_queued() < LINK_BUSY) {
             moved |= speak(stream);
@@ -272,6 +350,6 @@ bool session_turn(void)
 {
     bool full = false;
     size_t start = first;
-    bool moved = let_speak(start, STREAMS_MAX, &full);
+    bool moved = answer_due() | let_speak(start, STREAMS_MAX, &full);
     return let_speak(0, start, &full) || moved;
 }

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,10 @@ class Agent:
         return Wire(connection)
 
 
-@pytest.fixture
-def served(binary: Path, tmp_path: Path) -> Iterator[Agent]:
-    """An agent of its own for the test; at the end it must go when asked, having said nothing in between."""
-    path = tmp_path / "agent.socket"
-    process = subprocess.Popen([binary, "--socket", path, "--no-machine"], stderr=subprocess.PIPE)
+@contextmanager
+def serve(binary: Path, path: Path, *options: str | Path) -> Iterator[Agent]:
+    """A running agent; at the end it must go when asked, having said nothing in between."""
+    process = subprocess.Popen([binary, "--socket", path, "--no-machine", *options], stderr=subprocess.PIPE)
     try:
         while not path.exists():
             assert process.poll() is None
@@ -69,6 +69,13 @@ def served(binary: Path, tmp_path: Path) -> Iterator[Agent]:
         process.wait(10)
         assert process.stderr is not None
         process.stderr.close()
+
+
+@pytest.fixture
+def served(binary: Path, tmp_path: Path) -> Iterator[Agent]:
+    """An agent of its own for the test."""
+    with serve(binary, tmp_path / "agent.socket") as agent:
+        yield agent
 
 
 @pytest.fixture

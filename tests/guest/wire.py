@@ -22,6 +22,10 @@ class Kind(IntEnum):
     SEALED = 0x06
     PING = 0x07
     PONG = 0x08
+    FREEZE = 0x09
+    FROZEN = 0x0A
+    THAW = 0x0B
+    THAWED = 0x0C
     OPEN = 0x10
     OPENED = 0x11
     DATA = 0x12
@@ -70,6 +74,14 @@ TAGS = {
     "NET_MAC": 0x0D,
     "SPENT_US": 0x0E,
     "ITEM": 0x0F,
+    "FRESH": 0x10,
+    "HOOK_MS": 0x11,
+    "BOOT_ID": 0x12,
+    "CLOCK_STEP_US": 0x13,
+    "CLOCK_BACK": 0x14,
+    "HOOKS_RUN": 0x15,
+    "HOOKS_FAILED": 0x16,
+    "ENTROPY_BYTES": 0x17,
     "PROCESS_ID": 0x20,
     "ARG": 0x21,
     "SHELL": 0x22,
@@ -125,6 +137,12 @@ NUMBERS = frozenset(
         "GATE_OPEN",
         "CLOCK_NS",
         "SPENT_US",
+        "FRESH",
+        "HOOK_MS",
+        "CLOCK_STEP_US",
+        "CLOCK_BACK",
+        "HOOKS_RUN",
+        "ENTROPY_BYTES",
         "TIMEOUT_MS",
         "STDIN",
         "ROWS",

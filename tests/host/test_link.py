@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pandastack.errors import Conflict, GuestUnreachable, MachineError
+from pandastack.errors import Conflict, GuestUnreachable, InvalidRequest, MachineError
 from pandastack.host import frames
 from pandastack.host.fields import Shape, Tag, decode_fields, encode_fields
-from pandastack.host.frames import FROM_HOST, INITIAL_CREDIT, Data, Frame, FrameType, encode
-from pandastack.host.link import GateFacts, GuestNetwork, Link
+from pandastack.host.frames import INITIAL_CREDIT, Data, Frame, FrameType, encode
+from pandastack.host.link import GateFacts, GateProof, GuestNetwork, Link
 from pandastack.host.operations import CloseMode, Op
-from pandastack.host.stream import Stream
+
+from .peer import NONCE, line, opened, welcomed
 
 pytestmark = pytest.mark.anyio
 
-NONCE = bytes(range(16))
 FACTS = GateFacts(
     entropy=bytes(32),
     clock_ns=1_700_000_000_000_000_000,
@@ -38,93 +37,6 @@ GATE = Shape(optional=frozenset(Tag), repeated=frozenset({Tag.ENV}))
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     """Both event loops that the server may run on."""
     return "asyncio", {"use_uvloop": request.param}
-
-
-class Peer:
-    """The guest's end of the line."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._decoder = frames.Decoder(FROM_HOST)
-        self._received: list[Frame | Data] = []
-
-    async def receive(self) -> Frame | Data:
-        """The host's next frame, within 5 seconds."""
-        async with asyncio.timeout(5):
-            while not self._received:
-                chunk = await self._reader.read(1 << 16)
-                if not chunk:
-                    raise EOFError
-                self._received += self._decoder.feed(chunk)
-        return self._received.pop(0)
-
-    async def frame(self, kind: FrameType) -> Frame:
-        item = await self.receive()
-        assert isinstance(item, Frame)
-        assert item.type is kind
-        return item
-
-    async def nothing(self) -> None:
-        """The host sends nothing for a moment."""
-        if not self._received:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(self._reader.read(1), 0.05)
-        assert not self._received
-
-    async def ended(self) -> None:
-        """The host has ended the connection."""
-        async with asyncio.timeout(5):
-            while await self._reader.read(1 << 16):
-                pass
-
-    def send(self, raw: bytes) -> None:
-        self._writer.write(raw)
-
-    def data(self, stream: int, content: bytes, channel: int = 1) -> None:
-        self.send(frames.data_head(stream, channel, len(content)) + content)
-
-    def welcome(self, *, gate_open: bool = False, nonce: bytes = NONCE) -> None:
-        fields = encode_fields([(Tag.AGENT, "t"), (Tag.GATE_OPEN, int(gate_open)), (Tag.KERNEL, "6")])
-        self.send(encode(FrameType.WELCOME, 0, nonce + struct.pack("<I", 1) + fields))
-
-    def gated(self, number: int = 0, message: str = "") -> None:
-        fields = encode_fields([(Tag.ERRNO, number), (Tag.MESSAGE, message), (Tag.SPENT_US, 70)])
-        self.send(encode(FrameType.GATED, 0, fields))
-
-    def done(self, stream: int, number: int = 0) -> None:
-        self.send(encode(FrameType.DONE, stream, encode_fields([(Tag.ERRNO, number)])))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-@asynccontextmanager
-async def line() -> AsyncIterator[tuple[Link, Peer]]:
-    ours, theirs = socket.socketpair()
-    peer = Peer(*await asyncio.open_unix_connection(sock=theirs))
-    link = await Link.connect(ours, deadline=5)
-    try:
-        yield link, peer
-    finally:
-        await link.close()
-        peer.close()
-
-
-@asynccontextmanager
-async def welcomed() -> AsyncIterator[tuple[Link, Peer]]:
-    async with line() as (link, peer):
-        link.announce(NONCE)
-        await peer.frame(FrameType.HELLO)
-        peer.welcome(gate_open=True)
-        await link.entered(deadline=5)
-        yield link, peer
-
-
-async def opened(link: Link, peer: Peer) -> Stream:
-    stream = link.open(Op.READ)
-    assert (await peer.frame(FrameType.OPEN)).stream == stream.id
-    return stream
 
 
 # -- greeting and gate
@@ -222,6 +134,66 @@ async def test_ping_seal_and_gate_again() -> None:
         await peer.frame(FrameType.GATE)
         peer.gated()
         assert await gate == 70
+
+
+async def test_a_fresh_gate_and_its_proof() -> None:
+    async with line() as (link, peer):
+        link.announce(NONCE, msgspec.structs.replace(FACTS, fresh=True, hook_ms=500))
+        await peer.frame(FrameType.HELLO)
+        fields = decode_fields((await peer.frame(FrameType.GATE)).payload, GATE)
+        assert (fields.number(Tag.FRESH), fields.number(Tag.HOOK_MS)) == (1, 500)
+        peer.welcome(gate_open=True)
+        proof: list[tuple[Tag, str | int]] = [
+            *((Tag.ENTROPY_BYTES, 32), (Tag.BOOT_ID, "b" * 36), (Tag.CLOCK_STEP_US, 7), (Tag.CLOCK_BACK, 1)),
+            *((Tag.HOOKS_RUN, 2), (Tag.HOOKS_FAILED, "one"), (Tag.HOOKS_FAILED, "two")),
+        ]
+        peer.send(encode(FrameType.GATED, 0, encode_fields([(Tag.ERRNO, 0), (Tag.SPENT_US, 70), *proof])))
+        entry = await link.entered(deadline=5)
+        assert not entry.adopted, "its gate was open, and has been passed anew"
+        assert entry.proof == GateProof(
+            entropy_bytes=32,
+            boot_id="b" * 36,
+            clock_step_us=-7,
+            hooks_run=2,
+            hooks_failed=("one", "two"),
+            spent_us=70,
+        )
+
+
+@pytest.mark.parametrize(
+    "told", [[(Tag.BOOT_ID, "b" * 37)], [(Tag.HOOKS_FAILED, "x")] * 66, [(Tag.HOOKS_FAILED, "x" * 256)]]
+)
+async def test_a_proof_that_is_too_long(told: list[tuple[Tag, str]]) -> None:
+    async with line() as (link, peer):
+        link.announce(NONCE, FACTS)
+        peer.welcome()
+        peer.send(encode(FrameType.GATED, 0, encode_fields([(Tag.ERRNO, 0), (Tag.SPENT_US, 70), *told])))
+        with pytest.raises(MachineError, match="too long"):
+            await link.entered(deadline=5)
+
+
+async def test_freeze_and_thaw() -> None:
+    async with welcomed() as (link, peer), asyncio.TaskGroup() as group:
+        freeze = group.create_task(link.freeze(1500, deadline=5))
+        assert (await peer.frame(FrameType.FREEZE)).payload == struct.pack("<I", 1500)
+        peer.send(encode(FrameType.FROZEN, 0, encode_fields([(Tag.ERRNO, 0), (Tag.SPENT_US, 12)])))
+        assert await freeze == 12
+        thaw = group.create_task(link.thaw(deadline=5))
+        await peer.frame(FrameType.THAW)
+        peer.send(encode(FrameType.THAWED, 0, encode_fields([(Tag.ERRNO, 0)])))
+        await thaw
+        with pytest.raises(InvalidRequest, match="1 to 30000 ms"):
+            await link.freeze(30_001, deadline=5)
+
+
+async def test_a_disk_that_cannot_be_frozen() -> None:
+    async with welcomed() as (link, peer):
+        freeze = asyncio.ensure_future(link.freeze(1500, deadline=5))
+        await peer.frame(FrameType.FREEZE)
+        failed: list[tuple[Tag, str | int]] = [(Tag.ERRNO, errno.EBUSY), (Tag.MESSAGE, "freeze: busy")]
+        peer.send(encode(FrameType.FROZEN, 0, encode_fields([*failed, (Tag.SPENT_US, 12)])))
+        with pytest.raises(MachineError, match="cannot freeze its disk: freeze: busy"):
+            await freeze
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ class Tag(IntEnum):
     NET_MAC = 0x0D
     SPENT_US = 0x0E
     ITEM = 0x0F
+    FRESH = 0x10
+    HOOK_MS = 0x11
+    BOOT_ID = 0x12
+    CLOCK_STEP_US = 0x13
+    CLOCK_BACK = 0x14
+    HOOKS_RUN = 0x15
+    HOOKS_FAILED = 0x16
+    ENTROPY_BYTES = 0x17
     PROCESS_ID = 0x20
     ARG = 0x21
     SHELL = 0x22
@@ -81,6 +89,7 @@ class Tag(IntEnum):
 
 _WORDS = {
     *(Tag.MESSAGE, Tag.AGENT, Tag.KERNEL, Tag.ENTROPY, Tag.HOSTNAME, Tag.MACHINE_ID, Tag.ITEM),
+    *(Tag.BOOT_ID, Tag.HOOKS_FAILED),
     *(Tag.NET_ADDRESS, Tag.NET_GATEWAY, Tag.NET_DNS, Tag.NET_MAC),
     *(Tag.PROCESS_ID, Tag.ARG, Tag.SHELL, Tag.CWD, Tag.ENV, Tag.USER, Tag.COMMAND),
     *(Tag.PATH, Tag.TARGET, Tag.NAME, Tag.KIND, Tag.LINK, Tag.EVENT),

@@ -36,6 +36,10 @@ class FrameType(IntEnum):
     SEALED = 0x06
     PING = 0x07
     PONG = 0x08
+    FREEZE = 0x09
+    FROZEN = 0x0A
+    THAW = 0x0B
+    THAWED = 0x0C
     OPEN = 0x10
     OPENED = 0x11
     DATA = 0x12
@@ -53,6 +57,8 @@ _GUEST_ONLY = {
     FrameType.GATED,
     FrameType.SEALED,
     FrameType.PONG,
+    FrameType.FROZEN,
+    FrameType.THAWED,
     FrameType.OPENED,
     FrameType.ITEMS,
     FrameType.DONE,
@@ -68,6 +74,8 @@ _EXACT = {
     FrameType.SEALED: 0,
     FrameType.PING: 8,
     FrameType.PONG: 8,
+    FrameType.FREEZE: 4,
+    FrameType.THAW: 0,
     FrameType.EOF: 1,
     FrameType.CREDIT: 4,
     FrameType.RESIZE: 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Self
 
@@ -12,12 +13,12 @@ from pandastack.host.fields import Fields, Tag
 from pandastack.host.frames import malformed
 from pandastack.host.guest_files import Files
 from pandastack.host.guest_process import Processes
-from pandastack.host.link import Entry, GateFacts, GuestNetwork, Link
+from pandastack.host.link import Entry, GateFacts, GateProof, GuestNetwork, Link
 from pandastack.host.operations import Op
 from pandastack.host.questions import Deadlines
 from pandastack.model.guest import GuestMetrics
 
-__all__ = ["Deadlines", "Entry", "GateFacts", "GuestLink", "GuestNetwork"]
+__all__ = ["Deadlines", "Entry", "GateFacts", "GateProof", "GuestLink", "GuestNetwork"]
 
 CONNECT_SECONDS = 5.0
 
@@ -75,6 +76,26 @@ class GuestLink(Processes, Files):
     async def seal(self, *, deadline: float) -> None:
         """Close the gate: the machine is about to become a snapshot."""
         await self._link.seal(deadline=deadline)
+
+    def hold(self) -> AbstractAsyncContextManager[None]:
+        """Write nothing within the block but what `freeze`, `thaw` and `ping` send.
+
+        Requests made meanwhile wait, in order, and are sent at its end; writers of content wait. Behind a
+        `freeze` or a `ping` within the block the guest has taken in everything that was sent before it.
+        """
+        return self._link.hold()
+
+    async def freeze(self, ttl_ms: int, *, deadline: float) -> int:
+        """Flush the guest's disk and freeze it for at most `ttl_ms` (1 to 30,000); how long it took, in µs.
+
+        MachineError when it cannot be frozen, GuestUnreachable after `deadline` seconds; the guest thaws by
+        itself in any case.
+        """
+        return await self._link.freeze(ttl_ms, deadline=deadline)
+
+    async def thaw(self, *, deadline: float) -> None:
+        """Let the guest write to its disk again; fine when nothing is frozen."""
+        await self._link.thaw(deadline=deadline)
 
     async def ping(self, *, deadline: float) -> None:
         """Return when the agent has answered; GuestUnreachable after `deadline` seconds."""

@@ -10,16 +10,18 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, cast
 
 from msgspec import Struct
 
-from pandastack.errors import GuestUnreachable, MachineError, PandastackError
+from pandastack.errors import GuestUnreachable, InvalidRequest, MachineError, PandastackError
 from pandastack.host import frames, operations
 from pandastack.host.fields import Fields, Tag, decode_fields, encode_fields, environment
 from pandastack.host.frames import Data, Frame, FrameType, malformed
+from pandastack.host.hold import Hold
 from pandastack.host.operations import CloseMode, Op
 from pandastack.host.stream import Stream, again, patience
 
@@ -31,6 +33,11 @@ BURST = 1000
 """Frames that are taken in one go: a guest that sends more at once must not hold up the others."""
 BREATH_SECONDS = 0.005
 """What the others get before the next burst of such a guest."""
+
+FREEZE_MS_MAX = 30_000
+"""How long a disk may stay frozen."""
+BOOT_ID_LENGTH, MAX_HOOKS, MAX_NAME = 36, 65, 255
+"""What the agent may tell of a gate: the length of an id, a number of hooks, bytes of a name."""
 
 
 class GuestNetwork(Struct, frozen=True, kw_only=True):
@@ -52,6 +59,24 @@ class GateFacts(Struct, frozen=True, kw_only=True):
     machine_id: str
     env: dict[str, str] = {}
     network: GuestNetwork | None = None
+    fresh: bool = False
+    """A new life of a machine whose gate may be open: it is closed and passed again."""
+    hook_ms: int | None = None
+    """What the guest's own hooks get together, 1 to 60,000 milliseconds; the agent's default is 2,000."""
+
+
+class GateProof(Struct, frozen=True, kw_only=True):
+    """What passing the gate did, in the words of the agent."""
+
+    entropy_bytes: int
+    boot_id: str
+    """Empty when the agent has no machine of its own."""
+    clock_step_us: int
+    """How far the clock was set; negative when it was set back."""
+    hooks_run: int
+    """Hooks that ended well."""
+    hooks_failed: tuple[str, ...]
+    spent_us: int
 
 
 class Entry(Struct, frozen=True):
@@ -61,6 +86,8 @@ class Entry(Struct, frozen=True):
     kernel: str
     adopted: bool
     spent_us: int
+    proof: GateProof | None = None
+    """None when nothing was passed: a greeting alone, or an adopted guest."""
 
 
 class Link(asyncio.Protocol):
@@ -78,7 +105,8 @@ class Link(asyncio.Protocol):
         self._answers: dict[tuple[FrameType, bytes], asyncio.Future[bytes]] = {}
         self._repeat: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self.writable = True
+        self._hold = Hold(self._let_go)
+        self._paused = False
         self.lost: PandastackError | None = None
         """Why nothing can be asked any more."""
 
@@ -120,33 +148,50 @@ class Link(asyncio.Protocol):
         """
         async with patience(deadline):
             welcome = _welcomed(await self._answer(FrameType.WELCOME))
-            adopted, spent = bool(welcome.number(Tag.GATE_OPEN)), 0
+            adopted, proof = bool(welcome.number(Tag.GATE_OPEN)), None
             if (FrameType.GATED, b"") in self._answers:
-                adopted, spent = _passed(await self._answer(FrameType.GATED))
-        return Entry(welcome.text(Tag.AGENT), welcome.text(Tag.KERNEL), adopted, spent)
+                proof = _passed(await self._answer(FrameType.GATED))
+                adopted = proof is None
+        agent, kernel = welcome.text(Tag.AGENT), welcome.text(Tag.KERNEL)
+        return Entry(agent, kernel, adopted, proof.spent_us if proof else 0, proof)
 
     async def gate(self, facts: GateFacts, *, deadline: float) -> int:
         """Open the gate after a greeting; the microseconds that it took in the guest, 0 if it was open."""
-        self._expect(FrameType.GATED)
-        self.send(_gate_frame(facts, 0))
-        async with patience(deadline):
-            return _passed(await self._answer(FrameType.GATED))[1]
+        proof = _passed(await self._ask(FrameType.GATED, _gate_frame(facts, 0), deadline))
+        return proof.spent_us if proof else 0
 
     async def seal(self, *, deadline: float) -> None:
         """Close the gate: the machine is about to become a snapshot."""
-        self._expect(FrameType.SEALED)
-        self.send(frames.encode(FrameType.SEAL, 0))
-        async with patience(deadline):
-            await self._answer(FrameType.SEALED)
+        await self._ask(FrameType.SEALED, frames.encode(FrameType.SEAL, 0), deadline)
 
     async def ping(self, *, deadline: float) -> None:
         """Return when the agent has answered; GuestUnreachable after `deadline` seconds."""
         self._pings += 1
         token = self._pings.to_bytes(8, "little")
-        self._expect(FrameType.PONG, token)
-        self.send(frames.encode(FrameType.PING, 0, token))
-        async with patience(deadline):
-            await self._answer(FrameType.PONG, token)
+        await self._ask(FrameType.PONG, frames.encode(FrameType.PING, 0, token), deadline, token)
+
+    # -- around a snapshot
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Write nothing within the block but the session's own frames; what streams send waits, in order."""
+        async with self._hold.held():
+            yield
+
+    async def freeze(self, ttl_ms: int, *, deadline: float) -> int:
+        """Flush and freeze the guest's disk for at most `ttl_ms`; the microseconds that it took."""
+        if not 1 <= ttl_ms <= FREEZE_MS_MAX:
+            raise InvalidRequest(f"a freeze lasts 1 to {FREEZE_MS_MAX} ms, not {ttl_ms}")
+        question = frames.encode(FrameType.FREEZE, 0, ttl_ms.to_bytes(4, "little"))
+        frozen = decode_fields(await self._ask(FrameType.FROZEN, question, deadline), operations.FROZEN)
+        _check_outcome(frozen, "the guest cannot freeze its disk")
+        return frozen.number(Tag.SPENT_US)
+
+    async def thaw(self, *, deadline: float) -> None:
+        """Let the guest write to its disk again; fine when nothing is frozen."""
+        question = frames.encode(FrameType.THAW, 0)
+        thawed = decode_fields(await self._ask(FrameType.THAWED, question, deadline), operations.THAWED)
+        _check_outcome(thawed, "the guest cannot thaw its disk")
 
     # -- streams
 
@@ -154,15 +199,18 @@ class Link(asyncio.Protocol):
         """Ask for an operation. Use it as `with`: leaving before the end closes it by `on_leave`."""
         self._check()
         request = frames.encode(FrameType.OPEN, self._last_stream + 1, bytes((op,)) + payload)
+        self._hold.admit(len(request))
         self._last_stream += 1
         stream = self._streams[self._last_stream] = Stream(self, self._last_stream, on_leave)
         self.send(request)
         return stream
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """Hand one frame to the transport."""
+        """Hand one frame of a stream to the transport, or let it wait for the end of a hold."""
         self._check()
-        if len(parts) == 1:
+        if self._hold.active:
+            self._hold.keep(b"".join(parts))
+        elif len(parts) == 1:
             self._transport.write(parts[0])
         else:
             self._transport.writelines(parts)
@@ -170,6 +218,11 @@ class Link(asyncio.Protocol):
     def forget(self, stream: Stream) -> None:
         """What still comes for this stream is ignored."""
         self._streams.pop(stream.id, None)
+
+    @property
+    def writable(self) -> bool:
+        """Whether content may be sent now."""
+        return not (self._paused or self._hold.active)
 
     @property
     def unsent(self) -> int:
@@ -213,20 +266,36 @@ class Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The guest does not read for now."""
-        self.writable = False
+        self._paused = True
 
     def resume_writing(self) -> None:
         """The guest reads again."""
-        self.writable = True
+        self._paused = False
+        self._wake_writers()
+
+    # -- inside
+
+    def _let_go(self, held: Iterable[bytes]) -> None:
+        if not self.lost:
+            self._transport.writelines(held)
+            self._wake_writers()
+
+    def _wake_writers(self) -> None:
         for stream in self._streams.values():
             stream.wake_writer()
 
-    # -- inside
+    async def _ask(self, answer: FrameType, question: bytes, deadline: float, token: bytes = b"") -> bytes:
+        """Send a frame of the session, held or not, and wait for its answer."""
+        self._expect(answer, token)
+        self._transport.write(question)
+        async with patience(deadline):
+            return await self._answer(answer, token)
 
     def _greet(self, facts: GateFacts | None, since: float) -> None:
         now = self._loop.time()
         hello = frames.encode(FrameType.HELLO, 0, self._nonce + frames.VERSION.to_bytes(4, "little"))
-        self.send(hello + _gate_frame(facts, now - since) if facts else hello)
+        self._check()
+        self._transport.write(hello + _gate_frame(facts, now - since) if facts else hello)
         self._repeat = self._loop.call_later(REPEAT_SECONDS, self._greet, facts, since)
 
     def _find_welcome(self, chunk: bytes) -> bytes:
@@ -323,6 +392,8 @@ def _gate_frame(facts: GateFacts, elapsed: float) -> bytes:
         (Tag.CLOCK_NS, facts.clock_ns + int(elapsed * 1e9)),
         (Tag.HOSTNAME, facts.hostname),
         (Tag.MACHINE_ID, facts.machine_id),
+        (Tag.FRESH, 1 if facts.fresh else None),
+        (Tag.HOOK_MS, facts.hook_ms),
         *((Tag.ENV, pair) for pair in environment(facts.env)),
     ]
     if network:
@@ -342,12 +413,27 @@ def _welcomed(payload: bytes) -> Fields:
     return decode_fields(payload[20:], operations.WELCOME)
 
 
-def _passed(payload: bytes) -> tuple[bool, int]:
-    """Of a GATED: whether the gate was open before, and the microseconds that opening took."""
+def _passed(payload: bytes) -> GateProof | None:
+    """What a GATED proves; None when the gate was open before."""
     gated = decode_fields(payload, operations.GATED)
-    number = gated.number(Tag.ERRNO)
-    if number not in (0, errno.EALREADY):
-        raise MachineError(
-            f"the guest's restore gate failed: {gated.text(Tag.MESSAGE) or os.strerror(number)}"
-        )
-    return number == errno.EALREADY, gated.number(Tag.SPENT_US)
+    if gated.number(Tag.ERRNO) == errno.EALREADY:
+        return None
+    _check_outcome(gated, "the guest's restore gate failed")
+    step, failed = gated.number(Tag.CLOCK_STEP_US), gated.many(Tag.HOOKS_FAILED)
+    boot_id = gated.text(Tag.BOOT_ID)
+    if len(boot_id) > BOOT_ID_LENGTH or len(failed) > MAX_HOOKS or any(len(it) > MAX_NAME for it in failed):
+        raise malformed("a proof of the gate that is too long")
+    return GateProof(
+        entropy_bytes=gated.number(Tag.ENTROPY_BYTES),
+        boot_id=boot_id,
+        clock_step_us=-step if gated.number(Tag.CLOCK_BACK) else step,
+        hooks_run=gated.number(Tag.HOOKS_RUN),
+        hooks_failed=tuple(name.decode(errors="replace") for name in failed),
+        spent_us=gated.number(Tag.SPENT_US),
+    )
+
+
+def _check_outcome(answer: Fields, failed: str) -> None:
+    number = answer.number(Tag.ERRNO)
+    if number:
+        raise MachineError(f"{failed}: {answer.text(Tag.MESSAGE) or os.strerror(number)}")

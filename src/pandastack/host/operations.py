@@ -34,13 +34,22 @@ class CloseMode(IntEnum):
     KILL = 1
 
 
-def _shape(*required: Tag, optional: tuple[Tag, ...] = ()) -> Shape:
-    return Shape(frozenset(required), frozenset(optional))
+def _shape(*required: Tag, optional: tuple[Tag, ...] = (), repeated: tuple[Tag, ...] = ()) -> Shape:
+    return Shape(frozenset(required), frozenset(optional), frozenset(repeated))
 
 
 NOTHING = _shape()
 WELCOME = _shape(Tag.AGENT, Tag.GATE_OPEN, Tag.KERNEL)
-GATED = _shape(Tag.ERRNO, Tag.SPENT_US, optional=(Tag.MESSAGE,))
+GATED = _shape(
+    *(Tag.ERRNO, Tag.SPENT_US),
+    optional=(
+        *(Tag.MESSAGE, Tag.BOOT_ID, Tag.CLOCK_STEP_US, Tag.CLOCK_BACK),
+        *(Tag.HOOKS_RUN, Tag.ENTROPY_BYTES),
+    ),
+    repeated=(Tag.HOOKS_FAILED,),
+)
+FROZEN = _shape(Tag.ERRNO, Tag.SPENT_US, optional=(Tag.MESSAGE,))
+THAWED = _shape(Tag.ERRNO, optional=(Tag.MESSAGE,))
 
 STARTED = _shape(Tag.PID, optional=(Tag.STDIN,))
 """OPENED of EXEC and ATTACH."""

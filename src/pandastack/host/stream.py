@@ -28,8 +28,8 @@ _GRANT = INITIAL_CREDIT // 2  # consumed bytes that are worth a CREDIT frame
 class Session(Protocol):
     """What a stream needs of its link."""
 
-    writable: bool
-
+    @property
+    def writable(self) -> bool: ...
     def send(self, *parts: bytes | memoryview) -> None: ...
     def forget(self, stream: Stream) -> None: ...
 
