@@ -125,8 +125,8 @@ class Machine(Protocol):
     async def snapshot_since(
         self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:
-        """Keep what differs from `base`, which it was restored from, in the empty directory `into`, which will
-        be called `name`.
+        """Keep what differs from `base`, which it was restored from, in the empty directory `into`. The
+        snapshot will be called `name`.
 
         The machine goes on as before unless it is to `hold`. One that is not `durable` can be restored at
         once, as long as this program lives, and may have no files. NotSupported says why not; on any error
@@ -177,6 +177,10 @@ class Driver(Protocol):
 
     async def adopt(self, home: Path) -> Machine | None:
         """The machine whose home this is, if it still runs."""
+        ...
+
+    async def release(self, name: str) -> None:
+        """The snapshot of that name will not be restored any more; fine when it never was one."""
         ...
 
     def machinery(self, config: MachineConfig) -> Machinery:

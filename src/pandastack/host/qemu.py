@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 from msgspec import structs
 
-from pandastack.errors import MachineError
+from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearse, SnapshotFiles
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
@@ -74,6 +74,11 @@ class QemuDriver:
             begin = functools.partial(self._begin_zygote, snapshot, config)
             await self.zygotes.prepare(snapshot.directory.name, Plan(begin, rehearse))
 
+    async def release(self, name: str) -> None:
+        """End the copy of a machine that served this snapshot."""
+        if self.zygotes:
+            await self.zygotes.drop(name)
+
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when the snapshot was made by another VMM, mode, CPU or device list."""
         snapshots.check_fits(snapshots.read_manifest(snapshot), self.machinery(config))
@@ -113,6 +118,8 @@ class QemuDriver:
         """A machine of a snapshot's base, with the snapshot's disk layers and, before its devices are loaded
         (virtio reads its rings from memory), its pages.
         """
+        if not snapshot.memory.exists():
+            raise SnapshotRefused("The snapshot was kept in memory alone, by a process that has ended.")
         layers.share(snapshot.layers, home)
         with _Start(config, home, config.overlay, below=len(snapshot.layers)) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=start.layers)

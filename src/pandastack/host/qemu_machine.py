@@ -181,7 +181,7 @@ class QemuMachine:
             await copy.close()
             raise
         assert self._copies is not None  # noqa: S101  # the caller has looked
-        await self._copies.keep(name, copy)
+        await self._copies.keep(name, copy, durable=durable)
         return Taken(files, pause_ms, phases)
 
     async def load(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:

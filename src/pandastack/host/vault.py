@@ -87,6 +87,7 @@ class Vault:
     async def drop(self, snapshot_id: str) -> None:
         """Remove a snapshot; fine when there is none."""
         self._kept.pop(snapshot_id, None)
+        await self._driver.release(snapshot_id)
         await asyncio.to_thread(self._remove, snapshot_id)
 
     def open(self) -> None:

@@ -13,11 +13,12 @@ from msgspec import Struct
 
 from pandastack.errors import InvalidRequest
 from pandastack.host.death import tail
-from pandastack.host.driver import Machine
-from pandastack.host.guest import Entry, GuestLink
+from pandastack.host.driver import Machine, Machinery
+from pandastack.host.guest import Entry, GateFacts, GuestLink
 from pandastack.host.record import encode_record
 from pandastack.host.templates import Prepared
 from pandastack.model.host import VmReport, VmSpec, VmState
+from pandastack.model.restore import RestoreProof
 
 RECORD = "vm.json"
 CONSOLE = "console.log"
@@ -57,6 +58,8 @@ class Vm:
         self.workdir = record.workdir
         self.machine = machine
         self.link = link
+        self.frozen = False
+        """Its disk was frozen for a snapshot after which it held."""
 
     def save(self) -> None:
         """Write the record so that a reader sees the old one or the new one."""
@@ -87,7 +90,12 @@ def make_home(home: Path, stack: AsyncExitStack) -> Path:
 
 
 def report_of(
-    spec: VmSpec, prepared: Prepared, machine: Machine, entry: Entry, begun: float, ready: float
+    spec: VmSpec,
+    prepared: Prepared,
+    machine: Machine,
+    proof: RestoreProof | None,
+    begun: float,
+    ready: float,
 ) -> VmReport:
     """What the host tells of a machine that has just passed its gate."""
     phases = {"image": ms(begun, ready), **machine.phases_ms}
@@ -103,6 +111,28 @@ def report_of(
         phases_ms=phases,
         guest_ip=prepared.guest_ip,
         snapshot=spec.snapshot,
+        proof=proof,
+    )
+
+
+def proof_of(spec: VmSpec, facts: GateFacts, entry: Entry, machinery: Machinery) -> RestoreProof | None:
+    """What the gate has renewed; None when there was nothing to pass."""
+    passed = entry.proof
+    if passed is None:
+        return None
+    return RestoreProof(
+        origin=spec.snapshot or "template",
+        entropy_bytes=passed.entropy_bytes,
+        boot_id=passed.boot_id,
+        machine_id=facts.machine_id,
+        hostname=facts.hostname,
+        clock_step_ms=round(passed.clock_step_us / 1000, 3),
+        hooks_run=passed.hooks_run,
+        hooks_failed=list(passed.hooks_failed),
+        gate_ms=round(passed.spent_us / 1000, 3),
+        driver=machinery.driver,
+        driver_version=machinery.version,
+        accel=machinery.accel,
     )
 
 

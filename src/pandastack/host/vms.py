@@ -26,8 +26,9 @@ from pandastack.errors import (
 )
 from pandastack.host.death import answered, cause_of_death, ends_soon, piece, shorten, tail
 from pandastack.host.driver import Driver, Machine
-from pandastack.host.guest import Entry, GateFacts, GuestLink
+from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.publish import full_disk_said
+from pandastack.host.quiet import quiet, thawed
 from pandastack.host.record import read_record
 from pandastack.host.room import Room
 from pandastack.host.shortage import told
@@ -44,9 +45,11 @@ from pandastack.host.vm import (
     found_dead,
     make_home,
     ms,
+    proof_of,
     report_of,
 )
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
+from pandastack.model.restore import RestoreProof
 
 VMM_LOG = "vmm.log"
 NEXT = ".next"
@@ -126,8 +129,8 @@ class Vms:
             home = make_home(path, stack)
             machine = await self._launch(prepared, spec, home)
             stack.push_async_callback(machine.stop, 0)
-            link, entry = await self._enter(machine, spec, prepared, stack)
-            report = report_of(spec, prepared, machine, entry, begun, ready)
+            link, proof = await self._enter(machine, spec, prepared, stack)
+            report = report_of(spec, prepared, machine, proof, begun, ready)
             vm = Vm(home, VmRecord(spec, report, prepared), machine, link)
             vm.save()
             stack.pop_all()
@@ -146,17 +149,19 @@ class Vms:
 
     async def _enter(
         self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
-    ) -> tuple[GuestLink, Entry]:
+    ) -> tuple[GuestLink, RestoreProof | None]:
         """Greet the agent and open its gate, or say why the machine died instead."""
         link = await GuestLink.connect(machine.dial(), workdir=prepared.workdir)
         stack.push_async_callback(link.close)
-        link.announce(self._sources.entropy(16), self._facts(spec, prepared))
+        facts = self._facts(spec, prepared)
+        link.announce(self._sources.entropy(16), facts)
         seconds = BOOT_SECONDS if prepared.snapshot is None else GATE_SECONDS
         begun = time.perf_counter()
         entry = await answered(machine, link, seconds)
         machine.phases_ms["answer"] = ms(begun, time.perf_counter())
         machine.phases_ms["gate"] = round(entry.spent_us / 1000, 2)
-        return link, entry
+        machinery = self.driver.machinery(prepared.any_machine)
+        return link, proof_of(spec, facts, entry, machinery)
 
     def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
         return GateFacts(
@@ -165,6 +170,7 @@ class Vms:
             hostname=spec.hostname or f"sandbox-{spec.id[:8]}",
             machine_id=self._sources.entropy(16).hex(),
             env={**prepared.env, **spec.env},
+            fresh=spec.snapshot is not None,
         )
 
     async def stop(self, vm_id: str) -> None:
@@ -194,6 +200,7 @@ class Vms:
         vm = self._find(vm_id)
         await vm.machine.resume()
         self._move(vm, VmState.RUNNING)
+        await thawed(vm)
 
     async def snapshot(self, spec: SnapshotSpec) -> SnapshotReport:
         """Keep the machine as it is now. See `model.host.Host.snapshot` for what is guaranteed.
@@ -222,7 +229,8 @@ class Vms:
             del self._keeping[spec.id]
 
     async def _keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
-        report = await self.vault.keep(spec, vm)
+        async with quiet(vm, spec):
+            report = await self.vault.keep(spec, vm)
         if spec.hold:
             self._move(vm, VmState.PAUSED)
         return report

@@ -16,7 +16,7 @@ from pandastack.host.zygote import Zygote
 
 log = structlog.get_logger("host")
 
-MOST_COPIES = 32
+MOST_COPIES = 8
 """Copies of machines that are kept to serve their snapshots; each has some megabytes of its own."""
 
 Begin = Callable[[Path], tuple[Zygote, Machine]]
@@ -41,6 +41,7 @@ class Zygotes:
         self._making: dict[str, asyncio.Task[None]] = {}
         self._abandoned: list[Zygote] = []
         self._copies: dict[str, Zygote] = {}
+        self._spare: list[str] = []
 
     async def prepare(self, key: str, plan: Plan) -> None:
         """Have a server for `key`. Without one restores are only slower, so a failure is told and no more."""
@@ -48,17 +49,21 @@ class Zygotes:
         if key not in self._ready:
             await asyncio.wait([self._begin_making(key)])
 
-    async def keep(self, key: str, copy: Zygote) -> None:
-        """Have the copy of a machine serve for `key`. The oldest of too many is ended: what it stands for is
-        on the disk, or was for the moment.
+    async def keep(self, key: str, copy: Zygote, *, durable: bool) -> None:
+        """Have the copy of a machine serve for `key`. Of those that are on the disk too, and need not be
+        kept, the oldest of too many is ended.
         """
         self._copies[key] = copy
         self._ready[key] = copy
-        while len(self._copies) > MOST_COPIES:
-            await self.drop(next(iter(self._copies)))
+        if durable:
+            self._spare.append(key)
+        while len(self._spare) > MOST_COPIES:
+            await self.drop(self._spare[0])
 
     async def drop(self, key: str) -> None:
         """End the copy that serves for `key`; fine when there is none."""
+        if key in self._spare:
+            self._spare.remove(key)
         copy = self._copies.pop(key, None)
         if copy is not None:
             self._ready.pop(key, None)

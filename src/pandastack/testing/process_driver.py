@@ -183,6 +183,9 @@ class ProcessDriver:
         child = jail.adopt(record.pid, record.started)
         return None if child is None else ProcessMachine(home, record, child)
 
+    async def release(self, name: str) -> None:
+        """Nothing is held for a snapshot."""
+
     def check(self, snapshot: SnapshotFiles, config: MachineConfig) -> None:
         """SnapshotRefused when another driver made the snapshot, or when it is damaged."""
         snapshots.check_fits(snapshots.read_manifest(snapshot), self.machinery(config))
