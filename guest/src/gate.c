@@ -83,6 +83,12 @@ void gate_close(void)
     hooks_stop();
 }
 
+void gate_seal(void)
+{
+    gate_close();
+    hooks_seal();
+}
+
 static void note_clock(uint64_t wall_ns)
 {
     uint64_t now = clock_ns(CLOCK_REALTIME);

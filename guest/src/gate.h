@@ -14,6 +14,9 @@ bool gate_is_open(void);
 /* Closes it; hooks that still run are ended. */
 void gate_close(void);
 
+/* Closes it before the machine becomes a template's snapshot. */
+void gate_seal(void);
+
 /* Passes the gate with the fields of a GATE. Returns 0, and it opens once the hooks are done, or an errno, with `what`
  * naming the step that failed; the gate is closed then, and the whole is to be repeated. EALREADY, and nothing changed,
  * when it is open for another machine and this GATE does not ask for a new life. */

@@ -23,6 +23,7 @@ struct hook {
 };
 
 static char folder[PATH_MAX]; /* empty: none */
+static bool known_absent;     /* until the next start */
 static struct hook hooks[HOOKS_MAX];
 static size_t count;
 static size_t current;    /* the hook that runs, or `count` */
@@ -38,6 +39,11 @@ void hooks_prepare(const char *root)
     int size = snprintf(folder, sizeof folder, "%s" FOLDER, root);
     if (size < 0 || (size_t)size >= sizeof folder)
         folder[0] = '\0';
+}
+
+void hooks_seal(void)
+{
+    known_absent = access(folder, F_OK) != 0;
 }
 
 /* Whether nobody but the agent's user, root in a machine, can have written it. */
@@ -101,9 +107,10 @@ static void start(void)
 void hooks_start(struct span id, struct span name, uint32_t limit_ms)
 {
     static const struct walk walk = {.enter = take_in, .depth = 1, .forgiving = true};
+    bool skip = known_absent || folder[0] == '\0';
     count = current = 0;
-    passed_over = false;
-    if (folder[0] == '\0' || tree_walk(AT_FDCWD, folder, &walk) != 0 || count == 0)
+    known_absent = passed_over = false;
+    if (skip || tree_walk(AT_FDCWD, folder, &walk) != 0 || count == 0)
         return;
     qsort(hooks, count, sizeof *hooks, by_name);
     snprintf(machine_id, sizeof machine_id, "PANDASTACK_MACHINE_ID=%.*s", (int)id.size, (const char *)id.data);

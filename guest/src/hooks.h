@@ -15,6 +15,10 @@
 /* Once: where they are. Without it there are none. */
 void hooks_prepare(const char *root);
 
+/* The machine is about to be sealed: if there are none by now, the next start does not look again. That look would be
+ * on the way of every sandbox of a template. */
+void hooks_seal(void);
+
 /* Begins to run them, all of them within `limit_ms`; over when hooks_running() is false. */
 void hooks_start(struct span machine_id, struct span hostname, uint32_t limit_ms);
 bool hooks_running(void);

@@ -127,7 +127,7 @@ static void take_seal(void)
     if (gate_asked)
         say_failed(FRAME_GATED, ECANCELED, "gate", monotonic_ns());
     gate_asked = false;
-    gate_close();
+    gate_seal();
     processes_forget_plain();
     answer(FRAME_SEALED, (struct span){NULL, 0});
 }

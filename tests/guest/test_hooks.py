@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import struct
 import time
 from collections.abc import Iterator
@@ -178,6 +179,19 @@ def test_what_is_no_hook(root: Root, line: Wire) -> None:
     assert root.lines() == ["hook"]
 
 
+def test_hooks_of_a_template(root: Root, line: Wire) -> None:
+    """What is there when it is sealed runs in each sandbox; what comes later, from the next gate on."""
+    send_gate(line, PARENT)
+    assert gated(line) == (0, 0, [])
+    line.seal()
+    root.hook("one", "exit 0")
+    send_gate(line, PARENT)
+    assert gated(line) == (0, 0, [])
+    line.seal()
+    send_gate(line, PARENT)
+    assert gated(line) == (0, 1, [])
+
+
 @pytest.mark.root
 def test_a_hook_of_another_user_is_none(root: Root, line: Wire) -> None:
     os.chown(root.hook("theirs", "echo theirs >> LOG"), 65534, 65534)
@@ -237,6 +251,45 @@ def test_a_program_that_runs_on_notices_its_new_life(root: Root, line: Wire) -> 
     gated(line)
     item = walk_fields(line.receive_on(watch).payload)[0][1]
     assert unpack_fields(item)["EVENT"] == b"modify"
+
+
+SEEDED_ANEW = """
+import random, sys
+
+def generation():
+    with open(sys.argv[1], "rb") as file:
+        return file.read()
+
+random.seed(1)
+seeded = generation()
+for line in sys.stdin:
+    if generation() != seeded:
+        random.seed()
+        seeded = generation()
+    print(random.random(), flush=True)
+"""
+
+
+def test_a_long_lived_python_seeds_its_generator_anew(root: Root, line: Wire) -> None:
+    """Its memory is the parent's: what it draws is, too, but for what it does about a new generation."""
+    send_gate(line, PARENT)
+    gated(line)
+    stream = line.open(
+        Op.EXEC,
+        *(("PROCESS_ID", "python"), ("STDIN", 1), ("ARG", "python3"), ("ARG", "-c"), ("ARG", SEEDED_ANEW)),
+        ("ARG", str(root.generation)),
+    )
+    assert line.receive_on(stream).kind == Kind.OPENED
+
+    def draw() -> float:
+        line.send(Kind.DATA, stream, b"\x00\n")
+        return float(line.receive_on(stream).payload[1:])
+
+    expected = random.Random(1)  # noqa: S311 - the very generator that is predicted
+    assert [draw(), draw()] == [expected.random(), expected.random()]
+    send_gate(line, CHILD)
+    gated(line)
+    assert draw() != expected.random()
 
 
 def test_a_machine_without_hooks_needs_no_folder(root: Root, line: Wire) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from pandastack.errors import BootFailed
 from pandastack.host import snapshots, unix
+from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
 from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, SnapshotFiles
 from pandastack.host.guest import GateFacts, GuestLink
@@ -25,7 +26,6 @@ from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
 from pandastack.host.publish import leftovers, locked, new_directory, sweep
 from pandastack.host.vm import Sources
-from pandastack.host.vms import BOOT_SECONDS, GATE_SECONDS
 from pandastack.model.guest import Command
 
 Report = Callable[[str], None]

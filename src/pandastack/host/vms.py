@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -24,15 +23,16 @@ from pandastack.errors import (
     PandastackError,
     SandboxNotFound,
 )
-from pandastack.host.death import answered, cause_of_death, ends_soon, piece, shorten, tail
+from pandastack.host.birth import Birth
+from pandastack.host.death import cause_of_death, ends_soon, piece, shorten, tail
 from pandastack.host.driver import Driver, Machine
-from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.guest import GuestLink
 from pandastack.host.publish import full_disk_said
 from pandastack.host.quiet import quiet, thawed
 from pandastack.host.record import read_record
 from pandastack.host.room import Room
 from pandastack.host.shortage import told
-from pandastack.host.templates import Prepared, Templates
+from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import (
     CONSOLE,
@@ -43,20 +43,12 @@ from pandastack.host.vm import (
     VmRecord,
     check_id,
     found_dead,
-    make_home,
-    ms,
-    proof_of,
-    report_of,
 )
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
-from pandastack.model.restore import RestoreProof
 
 VMM_LOG = "vmm.log"
 NEXT = ".next"
 """Behind the name of a home whose machine is about to take another's place."""
-GATE_SECONDS = 30.0
-"""How long a restored guest may take to its first answer; a booted one gets BOOT_SECONDS."""
-BOOT_SECONDS = 120.0
 REGREET_SECONDS = 5.0
 """How long to wait before an agent that does not answer is greeted again."""
 TEND_SECONDS = 5.0
@@ -79,7 +71,7 @@ class Vms:
         self.templates = templates
         self.vault = vault
         self._home = home
-        self._sources = sources
+        self._birth = Birth(driver, templates, vault, sources)
         self._vms: dict[str, Vm] = {}
         self._dead: dict[str, VmReport] = {}
         self._starting: dict[str, asyncio.Task[VmReport]] = {}
@@ -116,62 +108,9 @@ class Vms:
             del self._starting[spec.id]
 
     async def _start(self, spec: VmSpec) -> VmReport:
-        vm = await self._made(spec, self._home / spec.id)
+        vm = await self._birth.made(spec, self._home / spec.id)
         self._hold(vm)
         return vm.report
-
-    async def _made(self, spec: VmSpec, path: Path) -> Vm:
-        """A machine in the home `path` that has passed its gate; on any error nothing of it is left."""
-        begun = time.perf_counter()
-        prepared = await self._prepared(spec)
-        ready = time.perf_counter()
-        async with AsyncExitStack() as stack:
-            home = make_home(path, stack)
-            machine = await self._launch(prepared, spec, home)
-            stack.push_async_callback(machine.stop, 0)
-            link, proof = await self._enter(machine, spec, prepared, stack)
-            report = report_of(spec, prepared, machine, proof, begun, ready)
-            vm = Vm(home, VmRecord(spec, report, prepared), machine, link)
-            vm.save()
-            stack.pop_all()
-        return vm
-
-    async def _prepared(self, spec: VmSpec) -> Prepared:
-        if spec.snapshot is not None:
-            return self.vault.prepare(spec.snapshot)
-        return await self.templates.prepare(spec.template)
-
-    async def _launch(self, prepared: Prepared, spec: VmSpec, home: Path) -> Machine:
-        config = prepared.config(spec.id)
-        if prepared.snapshot is None:
-            return await self.driver.boot(config, home)
-        return await self.driver.restore(prepared.snapshot, config, home)
-
-    async def _enter(
-        self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
-    ) -> tuple[GuestLink, RestoreProof | None]:
-        """Greet the agent and open its gate, or say why the machine died instead."""
-        link = await GuestLink.connect(machine.dial(), workdir=prepared.workdir)
-        stack.push_async_callback(link.close)
-        facts = self._facts(spec, prepared)
-        link.announce(self._sources.entropy(16), facts)
-        seconds = BOOT_SECONDS if prepared.snapshot is None else GATE_SECONDS
-        begun = time.perf_counter()
-        entry = await answered(machine, link, seconds)
-        machine.phases_ms["answer"] = ms(begun, time.perf_counter())
-        machine.phases_ms["gate"] = round(entry.spent_us / 1000, 2)
-        machinery = self.driver.machinery(prepared.any_machine)
-        return link, proof_of(spec, facts, entry, machinery)
-
-    def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
-        return GateFacts(
-            entropy=self._sources.entropy(64),
-            clock_ns=self._sources.wall_ns(),
-            hostname=spec.hostname or f"sandbox-{spec.id[:8]}",
-            machine_id=self._sources.entropy(16).hex(),
-            env={**prepared.env, **spec.env},
-            fresh=spec.snapshot is not None,
-        )
 
     async def stop(self, vm_id: str) -> None:
         """End the machine and remove all of it. Fine when there is none; a start under way is cancelled."""
@@ -256,7 +195,7 @@ class Vms:
         check_id(spec.id)
         old = self._find(spec.id)
         home = self._home / spec.id
-        vm = await self._made(spec, home.with_name(spec.id + NEXT))
+        vm = await self._birth.made(spec, home.with_name(spec.id + NEXT))
         await self._unwatch(spec.id)
         self._vms.pop(spec.id, None)
         await old.release()
@@ -361,7 +300,7 @@ class Vms:
             await vm.link.close()
             vm.link = None
         try:
-            vm.link = await self._greet_again(vm)
+            vm.link = await self._birth.greet_again(vm)
         except (PandastackError, OSError) as error:
             log.warning("vm.unreachable", vm=vm.spec.id, reason=str(error))
 
@@ -418,19 +357,11 @@ class Vms:
             return
         vm = Vm(home, record, machine, None)
         try:
-            vm.link = await self._greet_again(vm)
+            vm.link = await self._birth.greet_again(vm)
         except (PandastackError, OSError):  # the latter: nobody listens there
             self._bury(found_dead(home, record, await _end_silent(machine)))
             return
         self._hold(vm)
-
-    async def _greet_again(self, vm: Vm) -> GuestLink:
-        """A paused guest cannot answer: its HELLO waits in the socket until it is resumed."""
-        link = await GuestLink.connect(vm.machine.dial(), workdir=vm.workdir)
-        link.announce(self._sources.entropy(16))
-        if vm.report.state is VmState.RUNNING:
-            await answered(vm.machine, link, GATE_SECONDS)
-        return link
 
     async def let_go(self) -> None:
         """Forget all machines, which run on."""

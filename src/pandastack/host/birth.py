@@ -1,0 +1,91 @@
+"""How a machine comes to life: restored or booted in a home of its own, greeted, through its gate."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pandastack.host.death import answered
+from pandastack.host.driver import Driver, Machine
+from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.templates import Prepared, Templates
+from pandastack.host.vault import Vault
+from pandastack.host.vm import Sources, Vm, VmRecord, make_home, ms, proof_of, report_of
+from pandastack.model.host import VmSpec, VmState
+from pandastack.model.restore import RestoreProof
+
+GATE_SECONDS = 30.0
+"""How long a restored guest may take to its first answer; a booted one gets BOOT_SECONDS."""
+BOOT_SECONDS = 120.0
+
+
+class Birth:
+    """Makes machines from templates and from snapshots."""
+
+    def __init__(self, driver: Driver, templates: Templates, vault: Vault, sources: Sources) -> None:
+        self._driver = driver
+        self._templates = templates
+        self._vault = vault
+        self._sources = sources
+
+    async def made(self, spec: VmSpec, path: Path) -> Vm:
+        """A machine in the home `path` that has passed its gate; on any error nothing of it is left."""
+        begun = time.perf_counter()
+        prepared = await self._prepared(spec)
+        ready = time.perf_counter()
+        async with AsyncExitStack() as stack:
+            home = make_home(path, stack)
+            machine = await self._launch(prepared, spec, home)
+            stack.push_async_callback(machine.stop, 0)
+            link, proof = await self._enter(machine, spec, prepared, stack)
+            report = report_of(spec, prepared, machine, proof, begun, ready)
+            vm = Vm(home, VmRecord(spec, report, prepared), machine, link)
+            vm.save()
+            stack.pop_all()
+        return vm
+
+    async def _prepared(self, spec: VmSpec) -> Prepared:
+        if spec.snapshot is not None:
+            return self._vault.prepare(spec.snapshot)
+        return await self._templates.prepare(spec.template)
+
+    async def _launch(self, prepared: Prepared, spec: VmSpec, home: Path) -> Machine:
+        config = prepared.config(spec.id)
+        if prepared.snapshot is None:
+            return await self._driver.boot(config, home)
+        return await self._driver.restore(prepared.snapshot, config, home)
+
+    async def _enter(
+        self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
+    ) -> tuple[GuestLink, RestoreProof | None]:
+        """Greet the agent and open its gate, or say why the machine died instead."""
+        link = await GuestLink.connect(machine.dial(), workdir=prepared.workdir)
+        stack.push_async_callback(link.close)
+        facts = self._facts(spec, prepared)
+        link.announce(self._sources.entropy(16), facts)
+        seconds = BOOT_SECONDS if prepared.snapshot is None else GATE_SECONDS
+        begun = time.perf_counter()
+        entry = await answered(machine, link, seconds)
+        machine.phases_ms["answer"] = ms(begun, time.perf_counter())
+        machine.phases_ms["gate"] = round(entry.spent_us / 1000, 2)
+        machinery = self._driver.machinery(prepared.any_machine)
+        return link, proof_of(spec, facts, entry, machinery)
+
+    def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
+        return GateFacts(
+            entropy=self._sources.entropy(64),
+            clock_ns=self._sources.wall_ns(),
+            hostname=spec.hostname or f"sandbox-{spec.id[:8]}",
+            machine_id=self._sources.entropy(16).hex(),
+            env={**prepared.env, **spec.env},
+            fresh=spec.snapshot is not None,
+        )
+
+    async def greet_again(self, vm: Vm) -> GuestLink:
+        """A paused guest cannot answer: its HELLO waits in the socket until it is resumed."""
+        link = await GuestLink.connect(vm.machine.dial(), workdir=vm.workdir)
+        link.announce(self._sources.entropy(16))
+        if vm.report.state is VmState.RUNNING:
+            await answered(vm.machine, link, GATE_SECONDS)
+        return link
