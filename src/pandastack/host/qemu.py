@@ -37,7 +37,7 @@ class QemuDriver:
     """
 
     name = "qemu"
-    features = Feature.SNAPSHOT | Feature.LAZY_MEMORY | Feature.PAUSE
+    features = Feature.SNAPSHOT | Feature.DIFF_SNAPSHOT | Feature.LAZY_MEMORY | Feature.PAUSE
 
     def __init__(
         self, vmm: Vmm, *, host_cpu: str, zygote_library: Path | None = None, zygotes: Zygotes | None = None
@@ -49,7 +49,9 @@ class QemuDriver:
         self._host_cpu = host_cpu
         self.isolation = Isolation.HARDWARE if vmm.accel == "kvm" else Isolation.EMULATED
         if vmm.accel != "kvm":
-            self.features = self.features | Feature.SOFT_EMULATION
+            self.features |= Feature.SOFT_EMULATION
+        if self.zygotes:
+            self.features |= Feature.LIVE_FORK
 
     async def boot(self, config: MachineConfig, home: Path) -> QemuMachine:
         """Start the kernel. Returns when QEMU runs; the guest's agent answers some seconds later.

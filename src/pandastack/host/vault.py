@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 
 from pandastack.errors import NotSupported, SnapshotNotFound
 from pandastack.host import layers, snapshots
-from pandastack.host.driver import Driver, SnapshotFiles, Taken
+from pandastack.host.driver import Driver, Feature, SnapshotFiles, Taken
 from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep
 from pandastack.host.record import read_record, write_record
 from pandastack.host.templates import Prepared
@@ -109,7 +109,9 @@ class Vault:
         if vm.prepared is None:
             raise NotSupported("An older version of this program has started the machine: it cannot be kept.")
         prepared = structs.replace(vm.prepared, env={**vm.prepared.env, **vm.spec.env})
-        whole = prepared.snapshot and (prepared.snapshot.base or prepared.snapshot)
+        whole = None
+        if prepared.snapshot and Feature.DIFF_SNAPSHOT in self._driver.features:
+            whole = prepared.snapshot.base or prepared.snapshot
         prepared = structs.replace(prepared, snapshot=whole)
         if whole is None or not durable:
             return prepared
@@ -157,6 +159,7 @@ def _kept(spec: SnapshotSpec, vm: Vm, prepared: Prepared, taken: Taken, target: 
         directory=target,
         memory=target / files.memory.name,
         state=target / files.state.name,
+        overlay=files.overlay if files.base else target / files.overlay.name,
         manifest=target / files.manifest.name,
         layers=tuple(target / layer.name for layer in files.layers),
     )

@@ -74,7 +74,12 @@ class ProcessMachine:
         NotSupported while commands run, since a restored machine would not have them.
         """
         files = snapshots.files_in(into)
-        self._note_nothing(files)
+        if procfs.children(self.pid):
+            raise NotSupported(
+                "The process driver cannot keep running commands in a snapshot: it has no memory image."
+            )
+        for path in (files.memory, files.state, files.overlay):
+            path.touch()
         config = self._config
         image = config.root_disk.parent.name
         await snapshots.seal(files, MACHINERY, image, config.cpus, config.memory_mb)
@@ -85,19 +90,10 @@ class ProcessMachine:
     ) -> Taken:
         """As `snapshot`: there is nothing that differs. With `hold` the agent stops."""
         begun = time.perf_counter()
-        files = snapshots.files_in(into)
-        self._note_nothing(files)
+        files = await self.snapshot(into)
         if hold:
             self._freeze()
         return Taken(files, (time.perf_counter() - begun) * 1000, {})
-
-    def _note_nothing(self, files: SnapshotFiles) -> None:
-        if procfs.children(self.pid):
-            raise NotSupported(
-                "The process driver cannot keep running commands in a snapshot: it has no memory image."
-            )
-        for path in (files.memory, files.state, files.overlay):
-            path.touch()
 
     async def stats(self) -> Stats:
         """Counters of the agent; MachineError when it has ended."""
