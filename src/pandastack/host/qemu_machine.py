@@ -237,6 +237,7 @@ class QemuMachine:
         """End the process. A sandbox is disposable and its disk dies with it, so there is nothing to wait
         for.
         """
+        self._hang_up()
         await self._child.end(0)
         self._child.close()
 
@@ -245,7 +246,13 @@ class QemuMachine:
 
     def forget(self) -> None:
         """Let go of the machine, which runs on."""
+        self._hang_up()
         self._child.close()
+
+    def _hang_up(self) -> None:
+        if self._dialed is not None:
+            self._dialed.close()
+            self._dialed = None
 
     def last_words(self) -> str:
         """The end of QEMU's log, then of the guest's console."""
