@@ -11,7 +11,7 @@ import pytest
 
 from pandastack.config import HostConfig
 from pandastack.errors import SnapshotNotFound, SnapshotRefused
-from pandastack.host import layers, memory
+from pandastack.host import memory
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.baker import run_to_end
 from pandastack.model.guest import Command
@@ -49,6 +49,7 @@ async def tick(host: LocalHost, vm_id: str) -> None:
     command = Command(process_id="ticker", shell=TICK, detached=True)
     async with host.guest(vm_id).run(command) as process:
         await process.detach()
+    await say(host, vm_id, "until test -s /dev/shm/ticks; do sleep 0.05; done")
 
 
 async def ticks(host: LocalHost, vm_id: str) -> int:
@@ -271,4 +272,4 @@ async def test_a_busy_machine_is_copied_again_and_again(host: LocalHost) -> None
     alive = [vm.state for vm in host.vms.reports()]
     assert alive == [VmState.RUNNING] * 9
     root = next(vm.pid for vm in host.vms.reports() if vm.id == "root")
-    assert layers.name(8) in {path.name for path in Path(f"/proc/{root}/cwd").iterdir()}
+    assert "overlay-8.qcow2" in {path.name for path in Path(f"/proc/{root}/cwd").iterdir()}

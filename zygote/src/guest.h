@@ -2,6 +2,7 @@
 #define GUEST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* The functions of QEMU that are called here, by the names under which it exports them. */
 
@@ -25,7 +26,11 @@ void guest_settle(void);
 /* Put an empty disk layer on top of another. False when QEMU refuses; its log has the reason. */
 bool guest_add_layer(const char *below, const char *top);
 
-/* Write the state of all devices to a file. */
+/* Write the state of all devices to a file, or become what is there; the guest stands still. Translated code stays. */
 bool guest_save_devices(const char *file);
+bool guest_load_devices(const char *file);
+
+/* This part of the guest's memory has been written behind QEMU's back: code that was translated from it is void. */
+void guest_forget_code(char *start, size_t size);
 
 #endif

@@ -57,6 +57,11 @@ bool order_is_copy(const struct order *order)
     return strcmp(order->text, "C") == 0 && order->count == 1;
 }
 
+bool order_is_load(const struct order *order)
+{
+    return strcmp(order->text, "L") == 0 && order->count == 0;
+}
+
 const char *order_word(const struct order *order, int number)
 {
     const char *word = order->text, *end = order->text + order->length;
@@ -101,10 +106,10 @@ void tell_ended(int channel, long pid, int status)
     say(channel, line);
 }
 
-void tell_copied(int channel, long pid, long microseconds)
+void tell_done(int channel, char kind, long number, long microseconds)
 {
     char line[64];
-    snprintf(line, sizeof line, "C %ld %ld", pid, microseconds);
+    snprintf(line, sizeof line, "%c %ld %ld", kind, number, microseconds);
     send(channel, line, strlen(line), MSG_NOSIGNAL);
 }
 

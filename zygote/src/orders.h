@@ -10,6 +10,7 @@
  *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with three descriptors, of the sockets where the
  *                                      machine's monitor, its agent's connection and its own orders are listened for
  *                                      "D pid status" when it has ended, as waitpid gives it
+ *                                      with a third word, "hold", the guest does not run
  *   "V\0FILE\0"     save the devices   answer "V 0", or "E errno": their state is in the file
  *
  * The process ends when the other side has gone.
@@ -20,6 +21,8 @@
  *                                      copy of the process is made, which is a fork server called NAME that takes its orders
  *                                      by the descriptor that came with this one, and the machine goes on. It stood still for
  *                                      so many microseconds.
+ *   "L\0BASE\0PAGES\0STATE\0"  load  answer "L 0 microseconds", or "E errno". The guest, which was held, has become that of the
+ *                                      snapshot, and runs.
  */
 
 enum { LISTENERS = 3, ORDER_BYTES = 8192 };
@@ -42,6 +45,7 @@ bool order_is_fork(const struct order *order);
 
 bool order_is_save(const struct order *order);
 bool order_is_copy(const struct order *order);
+bool order_is_load(const struct order *order);
 
 /* Of a fork. */
 const char *order_home(const struct order *order);
@@ -59,6 +63,6 @@ void tell_ended(int channel, long pid, int status);
 
 /* A machine goes on. */
 void tell_refused(int channel, int error);
-void tell_copied(int channel, long pid, long microseconds);
+void tell_done(int channel, char kind, long number, long microseconds);
 
 #endif

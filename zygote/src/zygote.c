@@ -33,6 +33,7 @@
 #include "confinement.h"
 #include "descriptors.h"
 #include "guest.h"
+#include "load.h"
 #include "orders.h"
 #include "preload.h"
 #include "process.h"
@@ -47,6 +48,7 @@ enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS };
 enum { MONITOR, CONNECTION, ORDERS };
 
 static int channel = -1; /* as long as this is a server */
+static bool holds;       /* its guest is not to run yet */
 static int listeners[LISTENERS];
 static bool serves; /* or has ever served: there is something to listen for */
 static pthread_t main_thread;
@@ -74,6 +76,7 @@ static void become(const struct order *order, int signals, const sigset_t *mask)
     order_close(order);
     must(descriptors_renew(listeners[CONNECTION]), NO_DESCRIPTORS);
     process_rename(order_name(order));
+    holds = strcmp(order_word(order, 2), "hold") == 0;
     sigprocmask(SIG_SETMASK, mask, NULL);
     must(confinement_load(), NO_CONFINEMENT);
     must(threads_revive(), NO_THREADS);
@@ -169,7 +172,8 @@ static void obey(void)
     }
     tell(channel, 'S', 0);
     serve();
-    guest_continue();
+    if (!holds)
+        guest_continue();
     guest_unlock();
 }
 
@@ -180,12 +184,13 @@ static void become_server(const struct order *order, int connection)
     fcntl(channel, F_SETFD, FD_CLOEXEC);
     order_close(order);
     close(connection);
-    must(channel >= 0 && descriptors_let_go(listeners, LISTENERS), NO_DESCRIPTORS);
+    must(channel >= 0 && descriptors_note(channel) && descriptors_let_go(listeners, LISTENERS), NO_DESCRIPTORS);
     process_rename(order_word(order, 3));
     threads_left_behind();
     guest_unlock();
     serve();
-    guest_continue();
+    if (!holds)
+        guest_continue();
 }
 
 static long microseconds(void)
@@ -206,8 +211,7 @@ static pid_t copy(const struct order *order, int connection, long *stood_still)
         guest_stop();
     errno = EBUSY;
     pid_t pid = -1;
-    if (threads_stand_still(COPY_PATIENCE_MS) && descriptors_note(connection) &&
-        guest_add_layer(order_word(order, 1), order_word(order, 2)))
+    if (threads_stand_still(COPY_PATIENCE_MS) && guest_add_layer(order_word(order, 1), order_word(order, 2)))
         pid = fork();
     if (pid == 0) {
         become_server(order, connection);
@@ -221,27 +225,53 @@ static pid_t copy(const struct order *order, int connection, long *stood_still)
     return pid > 0 ? pid : -error;
 }
 
-/* In the main loop of a machine: somebody has connected to give it an order. */
-static void be_copied(void)
+/* In the main loop of a machine; in the copy and its children they return too, without telling anybody. */
+static bool obey_copy(const struct order *order, int connection)
 {
-    static struct order order;
     long stood_still = 0;
-    int connection = accept4(listeners[ORDERS], NULL, NULL, SOCK_CLOEXEC);
-    const struct timeval patience = {0, 100000};
-    if (connection < 0)
-        return;
-    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    bool good = order_take(connection, &order) && order_is_copy(&order);
-    guest_lock();
-    pid_t pid = good ? copy(&order, connection, &stood_still) : -EINVAL;
-    guest_unlock();
+    pid_t pid = copy(order, connection, &stood_still);
     if (pid == 0)
-        return;
-    order_close(&order);
+        return false;
     if (pid < 0)
         tell_refused(connection, -pid);
     else
-        tell_copied(connection, pid, stood_still);
+        tell_done(connection, 'C', pid, stood_still);
+    return true;
+}
+
+static void obey_load(const struct order *order, int connection)
+{
+    long begun = microseconds();
+    if (guest_runs() || !load_snapshot(order_word(order, 1), order_word(order, 2), order_word(order, 3))) {
+        tell_refused(connection, EINVAL);
+        return;
+    }
+    guest_continue();
+    tell_done(connection, 'L', 0, microseconds() - begun);
+}
+
+/* In the main loop of a machine: somebody has connected to give it an order. */
+static void obey_as_machine(void)
+{
+    static struct order order;
+    int connection = accept4(listeners[ORDERS], NULL, NULL, SOCK_CLOEXEC);
+    const struct timeval patience = {0, 100000};
+    bool is_ours = true;
+    if (connection < 0)
+        return;
+    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    bool taken = order_take(connection, &order);
+    guest_lock();
+    if (taken && order_is_copy(&order))
+        is_ours = obey_copy(&order, connection);
+    else if (taken && order_is_load(&order))
+        obey_load(&order, connection);
+    else
+        tell_refused(connection, EINVAL);
+    guest_unlock();
+    if (!is_ours)
+        return;
+    order_close(&order);
     close(connection);
 }
 
@@ -265,7 +295,7 @@ EXPORT int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *tim
     if (channel >= 0)
         obey();
     else
-        be_copied();
+        obey_as_machine();
     for (nfds_t i = 0; i < count; i++)
         polled[i].revents = 0; /* what there is besides is still there at the next look */
     return 0;

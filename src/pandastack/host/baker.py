@@ -36,6 +36,7 @@ SETTLE_SECONDS = 3.0
 """Between the last command and the snapshot: the guest's kernel finishes what it does in the background."""
 REST_SECONDS = 0.5
 """The same, for a machine that is to be forked: what runs later is translated already."""
+FREEZE_MS = 5000
 REHEARSALS = 2
 """The gate is passed and closed again so often: what a restore does first has its pages writable then."""
 BAKING = "machine"
@@ -95,6 +96,8 @@ class Baker:
             await answered(machine, link, GATE_SECONDS)
             for turn in range(REHEARSALS):
                 await _must_run(link, "true", f"rehearsal-{turn}")
+                await link.freeze(FREEZE_MS, deadline=GATE_SECONDS)
+                await link.thaw(deadline=GATE_SECONDS)
             await self._close_gate(machine, link, recipe)
             await asyncio.sleep(REST_SECONDS)
             yield

@@ -53,15 +53,16 @@ class Mapping(Struct, frozen=True):
 
 
 def mappings(pid: int, base: Path) -> list[Mapping]:
-    """Where process `pid` has mapped the file `base`. MachineError when it has not, or has ended."""
-    file = base.stat()
-    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    """Where process `pid` has mapped the file `base`, or another link to it or copy of it. MachineError when
+    it has not, or has ended.
+    """
+    ending = mark(base)
     found = []
     try:
         with Path(f"/proc/{pid}/maps").open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                span, _, offset, where, inode, *_ = line.split(maxsplit=5)
-                if inode == str(file.st_ino) and where == device:
+                if line.rstrip().removesuffix(" (deleted)").endswith(ending):
+                    span, _, offset, *_ = line.split(maxsplit=3)
                     start, end = (int(part, 16) for part in span.split("-"))
                     found.append(Mapping(start, end, int(offset, 16)))
     except (FileNotFoundError, ProcessLookupError) as error:
@@ -69,6 +70,11 @@ def mappings(pid: int, base: Path) -> list[Mapping]:
     if not found:
         raise MachineError(f"The process {pid} has not mapped its snapshot's memory.")
     return found
+
+
+def mark(base: Path) -> str:
+    """How the path of a mapped base ends, wherever it lies: in the folder that is named by what it is."""
+    return f"/{base.parent.name}/{base.name}"
 
 
 def private_runs(pid: int, parts: list[Mapping]) -> list[Run]:

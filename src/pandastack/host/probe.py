@@ -115,6 +115,7 @@ async def choose_vmm(
         env=_harmless(env) | install.env,
         tsc_khz=0 if usable else tsc_khz(),
         read_only_memory=install.major >= 9,
+        loads_in_place=install.version.startswith("10.0."),
     )
 
 

@@ -85,7 +85,7 @@ def _rename_or_keep(draft: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def flush_tree(folder: Path) -> None:
@@ -95,11 +95,12 @@ def flush_tree(folder: Path) -> None:
     """
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            _flush(path)
-    _flush(folder)
+            flush(path)
+    flush(folder)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -114,7 +115,7 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with full_disk_said():
             draft.write_bytes(data)
-            _flush(draft)
+            flush(draft)
             draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

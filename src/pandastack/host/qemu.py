@@ -24,6 +24,7 @@ from msgspec import structs
 from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearse, SnapshotFiles
+from pandastack.host.memory import read_runs
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
 from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP, RECORD, QemuMachine, Record
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
@@ -65,10 +66,15 @@ class QemuDriver:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
         act.
         """
-        forked = await self._forked(config, home, snapshot)
-        if forked is None and snapshot.base is not None:
-            return await self._assembled(config, home, snapshot, snapshot.base)
-        return forked or self._start(config, home, snapshot.memory, snapshot)
+        machine = await self._forked(config, home, snapshot)
+        if snapshot.base is None:
+            return machine or self._start(config, home, snapshot.memory, snapshot)
+        if machine is None and not snapshot.memory.exists():
+            raise SnapshotRefused("The snapshot was kept in memory alone, by a process that has ended.")
+        if machine is None:
+            read_runs(snapshot.memory)
+            machine = await self._become(config, home, snapshot, snapshot.base)
+        return machine or await self._assembled(config, home, snapshot, snapshot.base)
 
     async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
         """Make a fork server for this snapshot: restores of it are forks then."""
@@ -120,11 +126,10 @@ class QemuDriver:
         """A machine of a snapshot's base, with the snapshot's disk layers and, before its devices are loaded
         (virtio reads its rings from memory), its pages.
         """
-        if not snapshot.memory.exists():
-            raise SnapshotRefused("The snapshot was kept in memory alone, by a process that has ended.")
-        layers.share(snapshot.layers, home)
-        with _Start(config, home, config.overlay, below=len(snapshot.layers)) as start:
-            files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=start.layers)
+        disk = _disk(snapshot)
+        layers.share(snapshot.layers, home, disk[:-1])
+        with _Start(config, home, config.overlay, disk) as start:
+            files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=disk)
             files = structs.replace(files, state=snapshot.state, deferred=True)
             child = self._spawned(config, home, files, booted=False, env=self.vmm.env)
             machine = self._recorded(start, child, "spawn")
@@ -132,7 +137,29 @@ class QemuDriver:
             await machine.load(snapshot, base)
         except BaseException:
             await machine.stop(0)
-            start.undo()
+            raise
+        return machine
+
+    async def _become(
+        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, base: SnapshotFiles
+    ) -> QemuMachine | None:
+        """A fork of the base's fork server that is made the machine of the snapshot before its guest runs;
+        None when there is no server. It keeps the server's translated code.
+        """
+        key = base.directory.name
+        zygote = self.zygotes.find(key) if self.zygotes and self.vmm.loads_in_place else None
+        if zygote is None:
+            return None
+        disk = (*_disk(snapshot)[:-1], layers.after(zygote.disk))
+        layers.share(snapshot.layers, home, disk[:-1])
+        sparse.copy(config.overlay, home / disk[-1])
+        machine = await self._fork_of(zygote, key, config, home, disk, hold=True)
+        if machine is None:
+            return None
+        try:
+            await machine.become(snapshot, base)
+        except BaseException:
+            await machine.stop(0)
             raise
         return machine
 
@@ -140,23 +167,37 @@ class QemuDriver:
         """The machine from the snapshot's fork server; None when there is none yet, or it failed."""
         key = snapshot.directory.name
         zygote = self.zygotes.find(key) if self.zygotes else None
-        if zygote is None or self.zygotes is None:
+        if zygote is None:
             return None
-        empty = config.overlay if snapshot.base else zygote.home / OVERLAY
-        layers.share(snapshot.layers, home)
-        with _Start(config, home, empty, below=len(snapshot.layers)) as start:
+        layers.share(snapshot.layers, home, zygote.disk[:-1])
+        return await self._fork_of(zygote, key, config, home, zygote.disk)
+
+    async def _fork_of(
+        self,
+        zygote: Zygote,
+        key: str,
+        config: MachineConfig,
+        home: Path,
+        disk: tuple[str, ...],
+        *,
+        hold: bool = False,
+    ) -> QemuMachine | None:
+        """A machine that is a fork; None when the server failed, and then its home is empty again."""
+        with _Start(config, home, zygote.empty or config.overlay, zygote.disk) as start:
             try:
                 child = await zygote.fork(
                     f"pandastack-{config.vm_id}",
                     home=home,
                     listeners=start.fds,
                     file_size_limit=config.disk_limit_bytes,
+                    hold=hold,
                 )
             except MachineError as error:
+                assert self.zygotes is not None  # noqa: S101  # the server is one of them
                 self.zygotes.abandon(key, zygote, error.message)
-                start.undo()
+                _empty(home)
                 return None
-            return self._recorded(start, child, "fork", forked=True)
+            return self._recorded(start, child, "fork", disk=disk, forked=True)
 
     def _begin_zygote(
         self, snapshot: SnapshotFiles, config: MachineConfig, home: Path
@@ -180,7 +221,7 @@ class QemuDriver:
                 ours.close()
                 raise
             machine = self._recorded(start, child, "spawn")
-            return Zygote(child, ours, home), machine
+            return Zygote(child, ours, empty=home / OVERLAY), machine
 
     def _spawned(
         self,
@@ -203,7 +244,14 @@ class QemuDriver:
         )
 
     def _recorded(
-        self, start: _Start, child: jail.Child, how: str, *, booted: bool = False, forked: bool = False
+        self,
+        start: _Start,
+        child: jail.Child,
+        how: str,
+        *,
+        disk: tuple[str, ...] | None = None,
+        booted: bool = False,
+        forked: bool = False,
     ) -> QemuMachine:
         record = Record(
             pid=child.pid,
@@ -211,7 +259,7 @@ class QemuDriver:
             config=start.config,
             own_memory=booted,
             phases_ms=start.phases(how),
-            layers=start.layers,
+            layers=disk or start.disk,
             forked=forked,
         )
         (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
@@ -223,18 +271,20 @@ class _Start:
     The sockets are this program's for the length of the block.
     """
 
-    def __init__(self, config: MachineConfig, home: Path, overlay: Path, *, below: int = 0) -> None:
+    def __init__(
+        self, config: MachineConfig, home: Path, overlay: Path, disk: tuple[str, ...] = (layers.FIRST,)
+    ) -> None:
         self.config = config
         self.home = home
         self.fds: tuple[int, int, int]
         """Where it is listened for the monitor, the agent's connection, and orders to a fork."""
-        self.layers = below + 1
+        self.disk = disk
         self._overlay = overlay
         self._sockets = contextlib.ExitStack()
         self._begun = self._copied = time.perf_counter()
 
     def __enter__(self) -> Self:
-        sparse.copy(self._overlay, self.home / layers.name(self.layers - 1))
+        sparse.copy(self._overlay, self.home / self.disk[-1])
         self._copied = time.perf_counter()
         with self._sockets:
             qmp, agent, orders = (
@@ -247,18 +297,18 @@ class _Start:
     def __exit__(self, *_: object) -> None:
         self._sockets.close()
 
-    def undo(self) -> None:
-        """As if it had not been: another start may follow in the same home."""
-        for name in (*map(layers.name, range(self.layers)), QMP, AGENT, ORDERS):
-            (self.home / name).unlink(missing_ok=True)
-
     def phases(self, how: str) -> dict[str, float]:
         """Milliseconds until now, the last ones called `how`."""
         return {"overlay": _ms(self._begun, self._copied), how: _ms(self._copied, time.perf_counter())}
 
 
 def _files(
-    name: str, fds: tuple[int, int, int], memory: Path, snapshot: SnapshotFiles | None, *, own: int = 1
+    name: str,
+    fds: tuple[int, int, int],
+    memory: Path,
+    snapshot: SnapshotFiles | None,
+    *,
+    own: tuple[str, ...] = (layers.FIRST,),
 ) -> Files:
     """What a machine of one name has; paths without a folder are in its home, where its process works."""
     return Files(
@@ -270,6 +320,17 @@ def _files(
         agent_fd=fds[1],
         state=snapshot.state if snapshot else None,
     )
+
+
+def _disk(snapshot: SnapshotFiles) -> tuple[str, ...]:
+    """The layers of a machine that goes on from a snapshot, by the names that they have in its home."""
+    return (*(layers.below(number) for number in range(len(snapshot.layers))), layers.FIRST)
+
+
+def _empty(home: Path) -> None:
+    """As if nothing had been started in it: another start may follow."""
+    for path in home.iterdir():
+        path.unlink()
 
 
 def _make_memory(path: Path, megabytes: int) -> None:

@@ -19,6 +19,11 @@ MEMORY = "memory"
 CONSOLE = "console.log"
 """The files of a machine's home, where QEMU works, so that its command line can be the same for all."""
 
+BASE_DISK = "disk1"
+"""The highest disk layer of a base, of which all machines of a template are written copies."""
+DISK_PATH = "/machine/peripheral-anon/device[2]"
+"""The disk among QEMU's objects: the third device of the command line."""
+
 PORT_NAME = "pandastack"
 """The guest finds the agent's port by this name."""
 
@@ -39,6 +44,8 @@ class Vmm(Struct, frozen=True):
     seccomp: bool = True
     read_only_memory: bool = True
     """It can map a file privately that it has opened for reading only (QEMU 9 and later)."""
+    loads_in_place: bool = False
+    """What its fork servers call to put a snapshot into a fork has the shape that they know (QEMU 10.0)."""
     tsc_khz: int = 0
     """The host's clock rate, told to an emulated guest that could not calibrate its timers reliably."""
 
@@ -59,7 +66,7 @@ class Files(Struct, frozen=True, kw_only=True):
     memory: Path
     base_layers: tuple[Path, ...]
     """qcow2 layers over the root disk, lowest first, that are never written."""
-    own_layers: int = 1
+    own_layers: tuple[str, ...] = (layers.FIRST,)
     """Those in the home over them, of which the last one is written."""
     qmp_fd: int
     agent_fd: int
@@ -90,7 +97,7 @@ def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
 def devices(config: MachineConfig, vmm: Vmm) -> str:
     """The part of the command line that a snapshot depends on, for its manifest."""
     size = [str(config.cpus), str(config.memory_mb)]
-    return " ".join([MACHINE, vmm.cpu, *size, *_devices(layers.node(0)), *_kernel_arguments(vmm)])
+    return " ".join([MACHINE, vmm.cpu, *size, *_devices(layers.node(layers.FIRST)), *_kernel_arguments(vmm)])
 
 
 def _devices(top: str) -> list[str]:
@@ -127,7 +134,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
             "chardev:console",
         ),
         *_drives(config.root_disk, files),
-        *_devices(layers.node(files.own_layers - 1)),
+        *_devices(layers.node(files.own_layers[-1])),
     ]
 
 
@@ -152,7 +159,7 @@ def _drives(root: Path, files: Files) -> list[str]:
     words = ["-blockdev", f"driver=raw,node-name=disk0,read-only=on,{_file(root)}"]
     below = "disk0"
     base = [(f"disk{index}", layer) for index, layer in enumerate(files.base_layers, start=1)]
-    own = [(layers.node(index), Path(layers.name(index))) for index in range(files.own_layers)]
+    own = [(layers.node(name), Path(name)) for name in files.own_layers]
     for name, layer in (*base, *own):
         mode = "" if name == own[-1][0] else ",read-only=on"
         below_it = f"backing={below}"
@@ -182,5 +189,6 @@ def _kernel_arguments(vmm: Vmm) -> list[str]:
         "net.ifnames=0",
         "random.trust_cpu=on",
         "tsc=reliable",
+        "rcupdate.rcu_expedited=1",  # a disk freezes in 5 ms instead of 40: nobody waits for idle processors
     ]
     return [*always, f"tsc_early_khz={vmm.tsc_khz}", "no_timer_check"] if vmm.tsc_khz else always

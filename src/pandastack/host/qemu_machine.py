@@ -18,10 +18,10 @@ from pandastack.errors import NotSupported
 from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
-from pandastack.host.qemu_command import CONSOLE, MEMORY, OVERLAY
+from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qmp import Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
-from pandastack.host.zygote import copied
+from pandastack.host.zygote import copied, loaded
 from pandastack.host.zygotes import Zygotes
 
 AGENT = "agent"
@@ -46,8 +46,8 @@ class Record(Struct, frozen=True):
     own_memory: bool
     """Booted from its kernel: the file `memory` in its home is its memory."""
     phases_ms: dict[str, float]
-    layers: int = 1
-    """Disk layers in its home; see `layers`."""
+    layers: tuple[str, ...] = (layers.FIRST,)
+    """Its disk layers, files of its home, the lowest first; see `layers`."""
     forked: bool = False
     """It can be copied while it runs."""
 
@@ -129,21 +129,21 @@ class QemuMachine:
         """
         if base is None or self._record.own_memory:
             raise NotSupported("This machine was booted from its kernel: it has no base to differ from.")
-        config, number = self._record.config, self._record.layers
-        old = tuple(map(layers.name, range(number)))
-        files = snapshots.differing(into, base, config.overlay, old)
+        old = self._record.layers
+        top = layers.after(old)
+        files = snapshots.differing(into, base, self._record.config.overlay, len(old))
         async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp:
-            async with self._new_layer(qmp, number):
+            async with self._new_layer(qmp, top):
                 if self._record.forked and self._copies and not hold:
-                    taken = await self._copied(files, base, number, name, durable=durable)
+                    taken = await self._copied(files, base, top, name, durable=durable)
                 else:
-                    taken = await self._written(qmp, files, base, number, hold=hold)
-            self._note_layers(number + 1)
-        layers.share((self.home / each for each in old), into)
+                    taken = await self._written(qmp, files, base, top, hold=hold)
+            self._note_layers(top)
+        layers.share([self.home / each for each in old], into, [each.name for each in files.layers])
         return taken
 
     async def _written(
-        self, qmp: Qmp, files: SnapshotFiles, base: SnapshotFiles, number: int, *, hold: bool
+        self, qmp: Qmp, files: SnapshotFiles, base: SnapshotFiles, top: str, *, hold: bool
     ) -> Taken:
         """All of it is read while the machine stands still."""
         begun = time.perf_counter()
@@ -153,7 +153,7 @@ class QemuMachine:
             saved = time.perf_counter()
             await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
             copied = time.perf_counter()
-            layer = {"node": layers.node(number - 1), "overlay": layers.node(number)}
+            layer = {"node": layers.node(self._record.layers[-1]), "overlay": layers.node(top)}
             await qmp.execute("blockdev-snapshot", layer)
             switched = time.perf_counter()
         ended = time.perf_counter()
@@ -162,13 +162,11 @@ class QemuMachine:
         return Taken(files, _ms(begun, ended), phases)
 
     async def _copied(
-        self, files: SnapshotFiles, base: SnapshotFiles, number: int, name: str, *, durable: bool
+        self, files: SnapshotFiles, base: SnapshotFiles, top: str, name: str, *, durable: bool
     ) -> Taken:
         """The machine stands still for as long as it takes to fork its process; the copy is read then."""
         begun = time.perf_counter()
-        copy, pause_ms = await copied(
-            self.home / ORDERS, layers.node(number - 1), layers.node(number), f"pandastack-{name}"
-        )
+        copy, pause_ms = await copied(self.home / ORDERS, (*self._record.layers, top), f"pandastack-{name}")
         forked = time.perf_counter()
         phases = {"copy": _ms(begun, forked)}
         try:
@@ -202,31 +200,55 @@ class QemuMachine:
         self.phases_ms |= {"start": _ms(begun, ready), "memory": _ms(ready, loaded)}
         self.phases_ms["devices"] = _ms(loaded, time.perf_counter())
 
+    async def become(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:
+        """As `load`, of a machine that is a fork of its base and is held: what was translated stays."""
+        self._dialed = unix.connect(self.guest_socket)  # the fork goes on only when it has its connection
+        begun = time.perf_counter()
+        async with self._turn, monitor(self.home / QMP) as qmp:
+            await self._change_disk(qmp)
+        linked = time.perf_counter()
+        words = (memory.mark(base.memory), str(snapshot.memory), str(snapshot.state))
+        await loaded(self.home / ORDERS, *words)
+        self.phases_ms |= {"disk": _ms(begun, linked), "load": _ms(linked, time.perf_counter())}
+
+    async def _change_disk(self, qmp: Qmp) -> None:
+        """The disk of a fork of its base gets the layers that its home has; what it had for a top goes."""
+        below = BASE_DISK
+        *lower, top = self._record.layers
+        for file in lower:
+            await qmp.execute("blockdev-add", _layer(file, backing=below, read_only=True))
+            below = layers.node(file)
+        await qmp.execute("blockdev-add", _layer(top, backing=below))
+        drive = {"path": DISK_PATH, "property": "drive", "value": layers.node(top)}
+        await qmp.execute("qom-set", drive)
+        await qmp.execute("blockdev-del", {"node-name": layers.node(layers.FIRST)})
+        (self.home / layers.FIRST).unlink()
+
     @asynccontextmanager
-    async def _new_layer(self, qmp: Qmp, number: int) -> AsyncIterator[None]:
+    async def _new_layer(self, qmp: Qmp, name: str) -> AsyncIterator[None]:
         """An empty disk layer that the block puts on top; gone again if it does not."""
-        path = self.home / layers.name(number)
+        path = self.home / name
         path.unlink(missing_ok=True)
         sparse.copy(self._record.config.overlay, path)
-        await qmp.execute("blockdev-add", _layer(path.name, layers.node(number)))
+        await qmp.execute("blockdev-add", _layer(name))
         try:
             yield
         except BaseException:
-            if await self._is_unused(qmp, number):
+            if await self._is_unused(qmp, name):
                 path.unlink()
             raise
 
-    async def _is_unused(self, qmp: Qmp, number: int) -> bool:
+    async def _is_unused(self, qmp: Qmp, name: str) -> bool:
         """Take back a layer that was added; False when it is on top already, and so stays."""
         try:
-            await qmp.execute("blockdev-del", {"node-name": layers.node(number)})
+            await qmp.execute("blockdev-del", {"node-name": layers.node(name)})
         except QmpRefused:
-            self._note_layers(number + 1)
+            self._note_layers(name)
             return False
         return True
 
-    def _note_layers(self, number: int) -> None:
-        self._record = structs.replace(self._record, layers=number)
+    def _note_layers(self, top: str) -> None:
+        self._record = structs.replace(self._record, layers=(*self._record.layers, top))
         write_record(self.home / RECORD, self._record)
 
     async def stats(self) -> Stats:
@@ -289,13 +311,15 @@ async def _save_devices(qmp: Qmp, into: Path) -> None:
     await qmp.execute("xen-save-devices-state", {"filename": str(into), "live": False})
 
 
-def _layer(file: str, node: str) -> dict[str, Any]:
+def _layer(file: str, *, backing: str | None = None, read_only: bool = False) -> dict[str, Any]:
+    """A layer in the home, as QEMU's monitor takes it."""
     return {
         "driver": "qcow2",
-        "node-name": node,
+        "node-name": layers.node(file),
         "file": {"driver": "file", "filename": file, "locking": "off"},
         "cache": {"no-flush": True},
-        "backing": None,
+        "read-only": read_only,
+        "backing": backing,
     }
 
 

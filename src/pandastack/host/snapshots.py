@@ -16,8 +16,9 @@ import msgspec
 from msgspec import Struct
 
 from pandastack.errors import SnapshotRefused
-from pandastack.host import sparse
+from pandastack.host import layers, sparse
 from pandastack.host.driver import Machinery, SnapshotFiles
+from pandastack.host.publish import flush
 
 
 class FileMark(Struct, frozen=True):
@@ -53,8 +54,10 @@ def files_in(directory: Path) -> SnapshotFiles:
     )
 
 
-def differing(directory: Path, base: SnapshotFiles, empty: Path, layers: tuple[str, ...]) -> SnapshotFiles:
-    """The names of what a snapshot has beside its base; `empty` is the layer that restores begin to write."""
+def differing(directory: Path, base: SnapshotFiles, empty: Path, count: int) -> SnapshotFiles:
+    """The names of what a snapshot has beside its base, and of its disk's `count` layers; `empty` is the one
+    that restores begin to write.
+    """
     return SnapshotFiles(
         directory=directory,
         memory=directory / "pages",
@@ -62,13 +65,17 @@ def differing(directory: Path, base: SnapshotFiles, empty: Path, layers: tuple[s
         overlay=empty,
         manifest=directory / "snapshot.json",
         base=base,
-        layers=tuple(directory / name for name in layers),
+        layers=tuple(directory / layers.below(number) for number in range(count)),
     )
 
 
 async def seal(files: SnapshotFiles, machinery: Machinery, image: str, cpus: int, memory_mb: int) -> Manifest:
     """Flush and hash the files, then write the manifest; a snapshot without one does not exist."""
-    marks = await asyncio.to_thread(_marks, files)
+    async with asyncio.TaskGroup() as group:  # the disk writes while the processor hashes
+        marking = group.create_task(asyncio.to_thread(_marks, files))
+        for path in _content(files):
+            group.create_task(asyncio.to_thread(flush, path))
+    marks = marking.result()
     base = files.base.directory.name if files.base else None
     manifest = Manifest(machinery, image, cpus, memory_mb, marks, base)
     await asyncio.to_thread(_write_flushed, files.manifest, msgspec.json.encode(manifest))
@@ -106,14 +113,16 @@ async def verify(files: SnapshotFiles, manifest: Manifest) -> None:
 
 
 def _marks(files: SnapshotFiles) -> dict[str, FileMark]:
-    disk = files.layers if files.base else (files.overlay,)
-    return {path.name: _mark(path) for path in (files.memory, files.state, *disk)}
+    return {path.name: _mark(path) for path in _content(files)}
+
+
+def _content(files: SnapshotFiles) -> list[Path]:
+    return [files.memory, files.state, *(files.layers if files.base else (files.overlay,))]
 
 
 def _mark(path: Path) -> FileMark:
     try:
         with path.open("rb") as file:
-            os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.sha256(size.to_bytes(8, "little"))
             for offset, chunk in sparse.chunks(file.fileno()):

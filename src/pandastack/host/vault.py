@@ -23,7 +23,7 @@ from pandastack.host.publish import flush_tree, full_disk_said, new_directory, s
 from pandastack.host.record import read_record, write_record
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
-from pandastack.model.host import SnapshotReport, SnapshotSpec
+from pandastack.model.host import SnapshotReport, SnapshotSpec, VmState
 
 RECORD = "kept.json"
 log = structlog.get_logger("host")
@@ -78,7 +78,8 @@ class Vault:
                 await asyncio.to_thread(write_record, draft / RECORD, kept)
                 await asyncio.to_thread(flush_tree, draft)
             except BaseException:
-                if spec.hold:
+                await self._driver.release(spec.id)
+                if spec.hold and vm.report.state is VmState.RUNNING:
                     await vm.machine.resume()
                 raise
         self._kept[spec.id] = kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -90,10 +90,25 @@ class Vms:
         check_id(spec.id)
         if vm := self._vms.get(spec.id):
             return vm.report
+        return await self._begun(spec, self._start)
+
+    async def replace(self, spec: VmSpec) -> VmReport:
+        """Start another machine in place of the one with this id, which ends once the new one is there.
+
+        The old one runs on when that fails, and when the caller is cancelled before.
+        """
+        check_id(spec.id)
+        self._find(spec.id)
+        return await self._begun(spec, self._replace)
+
+    async def _begun(
+        self, spec: VmSpec, start: Callable[[VmSpec], Coroutine[None, None, VmReport]]
+    ) -> VmReport:
+        """The outcome of `start`, or of the one that is under way for the same id."""
         task = self._starting.get(spec.id)
         if task is not None:
             return await asyncio.shield(task)
-        task = asyncio.create_task(self._start(spec), name=f"start {spec.id}")
+        task = asyncio.create_task(start(spec), name=f"start {spec.id}")
         self._starting[spec.id] = task
         try:
             return await asyncio.shield(task)
@@ -111,6 +126,29 @@ class Vms:
         vm = await self._birth.made(spec, self._home / spec.id)
         self._hold(vm)
         return vm.report
+
+    async def _replace(self, spec: VmSpec) -> VmReport:
+        vm = await self._birth.made(spec, self._home / (spec.id + NEXT))
+        swapping = asyncio.ensure_future(self._swap(vm))
+        try:
+            await asyncio.shield(swapping)
+        except asyncio.CancelledError:
+            await asyncio.wait([swapping])  # from here on there is no way back
+            raise
+        return vm.report
+
+    async def _swap(self, vm: Vm) -> None:
+        """The new machine takes the place of the old one, which ends."""
+        await self._unwatch(vm.spec.id)
+        old = self._vms.pop(vm.spec.id, None)
+        if old is not None:
+            await old.release()
+        home = self._home / vm.spec.id
+        await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+        vm.home.rename(home)
+        vm.moved(home)
+        self._dead.pop(vm.spec.id, None)
+        self._hold(vm)
 
     async def stop(self, vm_id: str) -> None:
         """End the machine and remove all of it. Fine when there is none; a start under way is cancelled."""
@@ -153,6 +191,7 @@ class Vms:
         if task is not None:
             return await asyncio.shield(task)
         vm = self._find(spec.vm)
+        ran = vm.report.state is VmState.RUNNING
         task = asyncio.create_task(self._keep(spec, vm), name=f"snapshot {spec.id}")
         self._keeping[spec.id] = task
         try:
@@ -160,7 +199,9 @@ class Vms:
         except asyncio.CancelledError:
             await _undo(task)
             if self.vault.find(spec.id):
-                await self._unkeep(spec, vm)
+                await self.vault.drop(spec.id)  # nobody heard of it
+                if spec.hold and ran:
+                    await self.resume(spec.vm)
             raise
         except OSError as error:
             raise told(error, "The snapshot could not be taken") from error
@@ -174,36 +215,12 @@ class Vms:
             self._move(vm, VmState.PAUSED)
         return report
 
-    async def _unkeep(self, spec: SnapshotSpec, vm: Vm) -> None:
-        """Nobody heard of it."""
-        await self.vault.drop(spec.id)
-        if spec.hold:
-            await self.resume(vm.spec.id)
-
     async def drop_snapshot(self, snapshot_id: str) -> None:
         """Remove a snapshot; fine when there is none. One that is being taken is not taken."""
         check_id(snapshot_id)
         if keeping := self._keeping.get(snapshot_id):
             await _undo(keeping)
         await self.vault.drop(snapshot_id)
-
-    async def replace(self, spec: VmSpec) -> VmReport:
-        """Start another machine in place of the one with this id, which ends once the new one is there.
-
-        The old one runs on when that fails, and when the caller is cancelled before.
-        """
-        check_id(spec.id)
-        old = self._find(spec.id)
-        home = self._home / spec.id
-        vm = await self._birth.made(spec, home.with_name(spec.id + NEXT))
-        await self._unwatch(spec.id)
-        self._vms.pop(spec.id, None)
-        await old.release()
-        await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
-        vm.home.rename(home)
-        vm.moved(home)
-        self._hold(vm)
-        return vm.report
 
     async def stats(self, vm_id: str) -> VmStats:
         vm = self._find(vm_id)

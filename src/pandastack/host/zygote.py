@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pandastack.errors import MachineError
-from pandastack.host import jail, procfs, unix
+from pandastack.host import jail, layers, procfs, unix
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
 from pandastack.host.paths import Cache
 from pandastack.host.publish import locked, new_directory
@@ -37,11 +37,23 @@ DEATH_MS = 200
 
 
 class Zygote:
-    """One fork server: a QEMU process in `home`, with a channel for orders. Ends when this program does."""
+    """One fork server: a QEMU process, with a channel for orders. Ends when this program does.
 
-    def __init__(self, child: jail.Child, channel: socket.socket, home: Path) -> None:
+    `disk` names the layers of its disk, which every fork has in its home under the same names; the last one
+    is empty: a copy of the file `empty`, or of the template's.
+    """
+
+    def __init__(
+        self,
+        child: jail.Child,
+        channel: socket.socket,
+        *,
+        disk: tuple[str, ...] = (layers.FIRST,),
+        empty: Path | None = None,
+    ) -> None:
         self.pid = child.pid
-        self.home = home
+        self.disk = disk
+        self.empty = empty
         self.has_served = False
         self._broken = False
         self._child = child
@@ -62,14 +74,15 @@ class Zygote:
         await self._ask(b"S", ())
 
     async def fork(
-        self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int
+        self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int, hold: bool = False
     ) -> jail.Child:
         """A machine in `home`, called `name`, that listens on three sockets: for its monitor, for its agent's
-        connection, for orders of its own. It waits for the second.
+        connection, for orders of its own. It waits for the second. With `hold` its guest does not run until
+        it is `loaded`.
 
         MachineError when the server does not answer. A fork that is cancelled is carried out and undone.
         """
-        order = b"\0".join((os.fsencode(home), name.encode(), b""))
+        order = b"\0".join((os.fsencode(home), name.encode(), b"hold" if hold else b"", b""))
         forking = asyncio.ensure_future(self._forked(order, listeners, file_size_limit))
         try:
             return await asyncio.shield(forking)
@@ -156,17 +169,18 @@ class Zygote:
         return self._ended.pop(pid, jail.NOT_OURS)
 
 
-async def copied(orders: Path, below: str, top: str, name: str) -> tuple[Zygote, float]:
-    """A copy of the machine that takes `orders` there, with the disk layer `top` put on `below` before it.
+async def copied(orders: Path, disk: Sequence[str], name: str) -> tuple[Zygote, float]:
+    """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
+    which, new and empty, is put on top before it.
 
     It serves forks that go on from that moment. Also how long the machine stood still, in ms. MachineError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    order = b"\0".join(word.encode() for word in ("C", below, top, name, ""))
     try:
         with theirs:
-            pid, pause_us = await _ordered(orders, order, theirs)
-        return Zygote(_held(pid), ours, orders.parent), pause_us / 1000
+            words = ("C", layers.node(disk[-2]), layers.node(disk[-1]), name)
+            pid, pause_us = await _ordered(orders, words, theirs)
+        return Zygote(_held(pid), ours, disk=tuple(disk)), pause_us / 1000
     except BaseException:
         ours.close()  # which ends the copy
         raise
@@ -179,20 +193,27 @@ def _held(copy: int) -> jail.Child:
     return child
 
 
-async def _ordered(orders: Path, order: bytes, descriptor: socket.socket) -> tuple[int, int]:
+async def loaded(orders: Path, base: str, pages: str, state: str) -> None:
+    """Have a machine that is held go on from a snapshot, whose base it is a fork of. MachineError."""
+    await _ordered(orders, ("L", base, pages, state))
+
+
+async def _ordered(orders: Path, words: Sequence[str], *descriptors: socket.socket) -> tuple[int, int]:
     """The two numbers that a machine answers to its order."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor.fileno()]))]
+    order = b"\0".join(os.fsencode(word) for word in (*words, ""))
+    numbers = array.array("i", [each.fileno() for each in descriptors])
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if descriptors else []
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             with unix.connect(orders) as connection:
                 connection.sendmsg([order], rights)
-                words = (await asyncio.get_running_loop().sock_recv(connection, 256)).decode().split()
+                answer = (await asyncio.get_running_loop().sock_recv(connection, 256)).decode().split()
     except OSError as error:  # TimeoutError is one of them
-        raise MachineError(f"the machine does not answer the order to be copied: {error}") from error
-    if len(words) != 3 or words[0] != "C":
-        reason = os.strerror(int(words[1])) if len(words) == 2 else "it has ended"
-        raise MachineError(f"the machine cannot be copied: {reason}")
-    return int(words[1]), int(words[2])
+        raise MachineError(f"the machine does not answer its order {words[0]}: {error}") from error
+    if len(answer) != 3:
+        reason = os.strerror(int(answer[1])) if len(answer) == 2 else "it has ended"
+        raise MachineError(f"the machine cannot do its order {words[0]}: {reason}")
+    return int(answer[1]), int(answer[2])
 
 
 async def _undo(forking: asyncio.Future[jail.Child]) -> None:
