@@ -11,7 +11,7 @@ import pytest
 
 from pandastack.config import HostConfig
 from pandastack.errors import SnapshotNotFound, SnapshotRefused
-from pandastack.host import memory
+from pandastack.host import layers, memory
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.baker import run_to_end
 from pandastack.model.guest import Command
@@ -273,3 +273,25 @@ async def test_a_busy_machine_is_copied_again_and_again(host: LocalHost) -> None
     assert alive == [VmState.RUNNING] * 9
     root = next(vm.pid for vm in host.vms.reports() if vm.id == "root")
     assert "overlay-8.qcow2" in {path.name for path in Path(f"/proc/{root}/cwd").iterdir()}
+
+
+async def test_layers_are_made_one_while_the_machine_runs(host: LocalHost) -> None:
+    await start(host, "root")
+    for number in range(12):
+        await say(host, "root", f"head -c 300000 /dev/urandom > /root/f{number}; sync")
+        await keep(host, f"s{number}", "root", durable=False)
+        report = host.vms.vault.find(f"s{number}")
+        assert report
+        assert report.layers <= 8
+    sums = await say(host, "root", "cd /root; sha256sum f*")
+    await keep(host, "last", "root")
+    await host.vms.look_after()
+    assert await say(host, "root", "cd /root; echo 3 > /proc/sys/vm/drop_caches; sha256sum f*") == sums
+    home = Path(f"/proc/{next(vm.pid for vm in host.vms.reports())}/cwd")
+    assert len([path for path in home.iterdir() if path.suffix == ".qcow2"]) <= layers.COMFORTABLE
+    await keep(host, "flat", "root")
+    for name in ("last", "flat"):
+        await forget_copy(host, name)
+        await start(host, f"from-{name}", name)
+        line = "cd /root; echo 3 > /proc/sys/vm/drop_caches; sha256sum f*"
+        assert await say(host, f"from-{name}", line) == sums

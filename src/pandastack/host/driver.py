@@ -134,6 +134,10 @@ class Machine(Protocol):
         """
         ...
 
+    async def tidy(self) -> None:
+        """Do what makes later snapshots and starts cheaper, when there is time for it. MachineError."""
+        ...
+
     async def stats(self) -> Stats:
         """Counters of the VMM's process; MachineError when it has ended."""
         ...

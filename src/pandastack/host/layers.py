@@ -17,6 +17,10 @@ FIRST = "overlay.qcow2"
 """The top of a machine that has just started, in its home."""
 
 
+COMFORTABLE, MOST = 3, 7
+"""Layers that a machine may have before they are made one: when there is time, and at the latest."""
+
+
 def after(own: Sequence[str]) -> str:
     """The file of the layer that comes on top of a machine's `own`."""
     number = 1 + max(

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from pandastack.errors import NotSupported
+from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
@@ -33,6 +33,8 @@ copied.
 LOG = "vmm.log"
 RECORD = "machine.json"
 _WORDS_BYTES = 16384
+FLATTENING = "flatten"
+FLATTEN_POLL_SECONDS = 0.05
 LOAD_POLL_SECONDS = 0.001
 """QEMU tells that it has loaded a state by what it does next; 20 KB take a few milliseconds."""
 
@@ -72,6 +74,7 @@ class QemuMachine:
         self._machinery = machinery
         self._copies = copies
         self._turn = asyncio.Lock()
+        self._disk = asyncio.Lock()
         self._dialed: socket.socket | None = None
 
     async def pause(self) -> None:
@@ -129,6 +132,14 @@ class QemuMachine:
         """
         if base is None or self._record.own_memory:
             raise NotSupported("This machine was booted from its kernel: it has no base to differ from.")
+        if len(self._record.layers) >= layers.MOST:
+            await self.flatten()
+        async with self._disk:
+            return await self._snapshot_since(base, into, name=name, hold=hold, durable=durable)
+
+    async def _snapshot_since(
+        self, base: SnapshotFiles, into: Path, *, name: str, hold: bool, durable: bool
+    ) -> Taken:
         old = self._record.layers
         top = layers.after(old)
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
@@ -138,7 +149,7 @@ class QemuMachine:
                     taken = await self._copied(files, base, top, name, durable=durable)
                 else:
                     taken = await self._written(qmp, files, base, top, hold=hold)
-            self._note_layers(top)
+            self._note_layers((*old, top))
         layers.share([self.home / each for each in old], into, [each.name for each in files.layers])
         return taken
 
@@ -243,13 +254,50 @@ class QemuMachine:
         try:
             await qmp.execute("blockdev-del", {"node-name": layers.node(name)})
         except QmpRefused:
-            self._note_layers(name)
+            self._note_layers((*self._record.layers, name))
             return False
         return True
 
-    def _note_layers(self, top: str) -> None:
-        self._record = structs.replace(self._record, layers=(*self._record.layers, top))
+    def _note_layers(self, own: tuple[str, ...]) -> None:
+        self._record = structs.replace(self._record, layers=own)
         write_record(self.home / RECORD, self._record)
+
+    async def tidy(self) -> None:
+        """Flatten the disk when it has more layers than are good for it."""
+        if len(self._record.layers) > layers.COMFORTABLE:
+            await self.flatten()
+
+    async def flatten(self) -> None:
+        """Bring what all layers hold into the top one, and let go of the others; the guest runs on.
+
+        Snapshots wait for it. MachineError when it failed, and then the disk is as it was.
+        """
+        async with self._disk:
+            *lower, top = self._record.layers
+            if not lower:
+                return
+            order = {"job-id": FLATTENING, "device": layers.node(top), "base-node": BASE_DISK}
+            async with self._turn, monitor(self.home / QMP) as qmp:
+                await qmp.execute("block-stream", {**order, "auto-dismiss": False})
+            await self._flattened()
+            async with self._turn, monitor(self.home / QMP) as qmp:
+                for file in reversed(lower):
+                    await qmp.execute("blockdev-del", {"node-name": layers.node(file)})
+            self._note_layers((top,))
+            for file in lower:
+                (self.home / file).unlink()
+
+    async def _flattened(self) -> None:
+        """Wait for the end of the job; QEMU is asked now and then, and can be asked other things between."""
+        while True:
+            async with self._turn, monitor(self.home / QMP) as qmp:
+                (job,) = [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
+                if job["status"] == "concluded":
+                    await qmp.execute("job-dismiss", {"id": FLATTENING})
+                    break
+            await asyncio.sleep(FLATTEN_POLL_SECONDS)
+        if "error" in job:
+            raise MachineError(f"The disk's layers could not be made one: {job['error']}")
 
     async def stats(self) -> Stats:
         """MachineError when the process has ended."""

@@ -409,6 +409,7 @@ class Vms:
         for vm in list(self._vms.values()):
             for name in (CONSOLE, VMM_LOG):
                 shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
+            await _tidy(vm)
         if self._room.is_back():
             await self._go_on()
 
@@ -434,6 +435,13 @@ async def open_vms(driver: Driver, templates: Templates, state: Path, sources: S
         tending.cancel()
         await asyncio.wait([tending])
         await vms.let_go()
+
+
+async def _tidy(vm: Vm) -> None:
+    try:
+        await vm.machine.tidy()
+    except MachineError as error:
+        log.warning("vm.untidy", vm=vm.spec.id, reason=error.message)
 
 
 async def _undo(task: asyncio.Task[VmReport] | asyncio.Task[SnapshotReport]) -> None:

@@ -95,6 +95,9 @@ class ProcessMachine:
             self._freeze()
         return Taken(files, (time.perf_counter() - begun) * 1000, {})
 
+    async def tidy(self) -> None:
+        """There is nothing to do."""
+
     async def stats(self) -> Stats:
         """Counters of the agent; MachineError when it has ended."""
         return procfs.stats(self.pid)
