@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -26,6 +28,7 @@ from pandastack.host.vm import Vm
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmState
 
 RECORD = "kept.json"
+ITS_OWN_LINKS = 2
 log = structlog.get_logger("host")
 
 
@@ -67,23 +70,27 @@ class Vault:
         """Take a snapshot of a machine. On any error nothing of it is left and the machine goes on."""
         prepared = await self._origin(vm, durable=spec.durable)
         target = self._snapshots / spec.id
-        with full_disk_said(), new_directory(target) as draft:
+        with full_disk_said(), (new_directory if spec.durable else _passing_directory)(target) as folder:
             taken = await vm.machine.snapshot_since(
-                prepared.snapshot, draft, name=spec.id, hold=spec.hold, durable=spec.durable
+                prepared.snapshot, folder, name=spec.id, hold=spec.hold, durable=spec.durable
             )
-            try:
-                if spec.durable:
-                    await self._seal(taken, prepared)
-                kept = _kept(spec, vm, prepared, taken, target)
-                await asyncio.to_thread(write_record, draft / RECORD, kept)
-                await asyncio.to_thread(flush_tree, draft)
-            except BaseException:
-                await self._driver.release(spec.id)
-                if spec.hold and vm.report.state is VmState.RUNNING:
-                    await vm.machine.resume()
-                raise
+            kept = _kept(spec, vm, prepared, taken, target)
+            if spec.durable:
+                await self._publish(kept, taken, vm)
         self._kept[spec.id] = kept
         return kept.report
+
+    async def _publish(self, kept: Kept, taken: Taken, vm: Vm) -> None:
+        """Hash and flush what was taken, before it gets its name. On any error the machine goes on."""
+        try:
+            await self._seal(taken, kept.prepared)
+            await asyncio.to_thread(write_record, taken.files.directory / RECORD, kept)
+            await asyncio.to_thread(flush_tree, taken.files.directory)
+        except BaseException:
+            await self._driver.release(kept.report.id)
+            if vm.report.state is VmState.RUNNING:
+                await vm.machine.resume()
+            raise
 
     async def drop(self, snapshot_id: str) -> None:
         """Remove a snapshot; fine when there is none."""
@@ -98,9 +105,9 @@ class Vault:
             sweep(folder)
         for home in self._snapshots.iterdir():
             kept = read_record(home / RECORD, Kept)
-            if kept is not None and kept.report.durable:
+            if kept is not None:
                 self._kept[home.name] = kept
-            elif kept is not None or not (home / RECORD).exists():
+            elif not (home / RECORD).exists():
                 shutil.rmtree(home, ignore_errors=True)
             else:
                 log.warning("snapshot.unreadable", snapshot=home.name)
@@ -132,6 +139,17 @@ class Vault:
             shutil.rmtree(going, ignore_errors=True)
             home.rename(going)
             shutil.rmtree(going, ignore_errors=True)
+
+
+@contextmanager
+def _passing_directory(target: Path) -> Iterator[Path]:
+    """A folder for what does not outlive this program; gone when the block fails."""
+    target.mkdir(mode=0o700)
+    try:
+        yield target
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
 
 
 def _hold(prepared: Prepared, whole: SnapshotFiles, held: Path) -> Prepared:
@@ -180,5 +198,8 @@ def _kept(spec: SnapshotSpec, vm: Vm, prepared: Prepared, taken: Taken, target: 
 
 
 def _size(folder: Path) -> int:
-    """What its files take on the disk, links included."""
-    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    """What its files take on the disk, without the layers that earlier snapshots or lives have too: one that
+    only it and its machine have is its own.
+    """
+    files = [path.stat() for path in folder.iterdir()]
+    return sum(file.st_blocks * 512 for file in files if file.st_nlink <= ITS_OWN_LINKS)
