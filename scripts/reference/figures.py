@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-from benchmarks.report import limit, number
+from benchmarks.report import limit, number, verdict
 from benchmarks.result import Result, read_result
 
 from reference.markdown import table
@@ -29,13 +29,13 @@ def figures(folder: Path) -> str:
     if not quotable:
         return NONE_YET
     rows = [
-        (result.question, bar.what, f"{number(bar.measured)} {bar.unit}".strip(), limit(bar))
+        (result.question, bar.what, f"{number(bar.measured)} {bar.unit}".strip(), limit(bar), verdict(bar))
         for result in quotable
         for bar in result.answer.bars
         if not bar.what.startswith("processes left")
     ]
     machines = dict.fromkeys(machine(result) for result in quotable)
-    return "\n\n".join([table(("", "what", "measured", "bar"), rows), *machines])
+    return "\n\n".join([table(("", "what", "measured", "bar", ""), rows), *machines])
 
 
 def quotable_result(path: Path) -> Result | None:

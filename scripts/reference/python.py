@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from typing import is_typeddict
 
 import msgspec
 
@@ -27,7 +28,7 @@ unchanged; what is more is told here. Every class that talks to the server has a
 
 VERBS = (
     *("Sandbox", "SandboxCommands", "SandboxFilesystem", "Process", "Terminal"),
-    *("Client", "SandboxAPI", "TemplatesAPI", "TokensAPI"),
+    *("Client", "SandboxAPI", "SnapshotsAPI", "TemplatesAPI", "TokensAPI"),
 )
 """Classes that do something, in the order in which a reader meets them."""
 
@@ -67,7 +68,7 @@ def function_words(name: str) -> str:
 
 def members(kind: type) -> Iterator[tuple[str, object]]:
     """Public methods and properties in the order of the source, but those that want a connection of ours."""
-    for base in reversed(kind.__mro__):
+    for base in kind.__mro__:
         if base.__module__.startswith("pandastack"):
             for name, member in vars(base).items():
                 function = getattr(member, "__func__", member)
@@ -108,6 +109,8 @@ def fields(kind: type) -> list[tuple[str, str]]:
     elif issubclass(kind, msgspec.Struct):
         annotations = inspect.get_annotations(kind)
         found = [(name, str(annotations.get(name, ""))) for name in kind.__struct_fields__]
+    elif is_typeddict(kind):
+        found = [(name, getattr(of, "__forward_arg__", str(of))) for name, of in kind.__annotations__.items()]
     else:
         found = []
     return [(code(name), code(of)) for name, of in found if not name.startswith("_")]

@@ -28,9 +28,12 @@ Bytes = Annotated[int, Meta(ge=1)]
 
 
 class OnExit(StrEnum):
-    """What becomes of the machines when the server ends. KEEP leaves them to be adopted by the next start."""
+    """What becomes of the machines when the server ends. KEEP leaves them to be adopted by the next start,
+    HIBERNATE keeps what they were doing on the disk and ends those of which that cannot be kept.
+    """
 
     KEEP = "keep"
+    HIBERNATE = "hibernate"
     DESTROY = "destroy"
 
 
@@ -76,6 +79,9 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     quota_sandboxes: Count = 500
     quota_vcpus: Count | None = None
     quota_memory_mb: Count | None = None
+    quota_snapshots: Count | None = None
+    quota_snapshot_bytes: Bytes | None = None
+    """Of all snapshots together, those that hibernated sandboxes need included."""
 
     max_json_bytes: Bytes = 1 << 20
     max_stdin_bytes: Bytes = 16 << 20
@@ -86,6 +92,9 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     retention_seconds: Seconds = 86_400.0
     """How long a deleted sandbox's events and cause stay askable, and idempotency keys are honoured."""
     audit_retention_seconds: Seconds = 30 * 86_400.0
+
+    failpoints: str = ""
+    """Places at which the server is to fail, for tests: `name=action` joined by `;`."""
 
 
 class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

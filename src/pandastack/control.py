@@ -26,21 +26,34 @@ from pandastack.api.v1 import ENDPOINTS
 from pandastack.config import ControlConfig, OnExit
 from pandastack.endpoint import Rules
 from pandastack.errors import Conflict
-from pandastack.model.account import Limits
+from pandastack.failpoint import Failpoints
+from pandastack.model.account import Limits, SnapshotLimits
 from pandastack.model.clock import Clock
 from pandastack.model.host import Host, VmReport
 from pandastack.services.accounts import Accounts
 from pandastack.services.activity import Activity
 from pandastack.services.adoption import Adoption
+from pandastack.services.archive import Archive
+from pandastack.services.births import Births
+from pandastack.services.causes import Causes
 from pandastack.services.commands import Commands
+from pandastack.services.endings import Endings
 from pandastack.services.events import Bell, Events
 from pandastack.services.files import Files
+from pandastack.services.forks import Forks
+from pandastack.services.ground import Ground, Terms
 from pandastack.services.ledger import Ledger
+from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.line import Line
+from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
-from pandastack.services.sandboxes import Sandboxes, Terms
+from pandastack.services.rollbacks import Rollbacks
+from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.sleep import Sleep
+from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.trail import Trail
+from pandastack.services.turns import Turns
 from pandastack.services.vitals import Vitals
 from pandastack.store import accounts, sandboxes
 from pandastack.store.db import Connection, Database, open_database
@@ -57,6 +70,9 @@ BEAT_SECONDS = 10.0
 
 REAP_SECONDS, TEND_SECONDS, PURGE_SECONDS = 1.0, 30.0, 600.0
 
+
+STOPPED = "the server was stopped"
+"""Why sandboxes end or sleep at its end."""
 
 DATABASE = "control.db"
 """The file of the state directory that holds all rows."""
@@ -107,9 +123,9 @@ async def open_control(
 ) -> AsyncIterator[Control]:
     """A control plane over `host`, whose machines it has adopted before the block begins.
 
-    At the end of the block the machines are left or destroyed, as `config.on_exit` says. With `work=False`
-    nothing happens by itself, and a test runs the errands. Errors: Conflict when another server uses the
-    state directory.
+    At the end of the block the machines are left, hibernated or destroyed, as `config.on_exit` says. With
+    `work=False` nothing happens by itself, and a test runs the errands. Errors: Conflict when another server
+    uses the state directory.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone_in(config.state_dir))
@@ -122,8 +138,10 @@ async def open_control(
         await plane.adoption.adopt()
         jobs = [_bury(deaths, plane.adoption)] + ([run_errands(plane.errands())] if work else [])
         await stack.enter_async_context(_beside(*jobs))
-        if config.on_exit == OnExit.DESTROY:
-            stack.push_async_callback(plane.sandboxes.end_all, "the server was stopped")
+        if config.on_exit is OnExit.DESTROY:
+            stack.push_async_callback(plane.endings.end_all, STOPPED)
+        elif config.on_exit is OnExit.HIBERNATE:
+            stack.push_async_callback(plane.sleep.hibernate_all, STOPPED)
         yield Control(plane.app(beat_seconds), plane, first_token)
 
 
@@ -140,30 +158,20 @@ class Plane:
         self._bell = Bell()
         self.limits = Limits(config.quota_sandboxes, config.quota_vcpus, config.quota_memory_mb)
         self.metrics = Metrics()
-        self.activity = Activity(clock)
-        self.placement = Placement(host, config.host_timeout_seconds)
-        self.ledger = Ledger(database, clock, self._bell)
         self.accounts = Accounts(database, clock, chance.new_secret)
         self.trail = Trail(database, clock)
-        self.sandboxes = self._sandboxes(clock)
-        self.vitals = Vitals(self.sandboxes, self.placement, database)
-        self.adoption = Adoption(
-            ledger=self.ledger,
-            sandboxes=self.sandboxes,
-            placement=self.placement,
-            activity=self.activity,
-            metrics=self.metrics,
-        )
-        self.reaper = Reaper(config.workspace, self.activity, self.sandboxes, self.metrics)
+        self.ground = self._ground(host)
+        self.ledger = self.ground.ledger
+        self.activity = self.ground.activity
+        self.archive = Archive(self.ground)
+        self.endings = Endings(self.ground, self.archive)
+        self.births = Births(self.ground, self.archive, self.endings)
+        self.sleep = Sleep(self.ground, self.archive, self.endings)
+        self.sandboxes = Sandboxes(self.ground, self.sleep)
+        self.adoption = Adoption(self.ground, self.archive, self.births, self.endings)
+        self.reaper = Reaper(config.workspace, self.activity, self.endings, self.sleep, self.metrics)
         retention = Retention(config.retention_seconds, config.audit_retention_seconds)
         self.purge = Purge(database, clock, retention)
-        self.commands = Commands(
-            self.sandboxes,
-            clock,
-            chance.new_id,
-            default_timeout=config.default_exec_timeout_seconds,
-            max_output=config.max_output_bytes,
-        )
 
     def app(self, beat_seconds: float) -> ASGIApp:
         """The whole HTTP surface."""
@@ -171,16 +179,25 @@ class Plane:
             name: getattr(self._config, name)
             for name in ("max_json_bytes", "max_stdin_bytes", "max_upload_bytes", "max_output_bytes")
         }
+        ground = self.ground
         services = Services(
             sandboxes=self.sandboxes,
-            commands=self.commands,
+            births=self.births,
+            endings=self.endings,
+            sleep=self.sleep,
+            lifecycles=Lifecycles(self.ledger, self.activity, self._clock),
+            lineages=Lineages(self.ledger, self._database),
+            snapshots=Snapshots(ground, self.archive),
+            forks=Forks(ground, self.archive, self.births, self.endings),
+            rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
+            commands=self._commands(),
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),
-            vitals=self.vitals,
+            vitals=Vitals(self.sandboxes, ground.placement, self._database),
             templates=self._templates(),
             accounts=self.accounts,
             trail=self.trail,
-            placement=self.placement,
+            placement=ground.placement,
             metrics=self.metrics,
             limits=self.limits,
             sizes=sizes,
@@ -218,23 +235,41 @@ class Plane:
 
             await self._database.write_soon(transaction)
 
-    def _sandboxes(self, clock: Clock) -> Sandboxes:
-        config = self._config
-        return Sandboxes(
-            ledger=self.ledger,
-            placement=self.placement,
+    def _ground(self, host: Host) -> Ground:
+        config, database, clock = self._config, self._database, self._clock
+        ledger = Ledger(database, clock, self._bell)
+        kept = SnapshotLimits(config.quota_snapshots, config.quota_snapshot_bytes)
+        return Ground(
+            database=database,
+            ledger=ledger,
+            placement=Placement(host, config.host_timeout_seconds),
+            activity=Activity(clock),
+            causes=Causes(ledger),
+            turns=Turns(),
             line=Line(config.concurrent_creates, config.queue_seconds, self.metrics.queued),
-            activity=self.activity,
             clock=clock,
             new_id=self._chance.new_id,
-            terms=Terms(self.limits, config.default_ttl_seconds, config.create_timeout_seconds),
+            terms=Terms(self.limits, kept, config.default_ttl_seconds, config.create_timeout_seconds),
             metrics=self.metrics,
+            failpoint=Failpoints(config.failpoints),
+        )
+
+    def _commands(self) -> Commands:
+        config = self._config
+        return Commands(
+            self.sandboxes,
+            self._clock,
+            self._chance.new_id,
+            default_timeout=config.default_exec_timeout_seconds,
+            max_output=config.max_output_bytes,
         )
 
     def _templates(self) -> Templates:
         config = self._config
         return Templates(
-            self.placement, preferred=config.default_template, bake_seconds=config.create_timeout_seconds
+            self.ground.placement,
+            preferred=config.default_template,
+            bake_seconds=config.create_timeout_seconds,
         )
 
 

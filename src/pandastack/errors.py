@@ -152,6 +152,12 @@ class QuotaExceeded(RequestRefused):
     code, status = "quota.sandboxes_exceeded", 429
 
 
+class SnapshotQuotaExceeded(QuotaExceeded):
+    """The workspace keeps as many snapshots, or bytes of them, as it may; nothing was paused or taken."""
+
+    code = "quota.snapshots_exceeded"
+
+
 class RateLimited(RequestRefused):
     """Too many requests; may be sent again after `retry_after` seconds."""
 

@@ -85,6 +85,12 @@ class Metrics:
             buckets=BOOT,
             registry=self.registry,
         )
+        self.wakes = Counter(
+            "pandastack_sandbox_wakes",
+            "Hibernated sandboxes that went on.",
+            ["boot_mode"],
+            registry=self.registry,
+        )
         self.queued = Gauge(
             "pandastack_creates_waiting", "Creates that wait for their turn.", registry=self.registry
         )
@@ -93,7 +99,7 @@ class Metrics:
         )
         self.reaped = Counter(
             "pandastack_sandbox_reaped",
-            "Sandboxes deleted for idling past their ttl.",
+            "Sandboxes deleted or hibernated for idling or living too long.",
             registry=self.registry,
         )
 

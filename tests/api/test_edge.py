@@ -53,7 +53,7 @@ async def test_an_unknown_path_and_a_wrong_method(http: httpx2.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     "path",
-    ["sandboxes/x/fork", "sandboxes/x/snapshots", "sandboxes/x/hibernate", "volumes", "functions", "apps/1"],
+    ["sandboxes/x/repl", "sandboxes/x/ports", "volumes", "functions", "apps/1"],
 )
 async def test_what_is_not_there_yet_says_so(http: httpx2.AsyncClient, path: str) -> None:
     answer = await http.post(f"/v1/{path}")
@@ -81,7 +81,11 @@ async def test_figures_are_counted(world: World, box: str) -> None:
 async def test_capabilities_are_honest(http: httpx2.AsyncClient) -> None:
     told = (await http.get("/v1/capabilities")).json()
     assert (told["driver"], told["isolation"]) == ("process", "none")
-    assert "fork" in told["absent"] and told["sizes"]["max_json_bytes"] == 1 << 20
+    assert (
+        "repl" in told["absent"]
+        and "fork" not in told["absent"]
+        and told["sizes"]["max_json_bytes"] == 1 << 20
+    )
 
 
 async def test_the_first_template_of_the_list_can_be_made(world: World) -> None:
@@ -142,7 +146,7 @@ def test_every_endpoint_is_told_about(endpoint: Endpoint) -> None:
 
 async def test_a_bug_is_told_by_its_number_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """A host whose report is broken: the traceback is in the log, the caller gets the number to find it."""
-    world.control.plane.placement.report.templates.append(None)  # type: ignore[arg-type]  # broken on purpose
+    world.control.plane.ground.placement.report.templates.append(None)  # type: ignore[arg-type]  # broken on purpose
     answer = await world.http.post("/v1/sandboxes", json={"template": "none"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal.error")
     assert answer.json()["request_id"] in answer.json()["error"]

@@ -14,13 +14,16 @@ import pytest
 import typer
 from rich.console import Console
 
+from pandastack import Lineage, LineageNode
 from pandastack.cli.copy import Remote, parse, safe_name
 from pandastack.cli.credentials import remember
+from pandastack.cli.lifecycle import Timeout, times_of
 from pandastack.cli.progress import Steps, reporting
 from pandastack.cli.run import split_copy
-from pandastack.cli.sandbox import age, words_of
-from pandastack.cli.session import pairs, plain
+from pandastack.cli.sandbox import words_of
+from pandastack.cli.session import age, pairs, plain
 from pandastack.cli.state import held, holder
+from pandastack.cli.tree import drawn
 from pandastack.client import ConfigFile, read_config
 from pandastack.errors import Conflict
 
@@ -122,3 +125,41 @@ def test_the_key_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert json.loads(path.with_name("config.json.old").read_text())["token"] == "one"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_lineage_is_drawn_from_its_root() -> None:
+    def node(name: str, parent: str | None, minute: int) -> LineageNode:
+        made = f"2026-01-01T00:{minute:02}:00+00:00"
+        return LineageNode(
+            id=name,
+            parent_id=parent,
+            status="deleted" if name == "root" else "running",
+            template="base",
+            created_at=made,
+            tree_id="0123456789" if name == "late" else None,
+            via_snapshot=None,
+        )
+
+    nodes = [
+        node("leaf", "late", 3),
+        node("late", "root", 2),
+        node("root", None, 0),
+        node("early", "root", 1),
+    ]
+    nodes.append(node("orphan", "forgotten", 4))
+    text = io.StringIO()
+    Console(file=text, width=200).print(drawn(Lineage(root="root", nodes=nodes), "leaf"))
+    lines = text.getvalue().splitlines()
+    assert [line.strip("│├└─ ").split()[0] for line in lines] == ["root", "early", "late", "leaf", "orphan"]
+    assert [line for line in lines if "this one" in line] == [lines[3]]
+    assert "tree 01234567 " not in lines[3]
+    assert lines[2].endswith("tree 01234567")
+
+
+def test_limits_are_taken_away_by_zero() -> None:
+    assert times_of(None, None, None) == {}
+    assert times_of(Timeout.HIBERNATE, 0, 60) == {
+        "on_timeout": "hibernate",
+        "idle_timeout_seconds": None,
+        "lifetime_seconds": 60,
+    }

@@ -431,7 +431,7 @@ async def test_lifecycle_is_a_dictionary(sandbox: AsyncSandbox, server: Scripted
     answer = {"ttl_seconds": 9, "persistent": True, "idle_seconds": 1}
     server.answers(*[httpx2.Response(200, json=answer)] * 3)
     assert (await sandbox.lifecycle())["ttl_seconds"] == 9
-    assert await sandbox.set_ttl(9) == answer
+    assert dict(await sandbox.set_ttl(9)) == answer
     await sandbox.set_persistent(True)
     assert sandbox.persistent
     assert server.path() == "PATCH /v1/sandboxes/s1/lifecycle"

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 import pandastack
+import pandastack.client
 from pandastack import Client, Sandbox, get_default_client, set_default_client
 
 from .conftest import NOWHERE, SANDBOX, Scripted, sse
@@ -113,6 +114,20 @@ OFFICIAL = {
     "Sandbox.logs": "self stream follow",
     "Sandbox.set_ttl": "self seconds",
     "Sandbox.set_persistent": "self persistent",
+    "Sandbox.snapshot": "self",
+    "Sandbox.fork": "self metadata",
+    "Sandbox.fork_tree": "self count metadata",
+    "Sandbox.promote": "self cleanup_siblings tree_id",
+    "Sandbox.explore": "self candidates",
+    "SandboxAPI.fork": "self sandbox_id metadata cancel",
+    "SandboxAPI.fork_tree": "self sandbox_id count metadata cancel",
+    "SandboxAPI.promote": "self sandbox_id cleanup_siblings tree_id",
+    "SnapshotsAPI.list": "self sandbox_id",
+    "SnapshotsAPI.get": "self snapshot_id",
+    "SnapshotsAPI.delete": "self snapshot_id",
+    "Candidate.__init__": "self label cmd fn timeout_s score",
+    "BranchOutcome.__init__": "self label sandbox_id ok score exit_code stdout_tail stderr_tail",
+    "ExploreResult.__init__": "self winner winner_outcome outcomes tree_id reaped reap_failures errors",
     "SandboxFilesystem.read": "self path",
     "SandboxFilesystem.write": "self path content",
     "SandboxFilesystem.upload": "self local_path remote_path",
@@ -129,7 +144,7 @@ OFFICIAL = {
 @pytest.mark.parametrize(("name", "names"), OFFICIAL.items())
 def test_the_official_arguments_are_taken_in_their_order(name: str, names: str) -> None:
     owner, method = name.split(".")
-    function = inspect.getattr_static(getattr(pandastack, owner), method)
+    function = inspect.getattr_static(getattr(pandastack.client, owner), method)
     ours = list(inspect.signature(getattr(function, "__func__", function)).parameters)
     ours = [parameter for parameter in ours if parameter not in ("cls", "env")]
     assert ours[: len(names.split())] == names.split()
@@ -138,7 +153,7 @@ def test_the_official_arguments_are_taken_in_their_order(name: str, names: str) 
 def test_every_public_name_can_be_imported() -> None:
     for name in pandastack.__all__:
         assert getattr(pandastack, name) is not None
-    for module in ("exceptions", "sandbox", "templates", "tokens"):
+    for module in ("exceptions", "sandbox", "snapshots", "templates", "tokens"):
         assert getattr(pandastack, module) is sys.modules[f"pandastack.{module}"]
     assert "Sandbox" in dir(pandastack)
     with pytest.raises(AttributeError):

@@ -129,8 +129,13 @@ def test_a_create_says_only_what_was_said() -> None:
         from_snapshot=None,
         volumes=[{"name": "v", "readOnly": True}],
         env=None,
+        times={"on_timeout": "kill", "lifetime_seconds": None},
     )
-    assert body == {"template": "base", "volumes": [{"name": "v", "read_only": True}]}
+    assert body == {
+        "template": "base",
+        "volumes": [{"name": "v", "read_only": True}],
+        "on_timeout": "kill",
+    }
 
 
 def test_sizes_are_warned_of() -> None:

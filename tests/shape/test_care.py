@@ -17,6 +17,7 @@ OWNED_TASKS = {
     "host/templates.py": "shared by all who wait for a template; `close` cancels and awaits it",
     "host/zygote.py": "a fork that nobody waits for any more is awaited and undone",
     "host/zygotes.py": "fork servers are made beside restores; `close` cancels and awaits it",
+    "services/turns.py": "awaited by all who wait for it, and ended before the last of them goes",
     "host/vms.py": "starts are shared by who asks, watchers live as long as machines; `let_go` ends both",
 }
 """Where a task is started outside of a TaskGroup, and who cancels and awaits it."""

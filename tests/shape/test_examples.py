@@ -48,6 +48,14 @@ def test_a_block_runs(server: Server, tmp_path: Path, block: Block) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_forks_of_the_example_share_their_work(server: Server, tmp_path: Path) -> None:
+    done = run(server, ROOT / "examples" / "fork_tree.py", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("the worker has 20000 rows in its memory\n4 forks in ")
+    assert done.stdout.count("removed") == 3
+    assert done.stdout.endswith("the winner still knows: degree 13\n")
+
+
 def test_the_example_leaves_a_chart(server: Server, tmp_path: Path) -> None:
     done = run(server, ROOT / "examples" / "code_interpreter.py", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

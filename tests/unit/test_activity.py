@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from pandastack.model.clock import Clock
-from pandastack.services.activity import Activity
+from pandastack.model.sandbox import Isolation, OnTimeout, Sandbox, SandboxState
+from pandastack.services.activity import Activity, Use
 
 
 class Time:
@@ -21,6 +23,13 @@ class Time:
         self.seconds += seconds
 
 
+def sandbox(**values: Any) -> Sandbox:  # noqa: ANN401  # the fields of a Sandbox
+    began = datetime.fromtimestamp(1_000_000, UTC)
+    fixed = {"template": "base", "status": SandboxState.RUNNING, "cpu": 1, "memory_mb": 512, "host": "h"}
+    more = {"created_at": began, "awake_since": began, "workspace": "w", "isolation": Isolation.NONE}
+    return Sandbox("a", **{"ttl_seconds": 60, **fixed, **more, **values})
+
+
 @pytest.fixture
 def time() -> Time:
     return Time()
@@ -29,7 +38,7 @@ def time() -> Time:
 @pytest.fixture
 def activity(time: Time) -> Activity:
     activity = Activity(time.clock)
-    activity.begin("a", 60)
+    activity.begin(sandbox())
     return activity
 
 
@@ -63,10 +72,10 @@ def test_a_touch_starts_the_time_anew(activity: Activity, time: Time) -> None:
 
 
 def test_a_persistent_one_is_never_overdue_until_it_is_no_more(activity: Activity, time: Time) -> None:
-    activity.allow("a", None)
+    activity.allow(sandbox(persistent=True))
     time.passes(10_000)
     assert overdue(activity) == []
-    activity.allow("a", 5)
+    activity.allow(sandbox(ttl_seconds=5))
     time.passes(6)
     assert overdue(activity) == ["a"]
 
@@ -87,3 +96,52 @@ def test_changes_are_taken_once_and_say_when(activity: Activity, time: Time) -> 
     assert activity.take_changes() == {}
     activity.touch("a")
     assert activity.take_changes() == {"a": datetime.fromtimestamp(1_000_010, UTC)}
+
+
+def test_a_persistent_one_with_an_idle_timeout_is_put_to_sleep(activity: Activity, time: Time) -> None:
+    activity.begin(sandbox(persistent=True, idle_timeout_seconds=10))
+    time.passes(11)
+    (due,) = activity.overdue()
+    assert due.then is OnTimeout.HIBERNATE
+    assert due.cause == "idle for 11 s, longer than its idle timeout of 10 s"
+
+
+def test_what_a_timeout_does_is_its_owners_choice(activity: Activity, time: Time) -> None:
+    time.passes(61)
+    assert activity.overdue()[0].then is OnTimeout.KILL
+    activity.begin(sandbox(on_timeout=OnTimeout.HIBERNATE))
+    time.passes(61)
+    assert activity.overdue()[0].then is OnTimeout.HIBERNATE
+
+
+def test_a_lifetime_ends_also_what_is_in_use(activity: Activity, time: Time) -> None:
+    activity.begin(sandbox(lifetime_seconds=100, used_seconds=30.0))
+    with activity.using("a"):
+        time.passes(70)
+        assert overdue(activity) == []
+        assert activity.sleeps_in("a") == 0
+        time.passes(1)
+        assert activity.overdue()[0].cause == "its lifetime of 100 s is over"
+
+
+def test_one_that_could_not_be_reaped_is_excused_for_a_while(activity: Activity, time: Time) -> None:
+    time.passes(61)
+    activity.excuse("a", 30)
+    assert overdue(activity) == []
+    time.passes(30)
+    assert overdue(activity) == ["a"]
+
+
+def test_what_keeps_it_awake_is_told_by_kind(activity: Activity, time: Time) -> None:
+    with activity.using("a", Use.EXEC), activity.using("a", Use.TERMINAL), activity.using("a", Use.EXEC):
+        found = {reason.kind: reason for reason in activity.reasons("a")}
+        assert found.keys() == {"exec", "terminal"}
+        assert found["exec"].detail == "2 commands last." and found["terminal"].since is not None
+        assert activity.sleeps_in("a") is None
+    time.passes(20)
+    (reason,) = activity.reasons("a")
+    assert reason.kind == "recent_use" and "20 s ago" in reason.detail
+    assert activity.sleeps_in("a") == 40
+    activity.allow(sandbox(persistent=True))
+    assert [reason.kind for reason in activity.reasons("a")] == ["persistent", "no_timeout"]
+    assert activity.reasons("nobody") == [] and activity.sleeps_in("nobody") is None

@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
+
+from pandastack import AsyncClient, AsyncSandbox, Client, Sandbox
 
 OFFICIAL = "0.10.0"
 PROGRAM = str(Path(sys.executable).with_name("pandastack"))
@@ -45,6 +47,7 @@ class Server:
             "PANDASTACK_CACHE_DIR": str(CACHE),
             "PANDASTACK_API": self.url,
             "PANDASTACK_API_KEY": self.token,
+            "WIRE_DRIVER": self.driver,
         }
 
     def log(self) -> str:
@@ -136,3 +139,24 @@ def official_python() -> Path:
             uv("pip", "install", "--python", str(place), f"pandastack=={OFFICIAL}")
             (place / "complete").touch()
     return place / "bin" / "python"
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(api_url=server.url, api_key=server.token) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(client: Client) -> Iterator[Sandbox]:
+    with client.sandboxes.create("base") as made:
+        yield made
+
+
+@pytest.fixture
+async def async_sandbox(server: Server) -> AsyncIterator[AsyncSandbox]:
+    async with (
+        AsyncClient(api_url=server.url, api_key=server.token) as client,
+        await client.sandboxes.create("base") as made,
+    ):
+        yield made

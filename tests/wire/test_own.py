@@ -6,41 +6,18 @@ import asyncio
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 import pandastack
-from pandastack import AsyncClient, AsyncSandbox, Client, Sandbox
-
-from .conftest import Server
+from pandastack import AsyncSandbox, Client, Sandbox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
 
 ALL_BYTES = bytes(range(256))
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(api_url=server.url, api_key=server.token) as made:
-        yield made
-
-
-@pytest.fixture
-def sandbox(client: Client) -> Iterator[Sandbox]:
-    with client.sandboxes.create("base") as made:
-        yield made
-
-
-@pytest.fixture
-async def async_sandbox(server: Server) -> AsyncIterator[AsyncSandbox]:
-    async with (
-        AsyncClient(api_url=server.url, api_key=server.token) as client,
-        await client.sandboxes.create("base") as made,
-    ):
-        yield made
 
 
 def test_a_command_has_a_place_and_an_environment(client: Client, directory: str) -> None:

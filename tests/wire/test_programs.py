@@ -14,14 +14,16 @@ from .conftest import Server, running
 
 pytestmark = [pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
-FILE = Path(programs.__file__)
+FOLDER = Path(programs.__file__).parents[1]
+STRICT = [f"-Werror::DeprecationWarning:programs.{name}" for name in ("basics", "state")]
 SPECIAL = {"a_full_house_is_final", "a_long_line_is_worth_waiting_in"}
 """Those that need a server with settings of its own."""
 
 
 def run(python: Path, name: str, directory: str, environment: Mapping[str, str]) -> None:
     done = subprocess.run(
-        [python, "-W", "error::DeprecationWarning:__main__", FILE, name, directory],
+        [python, *STRICT, "-m", "programs", name, directory],
+        cwd=FOLDER,
         env=dict(environment),
         capture_output=True,
         text=True,

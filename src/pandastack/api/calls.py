@@ -9,11 +9,19 @@ from typing import TypeVar
 from pandastack.endpoint import Call
 from pandastack.model.account import Limits
 from pandastack.services.accounts import Accounts
+from pandastack.services.births import Births
 from pandastack.services.commands import Commands
+from pandastack.services.endings import Endings
 from pandastack.services.events import Events
 from pandastack.services.files import Files
+from pandastack.services.forks import Forks
+from pandastack.services.lifecycles import Lifecycles
+from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
+from pandastack.services.rollbacks import Rollbacks
 from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.sleep import Sleep
+from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.trail import Trail
 from pandastack.services.vitals import Vitals
@@ -28,6 +36,14 @@ class Services:
     """The control plane's verbs, by noun."""
 
     sandboxes: Sandboxes
+    births: Births
+    endings: Endings
+    sleep: Sleep
+    lifecycles: Lifecycles
+    lineages: Lineages
+    snapshots: Snapshots
+    forks: Forks
+    rollbacks: Rollbacks
     commands: Commands
     files: Files
     events: Events

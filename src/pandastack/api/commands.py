@@ -16,6 +16,7 @@ from pandastack.endpoint import Nothing, Reply, inflow
 from pandastack.errors import InvalidRequest
 from pandastack.model.command import CommandRequest, ExecRequest, ExecResult, Started, StartRequest
 from pandastack.model.guest import Channel, ProcessInfo
+from pandastack.services.activity import Use
 from pandastack.services.commands import Running
 
 NAMES = {Channel.STDOUT: "stdout", Channel.STDERR: "stderr"}
@@ -51,7 +52,8 @@ async def stream(call: Api[ExecRequest, Nothing]) -> EventStream:
         raise InvalidRequest(
             "A background command has no stream here: start it with exec, then attach to it."
         )
-    return _event_stream(call, call.app.commands.open(call.caller, call.path["sandbox_id"], call.body))
+    opening = call.app.commands.open(call.caller, call.path["sandbox_id"], call.body, Use.STREAM)
+    return _event_stream(call, opening)
 
 
 async def start(call: Api[StartRequest, Nothing]) -> Started:

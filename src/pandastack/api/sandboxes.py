@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -9,7 +10,15 @@ from msgspec import Meta, Struct
 from pandastack.api.calls import Api
 from pandastack.endpoint import Nothing, Reply
 from pandastack.errors import InvalidRequest
-from pandastack.model.sandbox import Lifecycle, LifecycleChange, Sandbox, SandboxCreate, SandboxState
+from pandastack.model.sandbox import (
+    Lifecycle,
+    LifecycleChange,
+    Lineage,
+    Sandbox,
+    SandboxCreate,
+    SandboxState,
+    WhyAwake,
+)
 from pandastack.services.vitals import SandboxMetrics
 
 SECRET = "secret."  # noqa: S105  # the prefix of metadata keys, no password
@@ -18,9 +27,12 @@ KEY_LENGTH = 255
 
 
 class SandboxView(Sandbox, frozen=True, kw_only=True):
-    """A sandbox on the wire. `state` is `status` again; metadata under `secret.` keys is redacted."""
+    """A sandbox on the wire. `state` is `status` again; metadata under `secret.` keys is redacted. At
+    `expires_at` its lifetime is over, if it has one and is awake.
+    """
 
     state: SandboxState
+    expires_at: datetime | None
 
 
 class WhichOne(Struct, frozen=True):
@@ -42,14 +54,14 @@ def view(sandbox: Sandbox) -> SandboxView:
     fields["metadata"] = {
         key: REDACTED if key.startswith(SECRET) else value for key, value in sandbox.metadata.items()
     }
-    return SandboxView(**fields, state=sandbox.status)
+    return SandboxView(**fields, state=sandbox.status, expires_at=sandbox.ends_by())
 
 
 async def create(call: Api[SandboxCreate, Nothing]) -> Reply:
     key = call.connection.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= KEY_LENGTH:
         raise InvalidRequest(f"An Idempotency-Key has 1 to {KEY_LENGTH} characters.")
-    created = await call.app.sandboxes.create(call.caller, call.body, key)
+    created = await call.app.births.create(call.caller, call.body, key)
     headers = {"idempotent-replayed": "true"} if created.replayed else {}
     return Reply(view(created.sandbox), 201, headers)
 
@@ -69,7 +81,7 @@ async def get(call: Api[None, WhichOne]) -> SandboxView:
 
 
 async def delete(call: Api[None, Nothing]) -> None:
-    await call.app.sandboxes.delete(call.caller, call.path["sandbox_id"])
+    await call.app.endings.delete(call.caller, call.path["sandbox_id"])
 
 
 async def pause(call: Api[None, Nothing]) -> None:
@@ -81,11 +93,19 @@ async def resume(call: Api[None, Nothing]) -> None:
 
 
 async def lifecycle(call: Api[None, Nothing]) -> Lifecycle:
-    return await call.app.sandboxes.lifecycle(call.caller, call.path["sandbox_id"])
+    return await call.app.lifecycles.get(call.caller, call.path["sandbox_id"])
 
 
 async def change_lifecycle(call: Api[LifecycleChange, Nothing]) -> Lifecycle:
-    return await call.app.sandboxes.change_lifecycle(call.caller, call.path["sandbox_id"], call.body)
+    return await call.app.lifecycles.change(call.caller, call.path["sandbox_id"], call.body)
+
+
+async def why_awake(call: Api[None, Nothing]) -> WhyAwake:
+    return await call.app.lifecycles.why_awake(call.caller, call.path["sandbox_id"])
+
+
+async def tree(call: Api[None, Nothing]) -> Lineage:
+    return await call.app.lineages.tree(call.caller, call.path["sandbox_id"])
 
 
 async def merge_metadata(call: Api[dict[str, str], Nothing]) -> SandboxView:

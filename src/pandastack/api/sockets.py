@@ -21,6 +21,7 @@ from pandastack.endpoint import Nothing
 from pandastack.errors import PandastackError
 from pandastack.model.command import ExecRequest
 from pandastack.model.guest import Process
+from pandastack.services.activity import Use
 from pandastack.telemetry import logger
 
 log = logger("sockets")
@@ -62,7 +63,7 @@ class TerminalOrder(Struct, frozen=True):
 
 async def commands(call: Api[None, Nothing]) -> None:
     """Serve `exec/ws` until the client leaves, which ends all of its commands."""
-    async with call.app.sandboxes.use(call.caller, call.path["sandbox_id"]):
+    async with call.app.sandboxes.use(call.caller, call.path["sandbox_id"], Use.STREAM):
         socket = WebSocket(call.connection.scope, call.receive, call.send)
         await socket.accept()
         async with asyncio.TaskGroup() as group:

@@ -16,8 +16,7 @@ from pandastack.model.image import Template
 from pandastack.model.sandbox import Isolation
 
 ABSENT = (
-    "fork", "fork-tree", "promote", "snapshots", "hibernate", "wake", "repl", "ports", "preview", "volumes",
-    "functions", "schedules", "databases", "apps",
+    "repl", "ports", "preview", "volumes", "functions", "schedules", "databases", "apps",
 )  # fmt: skip
 """What the product knows and this server does not do yet."""
 

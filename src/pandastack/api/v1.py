@@ -8,11 +8,12 @@ from starlette.responses import HTMLResponse
 
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
 from pandastack.api.calls import Api
+from pandastack.api.v1_state import STATE
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
 from pandastack.model.command import ExecRequest, ExecResult, Started, StartRequest
 from pandastack.model.guest import ProcessInfo
-from pandastack.model.sandbox import Lifecycle, LifecycleChange, SandboxCreate
+from pandastack.model.sandbox import Lifecycle, LifecycleChange, Lineage, SandboxCreate, WhyAwake
 from pandastack.services.accounts import NewToken
 from pandastack.services.vitals import BootStats, SandboxMetrics
 
@@ -93,6 +94,22 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             audited=True,
         ),
         Endpoint(
+            "GET",
+            f"{ONE}/why-awake",
+            sandboxes.why_awake,
+            "What keeps it awake",
+            scope=READ,
+            answer=WhyAwake,
+        ),
+        Endpoint(
+            "GET",
+            f"{ONE}/tree",
+            sandboxes.tree,
+            "Where it comes from and what became of it",
+            scope=READ,
+            answer=Lineage,
+        ),
+        Endpoint(
             "POST",
             f"{ONE}/metadata",
             sandboxes.merge_metadata,
@@ -110,6 +127,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             answer=SandboxMetrics,
         ),
     ),
+    *_tagged("state", *STATE),
     *_tagged(
         "commands",
         Endpoint(

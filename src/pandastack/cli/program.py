@@ -31,6 +31,8 @@ class Place(NamedTuple):
 COMMANDS = {
     "run": Place("run"),
     "sandbox": Place("sandbox", is_noun=True),
+    "snapshot": Place("snapshot", is_noun=True),
+    "tree": Place("tree"),
     "template": Place("template", is_noun=True),
     "cache": Place("cache", is_noun=True),
     "token": Place("token", is_noun=True),

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 import pandastack
-from pandastack.cli import copy, shell
+from pandastack.cli import copy, fork, lifecycle, shell
+from pandastack.cli.lifecycle import IdleTimeout, Lifetime, OnTimeout, times_of
 from pandastack.cli.run import GREEDY, attached, standard_input
-from pandastack.cli.session import pairs, plain, session_of
+from pandastack.cli.session import SandboxId, age, pairs, plain, session_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, use and destroy sandboxes.")
-
-SandboxId = Annotated[str, typer.Argument(metavar="ID", help="The sandbox, as `sandbox ls` shows it.")]
+app.add_typer(lifecycle.app)
+app.add_typer(fork.app)
 
 
 @app.command()
-def create(  # each is an option of the command line
+def create(  # noqa: PLR0913  # each is an option of the command line
     ctx: typer.Context,
     template: Annotated[str, typer.Option("--template", "-t", help="Made from this.")] = "code-interpreter",
+    from_snapshot: Annotated[
+        str | None, typer.Option("--from-snapshot", metavar="SNAPSHOT", help="Go on from this instead.")
+    ] = None,
     ttl: Annotated[int | None, typer.Option(help="Seconds it may idle.")] = None,
     persistent: Annotated[bool, typer.Option("--persistent", help="Never end it for idling.")] = False,
+    on_timeout: OnTimeout = None,
+    idle_timeout: IdleTimeout = None,
+    lifetime: Lifetime = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="For every command in it.")
     ] = None,
@@ -36,8 +42,10 @@ def create(  # each is an option of the command line
         template,
         ttl_seconds=ttl,
         persistent=persistent,
+        from_snapshot=from_snapshot,
         env=pairs(env or [], "--env"),
         metadata=pairs(metadata or [], "--metadata"),
+        **times_of(on_timeout, idle_timeout, lifetime),
     )
     typer.echo(f"{made.template} · {made.boot_mode} · {made.boot_ms} ms · {made.isolation}", err=True)
     session.show(made.to_dict(), made.id)
@@ -159,30 +167,6 @@ def metrics(ctx: typer.Context, sandbox_id: SandboxId) -> None:
     session.fields(session.sandbox(sandbox_id).metrics())
 
 
-@app.command()
-def pause(ctx: typer.Context, sandbox_id: SandboxId) -> None:
-    """Stop the processors of a sandbox."""
-    session_of(ctx).sandbox(sandbox_id).pause()
-
-
-@app.command()
-def resume(ctx: typer.Context, sandbox_id: SandboxId) -> None:
-    """Let a paused sandbox go on."""
-    session_of(ctx).sandbox(sandbox_id).resume()
-
-
-@app.command()
-def ttl(
-    ctx: typer.Context,
-    sandbox_id: SandboxId,
-    seconds: Annotated[int | None, typer.Argument(help="Let it idle this long from now on.")] = None,
-) -> None:
-    """Show how long a sandbox may idle, or change it."""
-    session = session_of(ctx)
-    sandbox = session.sandbox(sandbox_id)
-    session.fields(sandbox.lifecycle() if seconds is None else sandbox.set_ttl(seconds))
-
-
 def words_of(command: list[str]) -> list[str]:
     """The command without the `--` that may stand before it; a usage error when an option is in its place."""
     if command[:1] == ["--"]:
@@ -192,17 +176,6 @@ def words_of(command: list[str]) -> list[str]:
             f"{command[0]} stands behind the ID, where the command begins: move it before."
         )
     return command
-
-
-def age(created_at: str | None) -> str:
-    """How long ago, roughly: `12s`, `5m`, `3h`, `2d`."""
-    if not created_at:
-        return ""
-    seconds = int((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{max(seconds, 0)}s"
 
 
 def size_of(sandbox: pandastack.Sandbox) -> str:

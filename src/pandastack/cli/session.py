@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ADVICE: Mapping[type[PandastackError], str] = {
     errors.Unauthorized: "Give a key with --token or PANDASTACK_API_KEY.",
     errors.SandboxNotFound: "`pandastack sandbox ls` lists those there are.",
+    errors.SnapshotNotFound: "`pandastack snapshot ls` lists those there are.",
     errors.TemplateNotFound: "`pandastack template ls` lists those there are.",
     errors.QuotaExceeded: "Remove a sandbox with `pandastack sandbox rm`, or raise the limit of the server.",
     errors.NoCapacity: "Try again shortly.",
@@ -28,6 +30,8 @@ ADVICE: Mapping[type[PandastackError], str] = {
     errors.BootFailed: "`pandastack doctor` tells what this machine lacks.",
 }
 """What to do next, where the server's sentence does not say it."""
+
+SandboxId = Annotated[str, typer.Argument(metavar="ID", help="The sandbox, as `sandbox ls` shows it.")]
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,18 @@ class Session:
         """The sandbox with this id; NotFound when there is none."""
         return self.client().sandboxes.get(sandbox_id)
 
+    def named(self, sandbox_id: str) -> Sandbox:
+        """The sandbox of this id, without asking whether there is one: the verb will."""
+        return pandastack.Sandbox.from_dict({"id": sandbox_id}, self.client())
+
     def show(self, value: object, text: str) -> None:
         """Print the value as JSON for a program, the text for a person."""
         typer.echo(encoded(value) if self.json else text)
 
     def fields(self, values: Mapping[str, object]) -> None:
         """Print named values: as a JSON object for a program, a line each for a person."""
-        told = (f"{name}: {plain(value)}" for name, value in values.items() if value not in (None, {}, ""))
+        said = {name: value for name, value in values.items() if value or isinstance(value, int | float)}
+        told = (f"{name}: {plain(value)}" for name, value in said.items())
         self.show(values, "\n".join(told))
 
     def table(self, values: Sequence[object], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -81,6 +90,8 @@ def plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, Mapping):
         return " ".join(f"{name}={plain(inside)}" for name, inside in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
     return str(value)
 
 
@@ -110,6 +121,17 @@ def console(*, stderr: bool = False) -> Console:
     """Standard output (or error) as rich writes to it."""
     made: Console = import_module("rich.console").Console(stderr=stderr, highlight=False)
     return made
+
+
+def age(created_at: str | None) -> str:
+    """How long ago, roughly: `12s`, `5m`, `3h`, `2d`."""
+    if not created_at:
+        return ""
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{max(seconds, 0)}s"
 
 
 def advise(error: PandastackError) -> str:

@@ -12,8 +12,10 @@ from pandastack.client._async.client import (
 )
 from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
+from pandastack.client._async.explore import explore_async
 from pandastack.client._async.files import AsyncSandboxFilesystem
 from pandastack.client._async.sandbox import AsyncSandbox
+from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._async.terminal import AsyncTerminal
 from pandastack.client._config import (
     DEFAULT_API_URL,
@@ -38,6 +40,8 @@ from pandastack.client._errors import (
     SandboxTimeout,
     ServerError,
 )
+from pandastack.client._explore import BranchOutcome, Candidate, ExploreError, ExploreResult
+from pandastack.client._lineage import ForkFailure, ForkTree, Lineage, LineageNode, Promotion, Snapshot
 from pandastack.client._pair import CancelEvent
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.client import (
@@ -50,10 +54,13 @@ from pandastack.client._sync.client import (
 )
 from pandastack.client._sync.commands import Process, SandboxCommands
 from pandastack.client._sync.connection import Connection
+from pandastack.client._sync.explore import explore
 from pandastack.client._sync.files import SandboxFilesystem
 from pandastack.client._sync.sandbox import Sandbox
+from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._sync.terminal import Terminal
 from pandastack.client._values import (
+    AwakeReason,
     Event,
     ExecResult,
     FileEvent,
@@ -62,10 +69,13 @@ from pandastack.client._values import (
     Metrics,
     ProcessInfo,
     ProcessOutput,
+    RestoreProof,
     Template,
     Token,
+    WhyAwake,
     Written,
 )
+from pandastack.client._wire import LifecycleOptions, TimeOptions
 
 __all__ = [
     "DEFAULT_API_URL",
@@ -77,12 +87,16 @@ __all__ = [
     "AsyncSandboxAPI",
     "AsyncSandboxCommands",
     "AsyncSandboxFilesystem",
+    "AsyncSnapshotsAPI",
     "AsyncTemplatesAPI",
     "AsyncTerminal",
     "AsyncTokensAPI",
     "AuthError",
+    "AwakeReason",
     "BadRequestError",
+    "BranchOutcome",
     "CancelEvent",
+    "Candidate",
     "Client",
     "CommandFailed",
     "ConfigFile",
@@ -93,15 +107,24 @@ __all__ = [
     "Event",
     "ExecInterrupted",
     "ExecResult",
+    "ExploreError",
+    "ExploreResult",
     "FileEvent",
     "FileInfo",
+    "ForkFailure",
+    "ForkTree",
     "Lifecycle",
+    "LifecycleOptions",
+    "Lineage",
+    "LineageNode",
     "Metrics",
     "NotFoundError",
     "PandastackError",
     "Process",
     "ProcessInfo",
     "ProcessOutput",
+    "Promotion",
+    "RestoreProof",
     "Sandbox",
     "SandboxAPI",
     "SandboxCommands",
@@ -109,14 +132,20 @@ __all__ = [
     "SandboxTimeout",
     "ServerError",
     "Settings",
+    "Snapshot",
+    "SnapshotsAPI",
     "Surroundings",
     "Template",
     "TemplatesAPI",
     "Terminal",
+    "TimeOptions",
     "Token",
     "TokensAPI",
+    "WhyAwake",
     "Written",
     "config_path",
+    "explore",
+    "explore_async",
     "get_default_async_client",
     "get_default_client",
     "read_config",

@@ -9,10 +9,11 @@ import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from websockets.asyncio.client import ClientConnection as AsyncSocket
 from websockets.asyncio.client import connect as connect_async
@@ -28,6 +29,8 @@ __all__ = [
     "check_cancel_async",
     "connect",
     "connect_async",
+    "each",
+    "each_async",
     "opened",
     "pause",
     "pause_async",
@@ -39,7 +42,12 @@ __all__ = [
     "replacing_async",
     "scope",
     "scope_async",
+    "settled",
+    "settled_async",
 ]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PIECE_BYTES = 256 * 1024
 
@@ -172,3 +180,44 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+async def each_async(work: Callable[[T], Awaitable[R]], items: Sequence[T], limit: int) -> list[R]:
+    """The results of `work` in the order of the items, at most `limit` of them at a time.
+
+    The first error ends the others, and is raised as it came.
+    """
+    room = asyncio.Semaphore(limit)
+
+    async def one(item: T) -> R:
+        async with room:
+            return await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def each(work: Callable[[T], R], items: Sequence[T], limit: int) -> list[R]:
+    """The results of `work` in the order of the items, at most `limit` of them at a time, in threads.
+
+    An error does not wait for those that still run: who catches it takes away what they work on.
+    """
+    pool = ThreadPoolExecutor(limit, thread_name_prefix="pandastack")
+    try:
+        return list(pool.map(work, items))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def settled_async(value: Any) -> Any:  # noqa: ANN401  # what a function of the user's returns
+    """The value itself, awaited when it is to be."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def settled(value: Any) -> Any:  # noqa: ANN401  # what a function of the user's returns
+    """The value itself."""
+    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 T = TypeVar("T")
 
@@ -21,11 +21,56 @@ def take(cls: type[T], data: Mapping[str, Any]) -> T:
 
 
 class Lifecycle(TypedDict):
-    """How long a sandbox may idle, in seconds; a persistent one is never reaped."""
+    """How long a sandbox may idle and live, in seconds. None is no limit; a hibernated one does not age."""
 
     ttl_seconds: int
+    """Idle so long, it is ended, unless it is persistent."""
     persistent: bool
     idle_seconds: int
+    idle_timeout_seconds: int | None
+    """Idle so long, a persistent one is hibernated."""
+    on_timeout: str
+    """What becomes of it at the end of its time: `kill` or `hibernate`."""
+    expires_at: str | None
+    """When its lifetime ends, used or not."""
+
+
+class AwakeReason(TypedDict):
+    """One thing that keeps a sandbox up, and since when."""
+
+    kind: str
+    detail: str
+    since: NotRequired[str]
+
+
+class WhyAwake(TypedDict):
+    """What keeps a sandbox up, and when it would sleep or end if nothing did."""
+
+    status: str
+    awake: bool
+    reasons: list[AwakeReason]
+    idle_seconds: int
+    sleeps_in_seconds: int | None
+
+
+class RestoreProof(TypedDict):
+    """What was renewed in a sandbox before it could be used. Times are milliseconds."""
+
+    origin: str
+    """What was restored: `template`, or the id of a snapshot."""
+    entropy_bytes: int
+    """Fresh random bytes that its kernel was reseeded with."""
+    boot_id: str
+    machine_id: str
+    hostname: str
+    clock_step_ms: float
+    hooks_run: int
+    """Programs of `/etc/pandastack/on-restore.d` that ended well."""
+    hooks_failed: list[str]
+    gate_ms: float
+    driver: str
+    driver_version: str
+    accel: str
 
 
 class Written(TypedDict):

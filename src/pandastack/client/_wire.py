@@ -35,7 +35,12 @@ WAIT_SECONDS = 30.0
 CREATE_SECONDS = 150.0
 """Longest wait for a create: the first one of a template boots it for real, emulated at worst."""
 
+SNAPSHOT_SECONDS = 180.0
+"""Longest wait for a snapshot, a fork, a hibernation or what goes on from one."""
+
 BAKE_SECONDS = 900.0
+
+DEFAULT_TEMPLATE = "code-interpreter"
 
 INLINE_CODE_BYTES = 100_000
 """Linux takes no single argument over 128 KiB; longer code goes through stdin."""
@@ -149,6 +154,23 @@ def range_header(offset: int | None, length: int | None) -> dict[str, str]:
     return {"Range": f"bytes={first}-{last}"}
 
 
+class TimeOptions(TypedDict, total=False):
+    """What ends a sandbox by itself: the limit of its lifetime and of a persistent one's idleness, in seconds
+    (None is no limit), and what becomes of it then, "kill" or "hibernate".
+    """
+
+    on_timeout: str
+    idle_timeout_seconds: int | None
+    lifetime_seconds: int | None
+
+
+class LifecycleOptions(TimeOptions, total=False):
+    """The same, and what else of a lifecycle can be changed."""
+
+    ttl_seconds: int
+    persistent: bool
+
+
 def create_body(
     *,
     template: str,
@@ -158,6 +180,7 @@ def create_body(
     from_snapshot: str | None,
     volumes: Sequence[Mapping[str, Any]] | None,
     env: Mapping[str, str] | None,
+    times: TimeOptions,
 ) -> dict[str, Any]:
     """The body of a create: only what was said."""
     return clean(
@@ -168,6 +191,7 @@ def create_body(
         from_snapshot=from_snapshot,
         volumes=[_volume(volume) for volume in volumes] if volumes else None,
         env=dict(env) if env else None,
+        **times,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import IntEnum
 
+import msgspec
 from msgspec import Struct
 
 
@@ -27,6 +28,10 @@ class Caller(Struct, frozen=True):
     request_id: str = ""
     method: str = ""
     path: str = ""
+
+    def quietly(self) -> Caller:
+        """The same caller, whose part in what follows is told by another entry of the audit."""
+        return msgspec.structs.replace(self, method="")
 
 
 class Token(Struct, frozen=True):
@@ -58,6 +63,13 @@ class Limits(Struct, frozen=True):
     sandboxes: int | None
     vcpus: int | None
     memory_mb: int | None
+
+
+class SnapshotLimits(Struct, frozen=True):
+    """How many snapshots a workspace may keep by name, and how many bytes of all kinds; None is no limit."""
+
+    snapshots: int | None = None
+    size_bytes: int | None = None
 
 
 class AuditEntry(Struct, frozen=True):

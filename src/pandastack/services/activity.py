@@ -1,7 +1,7 @@
-"""When each sandbox was last used. In memory; a restart counts as activity.
+"""When each sandbox was last used, and how long it may idle and live. In memory; a restart counts as use.
 
 A sandbox is in use while any command, stream, terminal or transfer of it lasts, and was used when the last
-one ended or when it was last changed. Looking at it is no use.
+one ended or when it was last changed. Looking at it is no use. One that is hibernated is not watched.
 """
 
 from __future__ import annotations
@@ -9,92 +9,193 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from msgspec import Struct
 
 from pandastack.model.clock import Clock
+from pandastack.model.sandbox import AwakeReason, OnTimeout, Sandbox
 
 
-class Idle(Struct, frozen=True):
-    """A sandbox that idled longer than it may. Seconds."""
+class Use(StrEnum):
+    """What a sandbox is used for while it lasts."""
+
+    EXEC = "exec"
+    STREAM = "stream"
+    TERMINAL = "terminal"
+    TRANSFER = "transfer"
+
+
+class Leash(Struct, frozen=True):
+    """How long a sandbox may idle and live from now on, and what comes then. Seconds; None is for ever."""
+
+    idle: int | None
+    named: str
+    """What its owner calls the limit on idling."""
+    then: OnTimeout
+    life: float | None
+    lifetime: int | None
+    after_life: OnTimeout
+
+
+class Overdue(Struct, frozen=True):
+    """A sandbox that idled or lived longer than it may, in words, and what becomes of it."""
 
     sandbox_id: str
     idle_seconds: float
-    ttl_seconds: int
+    cause: str
+    then: OnTimeout
 
 
-class _Use(Struct):
+class _Watch(Struct):
     last: float
-    ttl_seconds: int | None
-    open: int = 0
+    leash: Leash
+    end: float | None
+    open: dict[Use, list[float]]
+    excused: float = 0.0
     changed: bool = True
 
 
+def leash_of(sandbox: Sandbox, now: datetime) -> Leash:
+    """What its lifecycle allows. A persistent one is hibernated when it idles, and never ended for that."""
+    lifetime = sandbox.lifetime_seconds
+    return Leash(
+        idle=sandbox.idle_timeout_seconds if sandbox.persistent else sandbox.ttl_seconds,
+        named="idle timeout" if sandbox.persistent else "ttl",
+        then=OnTimeout.HIBERNATE if sandbox.persistent else sandbox.on_timeout,
+        life=None if lifetime is None else lifetime - sandbox.used_by(now),
+        lifetime=lifetime,
+        after_life=sandbox.on_timeout,
+    )
+
+
 class Activity:
-    """Who is used, and who idled too long."""
+    """Who is used, and who idled or lived too long."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._uses: dict[str, _Use] = {}
+        self._watches: dict[str, _Watch] = {}
 
-    def begin(self, sandbox_id: str, ttl_seconds: int | None) -> None:
-        """Watch it from now on; a `ttl_seconds` of None is never too long."""
-        self._uses[sandbox_id] = _Use(self._clock.steady(), ttl_seconds)
+    def begin(self, sandbox: Sandbox) -> None:
+        """Watch it from now on; it counts as used just now."""
+        leash = leash_of(sandbox, self._clock.now())
+        now = self._clock.steady()
+        self._watches[sandbox.id] = _Watch(now, leash, _end(now, leash), {})
 
     def end(self, sandbox_id: str) -> None:
         """Watch it no longer; fine when nobody does."""
-        self._uses.pop(sandbox_id, None)
+        self._watches.pop(sandbox_id, None)
 
-    def allow(self, sandbox_id: str, ttl_seconds: int | None) -> None:
-        """Change how long it may idle, which is a use of it."""
-        if use := self._uses.get(sandbox_id):
-            use.ttl_seconds = ttl_seconds
-            self._touch(use)
+    def allow(self, sandbox: Sandbox) -> None:
+        """Change how long it may idle and live, which is a use of it."""
+        if watch := self._watches.get(sandbox.id):
+            watch.leash = leash_of(sandbox, self._clock.now())
+            watch.end = _end(self._clock.steady(), watch.leash)
+            watch.excused = 0.0
+            self._touch(watch)
 
     def touch(self, sandbox_id: str) -> None:
         """It was used just now."""
-        if use := self._uses.get(sandbox_id):
-            self._touch(use)
+        if watch := self._watches.get(sandbox_id):
+            self._touch(watch)
 
     @contextmanager
-    def using(self, sandbox_id: str) -> Iterator[None]:
+    def using(self, sandbox_id: str, use: Use = Use.EXEC) -> Iterator[None]:
         """It is in use until the block ends."""
-        use = self._uses.get(sandbox_id)
-        if use is None:  # died or deleted meanwhile: nothing to keep awake
+        watch = self._watches.get(sandbox_id)
+        if watch is None:  # died or deleted meanwhile: nothing to keep awake
             yield
             return
-        use.open += 1
+        began = self._clock.steady()
+        watch.open.setdefault(use, []).append(began)
         try:
             yield
         finally:
-            use.open -= 1
-            self._touch(use)
+            watch.open[use].remove(began)
+            self._touch(watch)
+
+    def excuse(self, sandbox_id: str, seconds: float) -> None:
+        """What is overdue could not be done: it is overdue again after so long."""
+        if watch := self._watches.get(sandbox_id):
+            watch.excused = self._clock.steady() + seconds
 
     def idle_seconds(self, sandbox_id: str) -> float:
         """How long it has not been used; 0 while it is."""
-        use = self._uses.get(sandbox_id)
-        return 0.0 if use is None or use.open else self._clock.steady() - use.last
+        watch = self._watches.get(sandbox_id)
+        return 0.0 if watch is None or any(watch.open.values()) else self._clock.steady() - watch.last
 
-    def overdue(self) -> list[Idle]:
-        """Those that idle longer than they may."""
-        now = self._clock.steady()
-        return [
-            Idle(sandbox_id, now - use.last, use.ttl_seconds)
-            for sandbox_id, use in self._uses.items()
-            if use.ttl_seconds is not None and not use.open and now - use.last > use.ttl_seconds
+    def overdue(self) -> list[Overdue]:
+        """Those that idle or live longer than they may."""
+        return [found for sandbox_id in self._watches if (found := self.overdue_one(sandbox_id)) is not None]
+
+    def overdue_one(self, sandbox_id: str) -> Overdue | None:
+        """Whether and why this one is overdue now."""
+        watch, now = self._watches.get(sandbox_id), self._clock.steady()
+        if watch is None or now < watch.excused:
+            return None
+        leash, idle = watch.leash, self.idle_seconds(sandbox_id)
+        if watch.end is not None and now > watch.end:
+            cause = f"its lifetime of {leash.lifetime} s is over"
+            return Overdue(sandbox_id, idle, cause, leash.after_life)
+        if leash.idle is not None and idle > leash.idle:
+            cause = f"idle for {idle:.0f} s, longer than its {leash.named} of {leash.idle} s"
+            return Overdue(sandbox_id, idle, cause, leash.then)
+        return None
+
+    def reasons(self, sandbox_id: str) -> list[AwakeReason]:
+        """What keeps it awake now; nothing for one that is not watched."""
+        watch = self._watches.get(sandbox_id)
+        if watch is None:
+            return []
+        found = [
+            AwakeReason(use, _said(use, len(began)), self._moment(min(began)))
+            for use, began in watch.open.items()
+            if began
         ]
+        leash, idle = watch.leash, self.idle_seconds(sandbox_id)
+        if leash.idle is None:
+            found.append(AwakeReason("persistent", "It is persistent: its ttl does not end it."))
+            found.append(AwakeReason("no_timeout", "It has no idle timeout, so it never sleeps by itself."))
+        elif not found and idle <= leash.idle:
+            detail = f"It was used {idle:.0f} s ago; its {leash.named} is {leash.idle} s."
+            found.append(AwakeReason("recent_use", detail, self._moment(watch.last)))
+        return found
+
+    def sleeps_in(self, sandbox_id: str) -> float | None:
+        """Seconds until it is put to sleep or ended if it is not used from now on; None for never."""
+        watch, now = self._watches.get(sandbox_id), self._clock.steady()
+        if watch is None:
+            return None
+        left = [] if watch.end is None else [watch.end - now]
+        if watch.leash.idle is not None and not any(watch.open.values()):
+            left.append(watch.leash.idle - (now - watch.last))
+        return max(0.0, min(left)) if left else None
 
     def take_changes(self) -> dict[str, datetime]:
         """The last use of all that were used since the last call, for the rows."""
-        wall, steady = self._clock.now(), self._clock.steady()
         changes = {}
-        for sandbox_id, use in self._uses.items():
-            if use.changed or use.open:
-                idle = 0.0 if use.open else steady - use.last
-                changes[sandbox_id] = (wall - timedelta(seconds=idle)).astimezone(UTC)
-                use.changed = False
+        for sandbox_id, watch in self._watches.items():
+            in_use = any(watch.open.values())
+            if watch.changed or in_use:
+                changes[sandbox_id] = self._moment(self._clock.steady() if in_use else watch.last)
+                watch.changed = False
         return changes
 
-    def _touch(self, use: _Use) -> None:
-        use.last = self._clock.steady()
-        use.changed = True
+    def _moment(self, steady: float) -> datetime:
+        ago = timedelta(seconds=self._clock.steady() - steady)
+        return (self._clock.now() - ago).astimezone(UTC)
+
+    def _touch(self, watch: _Watch) -> None:
+        watch.last = self._clock.steady()
+        watch.changed = True
+
+
+def _end(now: float, leash: Leash) -> float | None:
+    return None if leash.life is None else now + leash.life
+
+
+def _said(use: Use, count: int) -> str:
+    noun = {Use.EXEC: "command", Use.STREAM: "stream", Use.TERMINAL: "terminal", Use.TRANSFER: "transfer"}[
+        use
+    ]
+    return f"One {noun} lasts." if count == 1 else f"{count} {noun}s last."

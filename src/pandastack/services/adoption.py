@@ -11,77 +11,77 @@ from collections.abc import Mapping
 from pandastack.errors import PandastackError
 from pandastack.model.host import HostReport, VmReport, VmState
 from pandastack.model.sandbox import ALIVE, Sandbox, SandboxState
-from pandastack.services.activity import Activity
-from pandastack.services.ledger import Ledger, Story
-from pandastack.services.placement import Placement
-from pandastack.services.sandboxes import Sandboxes, allowed_idle
-from pandastack.telemetry import Metrics, logger
+from pandastack.model.snapshot import SnapshotKind
+from pandastack.services.archive import Archive
+from pandastack.services.births import Births
+from pandastack.services.endings import Endings
+from pandastack.services.ground import Ground
+from pandastack.services.ledger import Story
+from pandastack.telemetry import logger
 
 log = logger("adoption")
 
 CONSOLE_KEPT = 16 << 10
 """Of a dead machine's console so many characters are kept in its last event."""
 
-UNSETTLED = (SandboxState.CREATING, SandboxState.STOPPING)
+UNSETTLED = frozenset({SandboxState.CREATING, SandboxState.STOPPING})
 STANDING = {VmState.RUNNING: SandboxState.RUNNING, VmState.PAUSED: SandboxState.PAUSED}
 
 
 class Adoption:
     """Brings rows and machines together."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        sandboxes: Sandboxes,
-        placement: Placement,
-        activity: Activity,
-        metrics: Metrics,
-    ) -> None:
-        self._ledger = ledger
-        self._sandboxes = sandboxes
-        self._placement = placement
-        self._activity = activity
-        self._metrics = metrics
-        self._unrecorded: dict[str, VmReport] = {}
+    def __init__(self, ground: Ground, archive: Archive, births: Births, endings: Endings) -> None:
+        self._ledger = ground.ledger
+        self._placement = ground.placement
+        self._activity = ground.activity
+        self._archive = archive
+        self._births = births
+        self._endings = endings
+        self._turns = ground.turns
+        self._metrics = ground.metrics
 
     async def adopt(self) -> None:
         """Before anything is served: take over what runs, record what is gone, end what nobody knows."""
         report = await self._placement.refresh()
         machines = {vm.id: vm for vm in report.vms}
         living = {sandbox.id: sandbox for sandbox in await self._ledger.listing(ALIVE)}
+        held = {snapshot.sandbox_id for snapshot in await self._archive.interrupted()}
         for sandbox in living.values():
-            await self._meet(sandbox, machines)
+            await self._meet(sandbox, machines, held)
         for unknown in machines.keys() - living.keys():
             log.warning("machine.unknown", sandbox_id=unknown)
-            await self._stop(unknown)
+            await self._endings.stop_quietly(unknown)
+        await self._end_half_litters()
+        await self._archive.settle(report)
 
     async def settle(self) -> None:
-        """Look again at the rows that hang between two states and that no request works on, and at deaths
-        that could not be recorded.
+        """Look again at the rows that hang between two states and that no request works on, at machines that
+        should have ended, at deaths that were not recorded, and at snapshots.
         """
-        unrecorded, self._unrecorded = self._unrecorded, {}
-        for vm in unrecorded.values():
-            await self.bury(vm)
-        waiting = [
-            sandbox
-            for sandbox in await self._ledger.listing(UNSETTLED)
-            if not self._sandboxes.is_busy(sandbox.id)
-        ]
-        if waiting:
-            await self._settle_all(waiting, await self._placement.refresh())
+        report = await self._placement.refresh()  # before the rows: what it tells of has one by now
+        machines = {vm.id: vm for vm in report.vms}
+        rows = {sandbox.id: sandbox for sandbox in await self._ledger.listing(ALIVE)}
+        for sandbox in rows.values():
+            if sandbox.status in UNSETTLED and not self._is_busy(sandbox.id):
+                await self._settle_quietly(sandbox, machines.get(sandbox.id))
+            elif _is_dead(sandbox.id, report):
+                await self._bury_late(sandbox.id)
+        for stray in machines.keys() - rows.keys():
+            await self._end_stray(stray)
+        await self._end_half_litters()
+        await self._archive.settle(report)
 
     async def bury(self, vm: VmReport) -> None:
-        """As `died`; what the database refuses is tried again by `settle`."""
+        """As `died`; what the database refuses is tried again by `settle`: the host remembers its dead."""
         try:
             await self.died(vm)
         except PandastackError as error:
             log.warning("death.unrecorded", sandbox_id=vm.id, error=error.message)
-            self._unrecorded[vm.id] = vm
 
     async def died(self, vm: VmReport) -> None:
         """A machine ended by itself: record why, keep its last words, remove what is left of it."""
-        cause = vm.cause or "its machine ended"
+        cause = await self._with_way_back(vm.id, vm.cause or "its machine ended")
         console = vm.console[-CONSOLE_KEPT:]
         story = Story("vm.died", {"pid": vm.pid, "cause": cause, "console": console})
         self._activity.end(vm.id)
@@ -89,40 +89,84 @@ class Adoption:
         if failed is not None:
             self._metrics.deaths.inc()
             log.warning("sandbox.died", sandbox_id=vm.id, cause=cause)
-            await self._stop(vm.id)
+            await self._endings.stop_quietly(vm.id)
 
-    async def _settle_all(self, waiting: list[Sandbox], report: HostReport) -> None:
-        machines = {vm.id: vm for vm in report.vms}
-        for sandbox in waiting:
-            try:
-                await self._sandboxes.settle(sandbox, machines.get(sandbox.id))
-            except PandastackError as error:
-                log.warning("sandbox.unsettled", sandbox_id=sandbox.id, error=error.message)
+    async def _with_way_back(self, sandbox_id: str, cause: str) -> str:
+        """The cause of a death, with what of the dead can be had again."""
+        image = await self._archive.last_image(sandbox_id)
+        if image is None:
+            return cause
+        when = image.created_at.isoformat(timespec="seconds")
+        kept = f"Its image of {when} is kept: roll it back to snapshot {image.id}."
+        return f"{cause.removesuffix('.')}. {kept}"
 
-    async def _meet(self, sandbox: Sandbox, machines: Mapping[str, VmReport]) -> None:
+    async def _bury_late(self, sandbox_id: str) -> None:
+        """A machine that died while its row was being made to say that it runs."""
+        async with self._turns.turn(sandbox_id):
+            for vm in (await self._placement.refresh()).vms:
+                if vm.id == sandbox_id and vm.state is VmState.DEAD:
+                    await self.bury(vm)
+
+    def _is_busy(self, sandbox_id: str) -> bool:
+        return self._births.is_creating(sandbox_id) or self._endings.is_ending(sandbox_id)
+
+    async def _settle_quietly(self, sandbox: Sandbox, vm: VmReport | None) -> None:
+        try:
+            await self._settle(sandbox, vm)
+        except PandastackError as error:
+            log.warning("sandbox.unsettled", sandbox_id=sandbox.id, error=error.message)
+
+    async def _settle(self, sandbox: Sandbox, vm: VmReport | None) -> None:
+        """Bring a row that hangs between states to what its host says of the machine."""
+        if sandbox.status is SandboxState.STOPPING:
+            story = Story("sandbox.deleted", {"cause": sandbox.cause or "deleted"})
+            await self._endings.finish(sandbox.id, story)
+        elif vm is not None and vm.cause is None and vm.pid:
+            await self._births.running(None, sandbox, vm)
+        else:
+            await self._endings.undo(sandbox, "its creation was interrupted before its machine ran")
+
+    async def _end_half_litters(self) -> None:
+        """End the children of forks that were cut off: nobody was told of them."""
+        for snapshot in await self._archive.interrupted():
+            if snapshot.kind is SnapshotKind.FORK:
+                for child in await self._ledger.born_of(snapshot.id):
+                    await self._endings.end_quietly(child, "its fork was cut off")
+
+    async def _end_stray(self, sandbox_id: str) -> None:
+        """End a machine whose row says that it has none, unless somebody is giving it one just now."""
+        async with self._turns.turn(sandbox_id):
+            rows = await self._ledger.listing(ALIVE)
+            if sandbox_id not in {row.id for row in rows}:
+                log.warning("machine.unknown", sandbox_id=sandbox_id)
+                await self._endings.stop_quietly(sandbox_id)
+
+    async def _meet(self, sandbox: Sandbox, machines: Mapping[str, VmReport], held: set[str]) -> None:
         vm = machines.get(sandbox.id)
         if sandbox.status in UNSETTLED:
-            await self._sandboxes.settle(sandbox, vm)
+            await self._settle(sandbox, vm)
         elif vm is None:
-            cause = "its machine was gone when the server started"
+            gone = "its machine was gone when the server started"
+            cause = await self._with_way_back(sandbox.id, gone)
             await self._ledger.fail(sandbox.id, cause, Story("vm.died", {"cause": cause}))
         elif vm.state in STANDING:
-            await self._take_over(sandbox, vm)
+            await self._take_over(sandbox, vm, held=sandbox.id in held)
         else:
             await self.died(vm)
 
-    async def _take_over(self, sandbox: Sandbox, vm: VmReport) -> None:
+    async def _take_over(self, sandbox: Sandbox, vm: VmReport, *, held: bool) -> None:
         state = STANDING[vm.state]
+        if held and state is SandboxState.PAUSED and sandbox.status is SandboxState.RUNNING:
+            host = self._placement.host_of(sandbox.id)  # a snapshot that was interrupted holds it still
+            await self._placement.ordered(host.resume(sandbox.id), "resume")
+            state = SandboxState.RUNNING
         story = Story("sandbox.adopted", {"pid": vm.pid, "state": state})
         if state is sandbox.status:
             await self._ledger.change(sandbox.id, story, guest_ip=vm.guest_ip)
         else:
             await self._ledger.move(sandbox.id, state, story)
-        self._activity.begin(sandbox.id, allowed_idle(sandbox))
+        self._activity.begin(sandbox)
 
-    async def _stop(self, sandbox_id: str) -> None:
-        try:
-            host = self._placement.host_of(sandbox_id)
-            await self._placement.ordered(host.stop(sandbox_id), "stop")
-        except PandastackError as error:
-            log.warning("machine.not_stopped", sandbox_id=sandbox_id, error=error.message)
+
+def _is_dead(sandbox_id: str, report: HostReport) -> bool:
+    return any(vm.id == sandbox_id and vm.state is VmState.DEAD for vm in report.vms)

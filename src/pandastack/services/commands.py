@@ -16,6 +16,7 @@ from pandastack.model.account import Caller
 from pandastack.model.clock import Clock
 from pandastack.model.command import CommandRequest, ExecRequest, ExecResult, Started, StartRequest
 from pandastack.model.guest import Channel, Command, Exit, Process, ProcessInfo
+from pandastack.services.activity import Use
 from pandastack.services.sandboxes import Sandboxes
 
 GRACE_SECONDS = 15.0
@@ -66,13 +67,15 @@ class Commands:
         )
 
     @asynccontextmanager
-    async def open(self, caller: Caller, sandbox_id: str, request: ExecRequest) -> AsyncIterator[Running]:
+    async def open(
+        self, caller: Caller, sandbox_id: str, request: ExecRequest, use: Use = Use.EXEC
+    ) -> AsyncIterator[Running]:
         """A command while it runs; leaving the block kills its process group."""
         timeout, given = self._timeout(request), _input(request)
         command = self._command(request, timeout, stdin=given is not None)
         with _directory_faults():
             async with (
-                self._sandboxes.use(caller, sandbox_id) as guest,
+                self._sandboxes.use(caller, sandbox_id, use) as guest,
                 guest.run(command) as process,
                 _fed(process, given),
                 _bounded(timeout),
@@ -91,7 +94,8 @@ class Commands:
             user=user,
             terminal=size,
         )
-        async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
+        using = self._sandboxes.use(caller, sandbox_id, Use.TERMINAL)
+        async with using as guest, guest.run(command) as process:
             yield process
 
     async def start(self, caller: Caller, sandbox_id: str, request: StartRequest) -> Started:
@@ -137,7 +141,8 @@ class Commands:
     @asynccontextmanager
     async def attach(self, caller: Caller, sandbox_id: str, process_id: str) -> AsyncIterator[Running]:
         """The stream of a background process, its last output first; leaving detaches. Errors: NotFound."""
-        async with self._sandboxes.use(caller, sandbox_id) as guest, guest.attach(process_id) as process:
+        using = self._sandboxes.use(caller, sandbox_id, Use.STREAM)
+        async with using as guest, guest.attach(process_id) as process:
             yield Running(process, None)
 
     def _timeout(self, request: CommandRequest) -> float | None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pandastack.errors import FileRefused, InvalidRequest
 from pandastack.model.account import Caller
 from pandastack.model.guest import FileEntry, FileEvent, FileKind, FileReader, Guest
+from pandastack.services.activity import Use
 from pandastack.services.sandboxes import Sandboxes
 
 NOT_A_FILE = frozenset({"EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP"})
@@ -93,14 +94,14 @@ class Files:
     ) -> AsyncIterator[AsyncIterator[FileEvent]]:
         """Changes below the path, until the block ends."""
         async with (
-            self._at(place) as guest,
+            self._at(place, Use.STREAM) as guest,
             guest.watch(place.path, user=place.user, recursive=recursive) as events,
         ):
             yield events
 
     @asynccontextmanager
-    async def _at(self, place: Place) -> AsyncIterator[Guest]:
-        using = self._sandboxes.use(place.caller, place.sandbox_id)
+    async def _at(self, place: Place, use: Use = Use.TRANSFER) -> AsyncIterator[Guest]:
+        using = self._sandboxes.use(place.caller, place.sandbox_id, use)
         with _request_faults():
             async with using as guest:
                 yield guest

@@ -10,12 +10,13 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from pandastack.errors import QuotaExceeded, SandboxNotFound
+from pandastack.errors import Conflict, QuotaExceeded, SandboxNotFound
 from pandastack.model.account import Caller, Limits, Usage
 from pandastack.model.clock import Clock
-from pandastack.model.sandbox import Sandbox, SandboxState
+from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
+from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.events import Bell
-from pandastack.store import accounts, audit, events, idempotency, sandboxes
+from pandastack.store import accounts, audit, events, idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection, Database
 from pandastack.store.idempotency import Use
 
@@ -59,7 +60,7 @@ class Ledger:
         waiting = self._bell.expect(sandbox_id)
         try:
             found = await self.find_any(caller, sandbox_id)
-            if found.cause is None:
+            if found.cause is None and found.status in AWAKE:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await waiting.wait()
@@ -72,11 +73,17 @@ class Ledger:
         """Every sandbox in one of these states, of one workspace or of all."""
         return await self._database.read(partial(sandboxes.listing, states=states, workspace=workspace))
 
+    async def born_of(self, snapshot_id: str) -> list[Sandbox]:
+        """Those that were made from this snapshot and are not deleted."""
+        return await self._database.read(partial(sandboxes.born_of, snapshot_id=snapshot_id))
+
     async def count_by_state(self) -> dict[SandboxState, int]:
         """How many there are in each state."""
         return await self._database.read(sandboxes.count_by_state)
 
-    async def reserve(self, sandbox: Sandbox, limits: Limits, key: tuple[str, str] | None) -> Use | None:
+    async def reserve(
+        self, sandbox: Sandbox, limits: Limits, key: tuple[str, str] | None, story: Story
+    ) -> Use | None:
         """Write the row of a sandbox to be, within the quota; `key` is its Idempotency-Key and fingerprint.
 
         Returns the earlier use of the key when there is one, and then writes nothing. Errors: QuotaExceeded.
@@ -90,9 +97,58 @@ class Ledger:
                 idempotency.insert(connection, sandbox.workspace, key[0], use, sandbox.created_at)
             if not sandboxes.insert(connection, sandbox, limits):
                 raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
+            self.tell(connection, sandbox.id, story)
             return None
 
         return await self._database.write_soon(transaction)
+
+    async def check_room(self, sandbox: Sandbox, limits: Limits) -> None:
+        """Errors: QuotaExceeded when the workspace has no room for one more of its size."""
+        await self._database.glance(partial(_refuse_over_quota, sandbox=sandbox, limits=limits))
+
+    async def revive(self, before: Sandbox, limits: Limits, story: Story, **values: object) -> Sandbox:
+        """Move one that no machine was held for to RUNNING, within the quota.
+
+        Flushed: what is done in it from now on must not be taken for what its image holds. Errors:
+        QuotaExceeded; Conflict when somebody ended it.
+        """
+
+        def transaction(connection: Connection) -> Sandbox:
+            _refuse_over_quota(connection, before, limits)
+            moved = sandboxes.move(
+                connection, before.id, SandboxState.RUNNING, only_from=[before.status], **values
+            )
+            if moved is None:
+                raise ended_meanwhile(before.id)
+            self.tell(connection, before.id, story)
+            return moved[1]
+
+        return await self.write(before.id, transaction)
+
+    async def hibernated(self, sandbox: Sandbox, image: Snapshot, story: Story) -> list[str]:
+        """Publish the image and move to HIBERNATED in one: the ids of the images that it supersedes.
+
+        Errors: Conflict when somebody ended the sandbox, and then nothing is written.
+        """
+        now = self._clock.now()
+
+        def transaction(connection: Connection) -> list[str]:
+            moved = sandboxes.move(
+                connection,
+                sandbox.id,
+                SandboxState.HIBERNATED,
+                snapshot_id=image.id,
+                used_seconds=sandbox.used_by(now),
+                awake_since=None,
+                cause=None,
+                ended_at=None,
+            )
+            if moved is None or not snapshots.publish(connection, image):
+                raise ended_meanwhile(sandbox.id)
+            self.tell(connection, sandbox.id, story)
+            return snapshots.doom(connection, sandbox.id, SnapshotKind.HIBERNATION, but=image.id)
+
+        return await self.write(sandbox.id, transaction)
 
     async def used(self, workspace: str, key: str) -> Use | None:
         """The earlier use of an Idempotency-Key."""
@@ -117,7 +173,7 @@ class Ledger:
             moved = sandboxes.move(connection, sandbox_id, to, only_from=only_from, **values)
             if moved is None:
                 return None
-            self._tell(connection, sandbox_id, story)
+            self.tell(connection, sandbox_id, story)
             return moved[1]
 
         moved = await self._database.write_soon(transaction)
@@ -129,9 +185,9 @@ class Ledger:
 
         def transaction(connection: Connection) -> None:
             sandboxes.change(connection, sandbox_id, **values)
-            self._tell(connection, sandbox_id, story)
+            self.tell(connection, sandbox_id, story)
 
-        await self._write(sandbox_id, transaction)
+        await self.write(sandbox_id, transaction)
 
     async def begin_end(self, caller: Caller, sandbox_id: str, cause: str, status: int) -> Sandbox | None:
         """Move to STOPPING for good; one that is dead already keeps its own cause. None when that had been
@@ -149,7 +205,7 @@ class Ledger:
                 raise deleted(found)
             cause_kept = found.cause or cause
             moved = sandboxes.move(connection, sandbox_id, SandboxState.STOPPING, cause=cause_kept)
-            self._tell(connection, sandbox_id, Story(caller=caller, status=status))
+            self.tell(connection, sandbox_id, Story(caller=caller, status=status))
             return moved[1] if moved else None
 
         return await self._database.write_soon(transaction)
@@ -165,23 +221,29 @@ class Ledger:
             ended_at=self._clock.now(),
         )
 
-    async def complete_end(self, sandbox_id: str, story: Story, *, forget_key: bool = False) -> None:
-        """Move from STOPPING to DELETED; `forget_key` frees the Idempotency-Key that made it."""
+    async def complete_end(self, sandbox_id: str, story: Story, *, forget_key: bool = False) -> list[str]:
+        """Move from STOPPING to DELETED; `forget_key` frees the Idempotency-Key that made it.
 
-        def transaction(connection: Connection) -> None:
+        Returns the hibernation images that nobody needs any more.
+        """
+
+        def transaction(connection: Connection) -> list[str]:
             if sandboxes.move(connection, sandbox_id, SandboxState.DELETED, ended_at=self._clock.now()):
-                self._tell(connection, sandbox_id, story)
+                self.tell(connection, sandbox_id, story)
             if forget_key:
                 idempotency.forget(connection, sandbox_id)
+            return snapshots.doom(connection, sandbox_id, SnapshotKind.HIBERNATION)
 
-        await self._write(sandbox_id, transaction)
+        return await self.write(sandbox_id, transaction)
 
-    async def _write(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
+    async def write(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
+        """Run a transaction about the sandbox, flushed, and wake those who follow it."""
         value = await self._database.write(transaction)
         self._bell.ring(sandbox_id)
         return value
 
-    def _tell(self, connection: Connection, sandbox_id: str, story: Story) -> None:
+    def tell(self, connection: Connection, sandbox_id: str, story: Story) -> None:
+        """Write the event and the audit row of a change, in its transaction."""
         now = self._clock.now()
         if story.event:
             events.add(connection, sandbox_id, now, story.event, story.payload)
@@ -195,6 +257,16 @@ def deleted(sandbox: Sandbox) -> SandboxNotFound:
     return SandboxNotFound(
         f"Sandbox {sandbox.id} is gone since {when}: {sandbox.cause or 'deleted'}", cause=sandbox.cause
     )
+
+
+def ended_meanwhile(sandbox_id: str) -> Conflict:
+    """The refusal of a change whose sandbox went away while it was made."""
+    return Conflict(f"Sandbox {sandbox_id} was ended at the same moment.")
+
+
+def _refuse_over_quota(connection: Connection, sandbox: Sandbox, limits: Limits) -> None:
+    if not accounts.has_room(connection, sandbox.workspace, sandbox.cpu, sandbox.memory_mb, limits):
+        raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
 
 
 def _over_quota(usage: Usage, limits: Limits) -> QuotaExceeded:

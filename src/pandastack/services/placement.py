@@ -33,8 +33,8 @@ class Placement:
         self._report = await self.ordered(self._host.report(), "report")
         return self._report
 
-    async def choose(self, template: str) -> tuple[Host, Template]:
-        """A host that has the template. Errors: TemplateNotFound, naming those that there are."""
+    async def choose(self, template: str) -> Template:
+        """The template, as a host has it. Errors: TemplateNotFound, naming those that there are."""
         found = self._find(template)
         if found is None:
             await self.refresh()
@@ -42,7 +42,7 @@ class Placement:
         if found is None:
             known = ", ".join(sorted(known.name for known in self.report.templates)) or "none yet"
             raise TemplateNotFound(f"unknown template {template!r}: this server has {known}.")
-        return self._host, found
+        return found
 
     def host_of(self, sandbox_id: str) -> Host:
         """The host that holds the sandbox."""

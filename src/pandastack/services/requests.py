@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from pandastack.errors import InvalidRequest, NotSupported
 from pandastack.model.image import Template
 from pandastack.model.sandbox import SandboxCreate
@@ -14,21 +16,30 @@ ENV_BYTES = 64 << 10
 TTL_MOST = 366 * 86_400
 
 
-def check_create(request: SandboxCreate, template: Template) -> None:
+class Sizes(Struct, frozen=True):
+    """What every sandbox of a template or snapshot has. MiB; `disk_mb` is None where nobody knows it."""
+
+    template: str
+    cpu: int
+    memory_mb: int
+    disk_mb: int | None = None
+
+    @classmethod
+    def of(cls, template: Template) -> Sizes:
+        """Those of a template."""
+        return cls(template.name, template.cpu, template.memory_mb, template.disk_mb)
+
+
+def check_create(request: SandboxCreate, sizes: Sizes) -> None:
     """Errors: InvalidRequest for what cannot be, NotSupported for what this server cannot do yet."""
-    if request.from_snapshot is not None:
-        raise NotSupported("Snapshots are not yet part of this server: leave from_snapshot out.")
     if request.volumes:
         raise NotSupported("Volumes are not yet part of this server: leave volumes out.")
     check_ttl(request.ttl_seconds)
-    _check_size("cpu", request.cpu, template.cpu, template.name)
-    _check_size("vcpus", request.vcpus, template.cpu, template.name)
-    _check_size("memory_mb", request.memory_mb, template.memory_mb, template.name)
-    if request.disk_gb is not None and not 0 < request.disk_gb * 1024 <= template.disk_mb:
-        raise InvalidRequest(
-            f"disk_gb is {request.disk_gb}, and template {template.name!r} has {template.disk_mb} MiB, "
-            "which a restore cannot change. Leave disk_gb out or use a template with a larger disk."
-        )
+    _check_size("cpu", request.cpu, sizes.cpu, sizes.template)
+    _check_size("vcpus", request.vcpus, sizes.cpu, sizes.template)
+    _check_size("memory_mb", request.memory_mb, sizes.memory_mb, sizes.template)
+    if request.disk_gb is not None and sizes.disk_mb is not None:
+        _check_disk(request.disk_gb, sizes.template, sizes.disk_mb)
     check_metadata(request.metadata)
     _check_env(request.env)
 
@@ -46,6 +57,14 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         raise InvalidRequest(
             f"metadata is at most {METADATA_KEYS} keys and {METADATA_BYTES} bytes in all; "
             f"got {len(metadata)} keys and {size} bytes."
+        )
+
+
+def _check_disk(asked: int, template: str, given: int) -> None:
+    if not 0 < asked * 1024 <= given:
+        raise InvalidRequest(
+            f"disk_gb is {asked}, and template {template!r} has {given} MiB, "
+            "which a restore cannot change. Leave disk_gb out or use a template with a larger disk."
         )
 
 

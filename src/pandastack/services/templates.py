@@ -29,7 +29,8 @@ class Templates:
 
     async def bake(self, name: str) -> Template:
         """Make sure that it has a snapshot. Errors: TemplateNotFound, BootFailed, OutcomeUnknown."""
-        host, template = await self._placement.choose(name)
+        template = await self._placement.choose(name)
+        host = self._placement.host_of(template.name)
         baked = await self._placement.ordered(host.bake(template.name), "bake", seconds=self._bake_seconds)
         await self._placement.refresh()
         return baked

@@ -45,6 +45,14 @@ def reserve(connection: sa.Connection, workspace: str, vcpus: int, memory_mb: in
     return connection.execute(_RESERVE, values).rowcount == 1
 
 
+def has_room(connection: sa.Connection, workspace: str, vcpus: int, memory_mb: int, limits: Limits) -> bool:
+    """Whether one more sandbox of that size would pass no limit."""
+    held = usage(connection, workspace)
+    after = {"sandboxes": held.sandboxes + 1, "vcpus": held.vcpus + vcpus}
+    after["memory_mb"] = held.memory_mb + memory_mb
+    return all((limit := getattr(limits, name)) is None or amount <= limit for name, amount in after.items())
+
+
 def adjust(connection: sa.Connection, workspace: str, change: Usage) -> None:
     """Change what the workspace holds, whatever its limits."""
     query = workspaces.update().where(workspaces.c.id == workspace)

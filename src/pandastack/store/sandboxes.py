@@ -10,7 +10,8 @@ import msgspec
 import sqlalchemy as sa
 
 from pandastack.model.account import Limits, Usage
-from pandastack.model.sandbox import ALIVE, MOVES, Isolation, Sandbox, SandboxState
+from pandastack.model.restore import RestoreProof
+from pandastack.model.sandbox import ALIVE, MOVES, Isolation, OnTimeout, Sandbox, SandboxState
 from pandastack.store import accounts
 from pandastack.store.tables import sandboxes
 
@@ -76,6 +77,8 @@ def move(
 
 def change(connection: sa.Connection, sandbox_id: str, **values: object) -> None:
     """Set fields other than the state."""
+    if not values:
+        return
     connection.execute(sandboxes.update().where(sandboxes.c.id == sandbox_id).values(**values))
 
 
@@ -85,6 +88,45 @@ def note_activity(connection: sa.Connection, seen: dict[str, datetime]) -> None:
         sandboxes.update().where(sandboxes.c.id == sa.bindparam("by_id")).values(active_at=sa.bindparam("at"))
     )
     connection.execute(query, [{"by_id": sandbox_id, "at": at} for sandbox_id, at in seen.items()])
+
+
+def of_tree(connection: sa.Connection, workspace: str, tree_id: str) -> list[Sandbox]:
+    """The members of a fork tree that are not deleted, oldest first."""
+    mine = (sandboxes.c.workspace == workspace, sandboxes.c.tree_id == tree_id)
+    query = sandboxes.select().where(*mine, sandboxes.c.state != SandboxState.DELETED)
+    return [_sandbox(row) for row in connection.execute(query.order_by(sandboxes.c.created_at))]
+
+
+def born_of(connection: sa.Connection, snapshot_id: str) -> list[Sandbox]:
+    """Those made from a snapshot that are not deleted, oldest first."""
+    living = sandboxes.c.state != SandboxState.DELETED
+    query = sandboxes.select().where(sandboxes.c.from_snapshot == snapshot_id, living)
+    return [_sandbox(row) for row in connection.execute(query.order_by(sandboxes.c.created_at))]
+
+
+def ancestors(connection: sa.Connection, sandbox: Sandbox) -> list[str]:
+    """Ids from its parent to its root, which is the first that is not remembered or has no parent."""
+    found: list[str] = []
+    parent = sandbox.parent_id
+    while parent is not None and parent not in found:
+        found.append(parent)
+        row = find(connection, parent, sandbox.workspace)
+        parent = None if row is None else row.parent_id
+    return found
+
+
+def descendants(connection: sa.Connection, workspace: str, root: str) -> list[Sandbox]:
+    """The root and all that branched off, oldest first; deleted ones as long as they are remembered."""
+    first = find(connection, root, workspace)
+    found = {root: first} if first else {}
+    frontier = [root]
+    while frontier:
+        below = sandboxes.c.parent_id.in_(frontier)
+        rows = connection.execute(sandboxes.select().where(below, sandboxes.c.workspace == workspace))
+        fresh = [child for row in rows if (child := _sandbox(row)).id not in found]
+        found |= {child.id: child for child in fresh}
+        frontier = [child.id for child in fresh]
+    return sorted(found.values(), key=lambda each: (each.created_at, each.id))
 
 
 def count_by_state(connection: sa.Connection) -> dict[SandboxState, int]:
@@ -113,7 +155,6 @@ def purge(connection: sa.Connection, ended_before: datetime) -> list[str]:
 def _values(sandbox: Sandbox) -> dict[str, Any]:
     values = {name: getattr(sandbox, name) for name in sandbox.__struct_fields__}
     values["state"] = values.pop("status")
-    del values["from_snapshot"]
     return values | {"active_at": sandbox.created_at}
 
 
@@ -135,6 +176,20 @@ def _sandbox(row: sa.Row[Any]) -> Sandbox:
         boot_mode=row.boot_mode,
         phases_ms=row.phases_ms,
         guest_ip=row.guest_ip,
+        from_snapshot=row.from_snapshot,
+        parent_id=row.parent_id,
+        tree_id=row.tree_id,
+        snapshot_id=row.snapshot_id,
+        on_timeout=OnTimeout(row.on_timeout),
+        idle_timeout_seconds=row.idle_timeout_seconds,
+        lifetime_seconds=row.lifetime_seconds,
+        used_seconds=row.used_seconds,
+        awake_since=row.awake_since,
+        restore_proof=_proof(row.restore_proof),
         cause=row.cause,
         ended_at=row.ended_at,
     )
+
+
+def _proof(value: object) -> RestoreProof | None:
+    return None if value is None else msgspec.convert(value, RestoreProof)

@@ -32,8 +32,8 @@ class Json(TypeDecorator[object]):
     impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str:
-        return msgspec.json.encode(value).decode()
+    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:
         return None if value is None else msgspec.json.decode(value)
@@ -59,16 +59,20 @@ def _text(name: str, *, nullable: bool = False, primary_key: bool = False) -> sa
     return sa.Column(name, sa.Text, nullable=nullable, primary_key=primary_key)
 
 
-def _number(name: str) -> sa.Column[Any]:
-    return sa.Column(name, sa.Integer, nullable=False)
+def _number(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.Integer, nullable=nullable)
+
+
+def _seconds(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.Float, nullable=False)
 
 
 def _moment(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, Moment, nullable=nullable)
 
 
-def _json(name: str) -> sa.Column[Any]:
-    return sa.Column(name, Json, nullable=False)
+def _json(name: str, *, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, Json, nullable=nullable)
 
 
 workspaces = sa.Table(
@@ -90,7 +94,22 @@ sandboxes = sa.Table(
     sa.Column("persistent", Flag, nullable=False), _number("ttl_seconds"), _number("boot_ms"),
     _text("boot_mode"), _json("phases_ms"), _text("guest_ip"), _text("cause", nullable=True),
     _moment("created_at"), _moment("active_at"), _moment("ended_at", nullable=True),
+    _text("from_snapshot", nullable=True), _text("parent_id", nullable=True), _text("tree_id", nullable=True),
+    _text("snapshot_id", nullable=True), _text("on_timeout"), _number("idle_timeout_seconds", nullable=True),
+    _number("lifetime_seconds", nullable=True), _seconds("used_seconds"),
+    _moment("awake_since", nullable=True), _json("restore_proof", nullable=True),
     sa.Index("sandboxes_by_state", "state", "workspace"), sa.Index("sandboxes_by_age", "created_at"),
+    sa.Index("sandboxes_by_parent", "parent_id"), sa.Index("sandboxes_by_tree", "tree_id"),
+)  # fmt: skip
+
+snapshots = sa.Table(
+    "snapshots", metadata,
+    _text("id", primary_key=True), _text("sandbox_id"), _text("workspace"), _text("template"), _text("kind"),
+    _text("state"), _number("cpu"), _number("memory_mb"), _text("host"), _text("isolation"), _text("name"),
+    _text("comment"), _number("size_bytes"), _text("parent_id", nullable=True), _seconds("pause_ms"),
+    _json("phases_ms"), _moment("created_at"),
+    sa.Index("snapshots_by_sandbox", "sandbox_id", "kind"),
+    sa.Index("snapshots_by_workspace", "workspace", "created_at"),
 )  # fmt: skip
 
 events = sa.Table(

@@ -1,50 +1,72 @@
-"""What happens with time: idle sandboxes are deleted, old history is forgotten."""
+"""What happens with time: idle sandboxes are ended or put to sleep, old history is forgotten."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 from msgspec import Struct
 
 from pandastack.errors import PandastackError, SandboxNotFound
 from pandastack.model.account import Caller, Scope
 from pandastack.model.clock import Clock
-from pandastack.model.sandbox import SandboxState
-from pandastack.services.activity import Activity, Idle
-from pandastack.services.sandboxes import Sandboxes
-from pandastack.store import audit, events, idempotency, sandboxes
+from pandastack.model.sandbox import OnTimeout, SandboxState
+from pandastack.model.snapshot import SnapshotKind
+from pandastack.services.activity import Activity, Overdue
+from pandastack.services.endings import Endings
+from pandastack.services.sleep import Sleep
+from pandastack.store import audit, events, idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection, Database
 from pandastack.telemetry import Metrics, logger
 
 log = logger("sweep")
 
 
-class Reaper:
-    """Deletes sandboxes that idle longer than their ttl."""
+EXCUSED_SECONDS = 60.0
+"""After so long it is tried again to put one to sleep that could not be."""
 
-    def __init__(self, workspace: str, activity: Activity, sandboxes: Sandboxes, metrics: Metrics) -> None:
+
+class Reaper:
+    """Ends or hibernates sandboxes that idle or live longer than they may."""
+
+    def __init__(
+        self, workspace: str, activity: Activity, endings: Endings, sleep: Sleep, metrics: Metrics
+    ) -> None:
         self._activity = activity
-        self._sandboxes = sandboxes
+        self._endings = endings
+        self._sleep = sleep
         self._metrics = metrics
         self._self = Caller(workspace, "reaper", Scope.ADMIN, "internal", method="DELETE", path="/reaper")
 
     async def reap(self) -> None:
-        """Delete all that are overdue now, the one idling longest first."""
-        for idle in sorted(self._activity.overdue(), key=lambda idle: -idle.idle_seconds):
-            await self._delete(idle)
+        """Do what is due with all that are overdue now, the one idling longest first."""
+        for overdue in sorted(self._activity.overdue(), key=lambda each: -each.idle_seconds):
+            await self._reap(overdue)
 
-    async def _delete(self, idle: Idle) -> None:
-        cause = f"idle for {idle.idle_seconds:.0f} s, longer than its ttl of {idle.ttl_seconds} s"
-        self._activity.end(idle.sandbox_id)  # a delete that hangs is settled elsewhere, not reaped twice
+    async def _reap(self, overdue: Overdue) -> None:
+        sandbox_id, cause = overdue.sandbox_id, overdue.cause
         try:
-            await self._sandboxes.delete(self._self, idle.sandbox_id, cause)
+            done = await self._do(overdue)
         except SandboxNotFound:
+            self._activity.end(sandbox_id)
             return
         except PandastackError as error:
-            log.warning("sandbox.not_reaped", sandbox_id=idle.sandbox_id, error=error.message)
+            self._activity.excuse(sandbox_id, EXCUSED_SECONDS)
+            log.warning("sandbox.not_reaped", sandbox_id=sandbox_id, error=error.message)
             return
-        self._metrics.reaped.inc()
-        log.info("sandbox.reaped", sandbox_id=idle.sandbox_id, cause=cause)
+        if done:
+            self._metrics.reaped.inc()
+            log.info("sandbox.reaped", sandbox_id=sandbox_id, cause=cause, then=overdue.then)
+
+    async def _do(self, overdue: Overdue) -> bool:
+        """Whether it was done; somebody who uses it meanwhile wins."""
+        sandbox_id, cause = overdue.sandbox_id, overdue.cause
+        if overdue.then is OnTimeout.HIBERNATE:
+            sweeper = msgspec.structs.replace(self._self, method="POST")
+            return await self._sleep.hibernate(sweeper, sandbox_id, cause, if_overdue=True)
+        self._activity.end(sandbox_id)  # a delete that hangs is settled elsewhere, not reaped twice
+        await self._endings.delete(self._self, sandbox_id, cause)
+        return True
 
 
 class Retention(Struct, frozen=True):
@@ -72,6 +94,7 @@ class Purge:
             for sandbox in sandboxes.listing(connection, [SandboxState.FAILED]):
                 if sandbox.ended_at is not None and sandbox.ended_at < ended_before:
                     sandboxes.move(connection, sandbox.id, SandboxState.DELETED)
+                    snapshots.doom(connection, sandbox.id, SnapshotKind.HIBERNATION)
             events.purge(connection, sandboxes.purge(connection, ended_before))
             idempotency.purge(connection, ended_before)
             audit.purge(connection, audited_before)

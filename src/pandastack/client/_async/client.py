@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import httpx2
@@ -13,11 +13,13 @@ from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection, set_default_connection
 from pandastack.client._async.sandbox import AsyncSandbox
+from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._config import Surroundings, read_surroundings, settle
+from pandastack.client._lineage import ForkTree, Promotion
 from pandastack.client._pair import AsyncCancelEvent, scope_async
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._values import Template, Token
-from pandastack.client._wire import Call
+from pandastack.client._wire import Call, TimeOptions
 
 
 class AsyncSandboxAPI:
@@ -39,6 +41,7 @@ class AsyncSandboxAPI:
         *,
         env: Mapping[str, str] | None = None,
         cancel: AsyncCancelEvent | None = None,
+        **times: Unpack[TimeOptions],
     ) -> AsyncSandbox:
         """Create a sandbox; see `AsyncSandbox.create`."""
         _wire.warn_of_sizes(cpu, memory_mb)
@@ -50,6 +53,7 @@ class AsyncSandboxAPI:
             from_snapshot=from_snapshot,
             volumes=volumes,
             env=env,
+            times=times,
         )
         return await AsyncSandbox.create_on(self._connection, body, cancel=cancel)
 
@@ -63,8 +67,38 @@ class AsyncSandboxAPI:
 
     async def delete(self, sandbox_id: str) -> None:
         """Destroy the sandbox with this id; NotFoundError when there is none."""
-        path = f"/sandboxes/{_wire.segment(sandbox_id)}"
-        await self._connection.request(Call(method="DELETE", path=path))
+        await self._named(sandbox_id).kill()
+
+    async def fork(
+        self,
+        sandbox_id: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+    ) -> AsyncSandbox:
+        """Fork the sandbox with this id; see `AsyncSandbox.fork`."""
+        return await self._named(sandbox_id).fork(metadata, cancel=cancel)
+
+    async def fork_tree(
+        self,
+        sandbox_id: str,
+        count: int = 2,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: AsyncCancelEvent | None = None,
+    ) -> ForkTree[AsyncSandbox]:
+        """Fork the sandbox with this id several times; see `AsyncSandbox.fork_tree`."""
+        return await self._named(sandbox_id).fork_tree(count, metadata, cancel=cancel)
+
+    async def promote(
+        self, sandbox_id: str, *, cleanup_siblings: bool = False, tree_id: str | None = None
+    ) -> Promotion:
+        """Make a child of a fork-tree a sandbox of its own; see `AsyncSandbox.promote`."""
+        return await self._named(sandbox_id).promote(cleanup_siblings=cleanup_siblings, tree_id=tree_id)
+
+    def _named(self, sandbox_id: str) -> AsyncSandbox:
+        """The sandbox of this id, of which nothing else is known."""
+        return AsyncSandbox.from_answer({"id": sandbox_id}, self._connection)
 
 
 class AsyncTemplatesAPI:
@@ -160,6 +194,7 @@ class AsyncClient:
     def _use(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self.sandboxes = AsyncSandboxAPI(connection)
+        self.snapshots = AsyncSnapshotsAPI(connection)
         self.templates = AsyncTemplatesAPI(connection)
         self.tokens = AsyncTokensAPI(connection)
 

@@ -10,15 +10,24 @@ from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 
 from pandastack.client import _wire
-from pandastack.client._async.commands import AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection
+from pandastack.client._async.explore import AsyncExploreVerbs
 from pandastack.client._async.files import AsyncSandboxFilesystem
+from pandastack.client._async.lifecycle import AsyncLifecycleVerbs
 from pandastack.client._async.terminal import AsyncTerminal, open_terminal
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import AsyncCancelEvent
-from pandastack.client._values import Event, ExecResult, Lifecycle, Metrics, take
-from pandastack.client._wire import Call, Command, CommandOptions, ExecOptions, OutputCallback, query
+from pandastack.client._values import Event, ExecResult, Metrics, RestoreProof, take
+from pandastack.client._wire import (
+    Call,
+    Command,
+    CommandOptions,
+    ExecOptions,
+    OutputCallback,
+    TimeOptions,
+    query,
+)
 
 LAST_EVENT = "sandbox.deleted"
 """Nothing happens to a sandbox after this."""
@@ -33,7 +42,7 @@ class AsyncConnected(Protocol):
 
 
 @dataclass
-class AsyncSandbox:
+class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -43,8 +52,9 @@ class AsyncSandbox:
             result = await sandbox.exec("python3 --version", check=True)
 
     The fields are what the server last said; `refresh` asks again. `boot_ms` and `phases_ms` are milliseconds
-    of the create. Every verb raises NotFoundError once the sandbox is gone and ConnectionError when the
-    server cannot be reached.
+    of the create or fork that made it; `restore_proof` is what was renewed in it when it last went on from a
+    state. Using a hibernated sandbox wakes it, asking about it does not. Every verb raises NotFoundError once
+    the sandbox is gone and ConnectionError when the server cannot be reached.
     """
 
     id: str
@@ -64,20 +74,20 @@ class AsyncSandbox:
     host: str | None = None
     cause: str | None = None
     phases_ms: dict[str, float] = field(default_factory=dict)
+    parent_id: str | None = None
+    tree_id: str | None = None
+    on_timeout: str | None = None
+    idle_timeout_seconds: int | None = None
+    expires_at: str | None = None
+    restore_proof: RestoreProof | None = None
     _connection: AsyncConnection = field(default=cast("AsyncConnection", None), repr=False, compare=False)
 
-    default_template: ClassVar[str] = "code-interpreter"
+    default_template: ClassVar[str] = _wire.DEFAULT_TEMPLATE
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], client: AsyncConnected, persistent: bool = False) -> Self:
         """The sandbox that an answer of the server describes, to be used with this client."""
         return cls.from_answer({"persistent": persistent, **data}, client.connection)
-
-    @classmethod
-    def from_answer(cls, data: Mapping[str, Any], connection: AsyncConnection) -> Self:
-        """The sandbox that an answer of the server describes."""
-        missing = {"template": cls.default_template, "cpu": 1, "memory_mb": 512, "status": "unknown"}
-        return take(cls, {**missing, **data, "_connection": connection})
 
     @classmethod
     async def create(  # noqa: PLR0913  # the official SDK's signature
@@ -93,15 +103,18 @@ class AsyncSandbox:
         *,
         env: Mapping[str, str] | None = None,
         cancel: AsyncCancelEvent | None = None,
+        **times: Unpack[TimeOptions],
     ) -> Self:
         """Create a sandbox with the default client; it runs and answers when this returns.
 
-        `ttl_seconds` counts from its last activity. `env` is the environment of all its commands. `cpu` and
-        `memory_mb` are not sent: a sandbox has the size of its template. A refusal for lack of room is
-        retried (`Client` says for how long); `cancel` gives that up with CreateCancelled.
+        With `from_snapshot` it goes on from there, whatever `template` says. `ttl_seconds` counts from its
+        last activity. `times` are those of `TimeOptions`: `on_timeout`, `idle_timeout_seconds` and
+        `lifetime_seconds`. `env` is the environment of all its commands. `cpu` and `memory_mb` are not sent:
+        a sandbox has the size of its template. A refusal for lack of room is retried (`Client` says for how
+        long); `cancel` gives that up with CreateCancelled.
 
-        Errors: NotFoundError for an unknown template, BadRequestError for what the server does not take,
-        ServerError when no machine came up.
+        Errors: NotFoundError for an unknown template or snapshot, BadRequestError for what the server does
+        not take, ServerError when no machine came up.
         """
         _wire.warn_of_sizes(cpu, memory_mb)
         body = _wire.create_body(
@@ -112,6 +125,7 @@ class AsyncSandbox:
             from_snapshot=from_snapshot,
             volumes=volumes,
             env=env,
+            times=times,
         )
         return await cls.create_on(default_connection(), body, cancel=cancel)
 
@@ -159,11 +173,6 @@ class AsyncSandbox:
     def files(self) -> AsyncSandboxFilesystem:
         """Its files: the same as `filesystem`."""
         return self.filesystem
-
-    @property
-    def commands(self) -> AsyncSandboxCommands:
-        """Its commands and background processes."""
-        return AsyncSandboxCommands(self._connection, self.id)
 
     async def exec(
         self,
@@ -261,49 +270,14 @@ class AsyncSandbox:
         """Counters of its machine on the host: bytes, seconds, per cent of one processor."""
         return cast("Metrics", await self._verb("GET", "metrics"))
 
-    async def lifecycle(self) -> Lifecycle:
-        """How long it may idle, and how long it has, in seconds."""
-        return cast("Lifecycle", await self._verb("GET", "lifecycle"))
-
-    async def set_ttl(self, seconds: int) -> Lifecycle:
-        """Let it idle this long from now on."""
-        return cast("Lifecycle", await self._verb("PATCH", "lifecycle", {"ttl_seconds": seconds}))
-
-    async def set_persistent(self, persistent: bool) -> Lifecycle:
-        """Keep it, whatever its idle time, or no longer."""
-        answer = await self._verb("PATCH", "lifecycle", {"persistent": persistent})
-        self.persistent = persistent
-        return cast("Lifecycle", answer)
-
-    async def pause(self) -> None:
-        """Stop its processors; its memory stays. BadRequestError when it does not run."""
-        await self._verb("POST", "pause")
-
-    async def resume(self) -> None:
-        """Let a paused sandbox go on."""
-        await self._verb("POST", "resume")
-
-    async def kill(self) -> None:
-        """Destroy it: nothing of it is left. NotFoundError when it was gone already."""
-        await self._connection.request(Call(method="DELETE", path=self._path))
-
     async def delete(self) -> None:
         """Destroy it: the same as `kill`."""
         await self.kill()
 
     async def refresh(self) -> Self:
         """Ask the server for its current state and take it over."""
-        fresh = await self.get_on(self._connection, self.id)
-        for each in fields(fresh):
-            setattr(self, each.name, getattr(fresh, each.name))
+        self._take_over(await self.get_on(self._connection, self.id))
         return self
-
-    @property
-    def _path(self) -> str:
-        return f"/sandboxes/{_wire.segment(self.id)}"
-
-    async def _verb(self, method: str, verb: str, body: dict[str, object] | None = None) -> _wire.JSON:
-        return await self._connection.request(Call(method=method, path=f"{self._path}/{verb}", json=body))
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import httpx2
 
 from pandastack.client import _wire
 from pandastack.client._config import Surroundings, read_surroundings, settle
+from pandastack.client._lineage import ForkTree, Promotion
 from pandastack.client._pair import CancelEvent, scope
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection, set_default_connection
 from pandastack.client._sync.sandbox import Sandbox
+from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._values import Template, Token
-from pandastack.client._wire import Call
+from pandastack.client._wire import Call, TimeOptions
 
 
 class SandboxAPI:
@@ -40,6 +42,7 @@ class SandboxAPI:
         *,
         env: Mapping[str, str] | None = None,
         cancel: CancelEvent | None = None,
+        **times: Unpack[TimeOptions],
     ) -> Sandbox:
         """Create a sandbox; see `Sandbox.create`."""
         _wire.warn_of_sizes(cpu, memory_mb)
@@ -51,6 +54,7 @@ class SandboxAPI:
             from_snapshot=from_snapshot,
             volumes=volumes,
             env=env,
+            times=times,
         )
         return Sandbox.create_on(self._connection, body, cancel=cancel)
 
@@ -64,8 +68,38 @@ class SandboxAPI:
 
     def delete(self, sandbox_id: str) -> None:
         """Destroy the sandbox with this id; NotFoundError when there is none."""
-        path = f"/sandboxes/{_wire.segment(sandbox_id)}"
-        self._connection.request(Call(method="DELETE", path=path))
+        self._named(sandbox_id).kill()
+
+    def fork(
+        self,
+        sandbox_id: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+    ) -> Sandbox:
+        """Fork the sandbox with this id; see `Sandbox.fork`."""
+        return self._named(sandbox_id).fork(metadata, cancel=cancel)
+
+    def fork_tree(
+        self,
+        sandbox_id: str,
+        count: int = 2,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        cancel: CancelEvent | None = None,
+    ) -> ForkTree[Sandbox]:
+        """Fork the sandbox with this id several times; see `Sandbox.fork_tree`."""
+        return self._named(sandbox_id).fork_tree(count, metadata, cancel=cancel)
+
+    def promote(
+        self, sandbox_id: str, *, cleanup_siblings: bool = False, tree_id: str | None = None
+    ) -> Promotion:
+        """Make a child of a fork-tree a sandbox of its own; see `Sandbox.promote`."""
+        return self._named(sandbox_id).promote(cleanup_siblings=cleanup_siblings, tree_id=tree_id)
+
+    def _named(self, sandbox_id: str) -> Sandbox:
+        """The sandbox of this id, of which nothing else is known."""
+        return Sandbox.from_answer({"id": sandbox_id}, self._connection)
 
 
 class TemplatesAPI:
@@ -161,6 +195,7 @@ class Client:
     def _use(self, connection: Connection) -> None:
         self.connection = connection
         self.sandboxes = SandboxAPI(connection)
+        self.snapshots = SnapshotsAPI(connection)
         self.templates = TemplatesAPI(connection)
         self.tokens = TokensAPI(connection)
 

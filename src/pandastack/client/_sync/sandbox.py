@@ -13,13 +13,22 @@ from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 from pandastack.client import _wire
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import CancelEvent
-from pandastack.client._sync.commands import SandboxCommands
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection
+from pandastack.client._sync.explore import ExploreVerbs
 from pandastack.client._sync.files import SandboxFilesystem
+from pandastack.client._sync.lifecycle import LifecycleVerbs
 from pandastack.client._sync.terminal import Terminal, open_terminal
-from pandastack.client._values import Event, ExecResult, Lifecycle, Metrics, take
-from pandastack.client._wire import Call, Command, CommandOptions, ExecOptions, OutputCallback, query
+from pandastack.client._values import Event, ExecResult, Metrics, RestoreProof, take
+from pandastack.client._wire import (
+    Call,
+    Command,
+    CommandOptions,
+    ExecOptions,
+    OutputCallback,
+    TimeOptions,
+    query,
+)
 
 LAST_EVENT = "sandbox.deleted"
 """Nothing happens to a sandbox after this."""
@@ -34,7 +43,7 @@ class Connected(Protocol):
 
 
 @dataclass
-class Sandbox:
+class Sandbox(ExploreVerbs, LifecycleVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -44,8 +53,9 @@ class Sandbox:
             result = sandbox.exec("python3 --version", check=True)
 
     The fields are what the server last said; `refresh` asks again. `boot_ms` and `phases_ms` are milliseconds
-    of the create. Every verb raises NotFoundError once the sandbox is gone and ConnectionError when the
-    server cannot be reached.
+    of the create or fork that made it; `restore_proof` is what was renewed in it when it last went on from a
+    state. Using a hibernated sandbox wakes it, asking about it does not. Every verb raises NotFoundError once
+    the sandbox is gone and ConnectionError when the server cannot be reached.
     """
 
     id: str
@@ -65,20 +75,20 @@ class Sandbox:
     host: str | None = None
     cause: str | None = None
     phases_ms: dict[str, float] = field(default_factory=dict)
+    parent_id: str | None = None
+    tree_id: str | None = None
+    on_timeout: str | None = None
+    idle_timeout_seconds: int | None = None
+    expires_at: str | None = None
+    restore_proof: RestoreProof | None = None
     _connection: Connection = field(default=cast("Connection", None), repr=False, compare=False)
 
-    default_template: ClassVar[str] = "code-interpreter"
+    default_template: ClassVar[str] = _wire.DEFAULT_TEMPLATE
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], client: Connected, persistent: bool = False) -> Self:
         """The sandbox that an answer of the server describes, to be used with this client."""
         return cls.from_answer({"persistent": persistent, **data}, client.connection)
-
-    @classmethod
-    def from_answer(cls, data: Mapping[str, Any], connection: Connection) -> Self:
-        """The sandbox that an answer of the server describes."""
-        missing = {"template": cls.default_template, "cpu": 1, "memory_mb": 512, "status": "unknown"}
-        return take(cls, {**missing, **data, "_connection": connection})
 
     @classmethod
     def create(  # noqa: PLR0913  # the official SDK's signature
@@ -94,15 +104,18 @@ class Sandbox:
         *,
         env: Mapping[str, str] | None = None,
         cancel: CancelEvent | None = None,
+        **times: Unpack[TimeOptions],
     ) -> Self:
         """Create a sandbox with the default client; it runs and answers when this returns.
 
-        `ttl_seconds` counts from its last activity. `env` is the environment of all its commands. `cpu` and
-        `memory_mb` are not sent: a sandbox has the size of its template. A refusal for lack of room is
-        retried (`Client` says for how long); `cancel` gives that up with CreateCancelled.
+        With `from_snapshot` it goes on from there, whatever `template` says. `ttl_seconds` counts from its
+        last activity. `times` are those of `TimeOptions`: `on_timeout`, `idle_timeout_seconds` and
+        `lifetime_seconds`. `env` is the environment of all its commands. `cpu` and `memory_mb` are not sent:
+        a sandbox has the size of its template. A refusal for lack of room is retried (`Client` says for how
+        long); `cancel` gives that up with CreateCancelled.
 
-        Errors: NotFoundError for an unknown template, BadRequestError for what the server does not take,
-        ServerError when no machine came up.
+        Errors: NotFoundError for an unknown template or snapshot, BadRequestError for what the server does
+        not take, ServerError when no machine came up.
         """
         _wire.warn_of_sizes(cpu, memory_mb)
         body = _wire.create_body(
@@ -113,6 +126,7 @@ class Sandbox:
             from_snapshot=from_snapshot,
             volumes=volumes,
             env=env,
+            times=times,
         )
         return cls.create_on(default_connection(), body, cancel=cancel)
 
@@ -160,11 +174,6 @@ class Sandbox:
     def files(self) -> SandboxFilesystem:
         """Its files: the same as `filesystem`."""
         return self.filesystem
-
-    @property
-    def commands(self) -> SandboxCommands:
-        """Its commands and background processes."""
-        return SandboxCommands(self._connection, self.id)
 
     def exec(
         self,
@@ -259,49 +268,14 @@ class Sandbox:
         """Counters of its machine on the host: bytes, seconds, per cent of one processor."""
         return cast("Metrics", self._verb("GET", "metrics"))
 
-    def lifecycle(self) -> Lifecycle:
-        """How long it may idle, and how long it has, in seconds."""
-        return cast("Lifecycle", self._verb("GET", "lifecycle"))
-
-    def set_ttl(self, seconds: int) -> Lifecycle:
-        """Let it idle this long from now on."""
-        return cast("Lifecycle", self._verb("PATCH", "lifecycle", {"ttl_seconds": seconds}))
-
-    def set_persistent(self, persistent: bool) -> Lifecycle:
-        """Keep it, whatever its idle time, or no longer."""
-        answer = self._verb("PATCH", "lifecycle", {"persistent": persistent})
-        self.persistent = persistent
-        return cast("Lifecycle", answer)
-
-    def pause(self) -> None:
-        """Stop its processors; its memory stays. BadRequestError when it does not run."""
-        self._verb("POST", "pause")
-
-    def resume(self) -> None:
-        """Let a paused sandbox go on."""
-        self._verb("POST", "resume")
-
-    def kill(self) -> None:
-        """Destroy it: nothing of it is left. NotFoundError when it was gone already."""
-        self._connection.request(Call(method="DELETE", path=self._path))
-
     def delete(self) -> None:
         """Destroy it: the same as `kill`."""
         self.kill()
 
     def refresh(self) -> Self:
         """Ask the server for its current state and take it over."""
-        fresh = self.get_on(self._connection, self.id)
-        for each in fields(fresh):
-            setattr(self, each.name, getattr(fresh, each.name))
+        self._take_over(self.get_on(self._connection, self.id))
         return self
-
-    @property
-    def _path(self) -> str:
-        return f"/sandboxes/{_wire.segment(self.id)}"
-
-    def _verb(self, method: str, verb: str, body: dict[str, object] | None = None) -> _wire.JSON:
-        return self._connection.request(Call(method=method, path=f"{self._path}/{verb}", json=body))
 
     def __enter__(self) -> Self:
         return self

@@ -1,21 +1,14 @@
-"""Programs as users of the official SDK write them; run as `python programs.py NAME DIRECTORY`.
-
-They use nothing that the official SDK 0.10.0 does not have, so the same text runs with it and with ours.
-DIRECTORY is a path in the sandbox that a program may fill.
-"""
+"""Sandboxes from end to end: create, exec, files, lifecycle, errors."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from pandastack import (
     APIConnectionError,
@@ -33,16 +26,7 @@ from pandastack import (
     set_default_client,
 )
 
-PROGRAMS: dict[str, Callable[[str], None]] = {}
-
-
-def program(function: Callable[[str], None]) -> Callable[[str], None]:
-    PROGRAMS[function.__name__] = function
-    return function
-
-
-def make() -> Sandbox:
-    return Sandbox.create(template="base", ttl_seconds=300)
+from .registry import make, must_fail, program
 
 
 @program
@@ -404,18 +388,3 @@ def outcome(client: Client) -> object:
     except PandastackError as error:
         return error
     return None
-
-
-E = TypeVar("E", bound=Exception)
-
-
-def must_fail(kind: type[E], action: Callable[[], object]) -> E:
-    try:
-        given = action()
-    except kind as error:
-        return error
-    raise AssertionError(f"{kind.__name__} was expected; got {given!r}")
-
-
-if __name__ == "__main__":
-    PROGRAMS[sys.argv[1]](sys.argv[2])

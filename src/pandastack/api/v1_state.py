@@ -1,0 +1,123 @@
+"""The rows of the table of endpoints that keep, branch and restore the state of sandboxes."""
+
+from __future__ import annotations
+
+from pandastack.api import snapshots
+from pandastack.api.sandboxes import SandboxView
+from pandastack.endpoint import Endpoint
+from pandastack.model.account import Scope
+from pandastack.model.snapshot import (
+    ForkRequest,
+    ForkTreeRequest,
+    PromoteRequest,
+    Promotion,
+    RollbackRequest,
+    Snapshot,
+    SnapshotRequest,
+)
+
+ONE = "/v1/sandboxes/{sandbox_id}"
+ALL_SNAPSHOTS = "/v1/snapshots"
+ONE_SNAPSHOT = "/v1/snapshots/{snapshot_id}"
+
+READ = Scope.READ
+
+
+STATE: tuple[Endpoint, ...] = (
+    Endpoint(
+        "POST",
+        f"{ONE}/snapshots",
+        snapshots.take,
+        "Take a snapshot",
+        body=SnapshotRequest,
+        answer=Snapshot,
+        status=201,
+        audited=True,
+        patient=True,
+    ),
+    Endpoint(
+        "GET",
+        f"{ONE}/snapshots",
+        snapshots.list_of,
+        "List the snapshots of a sandbox",
+        scope=READ,
+        answer=snapshots.SnapshotList,
+    ),
+    Endpoint(
+        "GET",
+        ALL_SNAPSHOTS,
+        snapshots.list_all,
+        "List snapshots",
+        scope=READ,
+        query=snapshots.WhichSnapshots,
+        answer=snapshots.SnapshotList,
+    ),
+    Endpoint("GET", ONE_SNAPSHOT, snapshots.get, "Get a snapshot", scope=READ, answer=Snapshot),
+    Endpoint("DELETE", ONE_SNAPSHOT, snapshots.delete, "Delete a snapshot", status=204, audited=True),
+    Endpoint(
+        "POST",
+        f"{ONE}/fork",
+        snapshots.fork,
+        "Fork a sandbox",
+        body=ForkRequest,
+        answer=snapshots.Forked,
+        status=201,
+        audited=True,
+        patient=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/fork-tree",
+        snapshots.fork_tree,
+        "Fork a sandbox into siblings of one tree",
+        body=ForkTreeRequest,
+        answer=snapshots.ForkedTree,
+        status=201,
+        audited=True,
+        patient=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/promote",
+        snapshots.promote,
+        "Keep the best of a fork tree",
+        body=PromoteRequest,
+        answer=Promotion,
+        audited=True,
+        patient=True,
+    ),
+    *(
+        Endpoint(
+            "POST",
+            f"{ONE}/{name}",
+            snapshots.hibernate,
+            summary,
+            answer=snapshots.Told,
+            audited=True,
+            patient=True,
+        )
+        for name, summary in (("hibernate", "Put it to sleep on the disk"), ("stop", "The same as hibernate"))
+    ),
+    *(
+        Endpoint(
+            "POST",
+            f"{ONE}/{name}",
+            snapshots.wake,
+            summary,
+            answer=snapshots.Told,
+            audited=True,
+            patient=True,
+        )
+        for name, summary in (("wake", "Let it go on where it stopped"), ("start", "The same as wake"))
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/rollback",
+        snapshots.rollback,
+        "Go back to a snapshot in place",
+        body=RollbackRequest,
+        answer=SandboxView,
+        audited=True,
+        patient=True,
+    ),
+)

@@ -1,0 +1,50 @@
+"""`AsyncHandle`: the id of a sandbox and the way to its server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pandastack.client import _wire
+from pandastack.client._async.commands import AsyncSandboxCommands
+from pandastack.client._async.connection import AsyncConnection
+from pandastack.client._values import take
+from pandastack.client._wire import Call
+
+
+class AsyncHandle:
+    """What the verbs of a sandbox are made from; a sandbox is a dataclass that descends from this."""
+
+    id: str
+    template: str
+    cpu: int
+    memory_mb: int
+    metadata: dict[str, str]
+    persistent: bool
+    _connection: AsyncConnection
+
+    @classmethod
+    def from_answer(cls, data: Mapping[str, Any], connection: AsyncConnection) -> Self:
+        """The sandbox that an answer of the server describes."""
+        missing = {"template": _wire.DEFAULT_TEMPLATE, "cpu": 1, "memory_mb": 512, "status": "unknown"}
+        return take(cls, {**missing, **data, "_connection": connection})
+
+    @property
+    def commands(self) -> AsyncSandboxCommands:
+        """Its commands and background processes."""
+        return AsyncSandboxCommands(self._connection, self.id)
+
+    async def kill(self) -> None:
+        """Destroy it: nothing of it is left but its snapshots. NotFoundError when it was gone already."""
+        await self._connection.request(Call(method="DELETE", path=self._path))
+
+    @property
+    def _path(self) -> str:
+        return f"/sandboxes/{_wire.segment(self.id)}"
+
+    async def _verb(
+        self, method: str, verb: str, body: dict[str, Any] | None = None, *, gap: float | None = None
+    ) -> _wire.JSON:
+        """The answer to a verb; `gap` is the longest silence in seconds when that is not the client's own."""
+        path = f"{self._path}/{verb}"
+        return await self._connection.request(Call(method=method, path=path, json=body, read_timeout=gap))

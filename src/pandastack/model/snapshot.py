@@ -1,0 +1,139 @@
+"""A snapshot: a sandbox's memory, devices and disk at one moment."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from pandastack.model.sandbox import Isolation, Sandbox
+
+
+class SnapshotKind(StrEnum):
+    """What a snapshot is for. People see USER and CHECKPOINT; the others are ours."""
+
+    USER = "user"
+    CHECKPOINT = "checkpoint"
+    HIBERNATION = "hibernation"
+    FORK = "fork"
+
+
+class SnapshotState(StrEnum):
+    """Where a snapshot stands. Only a READY one was ever acknowledged."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+
+
+MOVES: dict[SnapshotState, frozenset[SnapshotState]] = {
+    SnapshotState.CREATING: frozenset({SnapshotState.READY, SnapshotState.DELETING}),
+    SnapshotState.READY: frozenset({SnapshotState.DELETING}),
+    SnapshotState.DELETING: frozenset(),
+}
+"""Legal moves; the row of one that is gone is removed."""
+
+SHOWN = frozenset({SnapshotKind.USER, SnapshotKind.CHECKPOINT})
+"""Kinds that can be listed, restored and deleted by name."""
+
+Label = Annotated[str, Meta(max_length=128)]
+Comment = Annotated[str, Meta(max_length=4096)]
+
+
+class SnapshotRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/snapshots`; nothing of it is needed, and names need not be unique."""
+
+    name: Label = ""
+    comment: Comment = ""
+
+
+class Snapshot(Struct, frozen=True):
+    """A snapshot as its owner sees it. Sizes are bytes and MiB; `pause_ms` is how long the sandbox stood
+    still.
+    """
+
+    id: str
+    sandbox_id: str
+    workspace: str
+    template: str
+    kind: SnapshotKind
+    state: SnapshotState
+    cpu: int
+    memory_mb: int
+    created_at: datetime
+    host: str
+    isolation: Isolation
+    name: str = ""
+    comment: str = ""
+    size_bytes: int = 0
+    parent_id: str | None = None
+    """The snapshot that its sandbox was made from."""
+    pause_ms: float = 0.0
+    phases_ms: dict[str, float] = {}
+
+
+Count = Annotated[int, Meta(ge=1, le=16)]
+
+
+class ForkRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/fork`. All children are forks of one moment; `mode` is taken and has no meaning."""
+
+    count: Count = 1
+    metadata: dict[str, str] = {}
+    ttl_seconds: int | None = None
+    persistent: bool = False
+    mode: object = None
+    name: Label = ""
+
+
+class ForkTreeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/fork-tree`: a fork whose children know each other as siblings of one tree."""
+
+    count: Count = 2
+    metadata: dict[str, str] = {}
+    ttl_seconds: int | None = None
+    persistent: bool = False
+
+
+class ChildError(Struct, frozen=True):
+    """Why one child of a fork does not exist. `err` and `error` are the same sentence."""
+
+    index: int
+    err: str
+    error: str
+    code: str
+
+
+class Litter(Struct, frozen=True):
+    """What a fork gave: the children that run, in their order, and why the others do not."""
+
+    parent_id: str
+    snapshot_id: str
+    children: list[Sandbox]
+    errors: list[ChildError]
+    at: datetime
+    tree_id: str | None = None
+
+
+class PromoteRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/promote`. Without a `tree_id` the sandbox's own is meant."""
+
+    cleanup_siblings: bool = False
+    tree_id: str | None = None
+
+
+class Promotion(Struct, frozen=True):
+    """The winner of a fork tree, the siblings that were removed, and why others were not."""
+
+    winner: str
+    tree_id: str | None
+    deleted: list[str]
+    failures: dict[str, str]
+
+
+class RollbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/rollback`."""
+
+    snapshot_id: str

@@ -1,0 +1,97 @@
+"""Rollback in place: the same sandbox, with the same name, as it was at an earlier snapshot."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pandastack.errors import Conflict, SnapshotNotFound
+from pandastack.model.account import Caller
+from pandastack.model.host import VmSpec
+from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
+from pandastack.model.snapshot import SHOWN, Snapshot, SnapshotState
+from pandastack.services.archive import Archive
+from pandastack.services.births import hostname
+from pandastack.services.causes import wrong_state
+from pandastack.services.endings import Endings
+from pandastack.services.ground import Ground
+from pandastack.services.ledger import Story, ended_meanwhile
+from pandastack.services.sleep import Sleep
+from pandastack.services.turns import unbroken
+from pandastack.store import sandboxes
+
+REVIVED = frozenset({SandboxState.HIBERNATED, SandboxState.FAILED})
+"""States in which there is no machine to replace, and one is started."""
+
+
+class Rollbacks:
+    """The verb rollback."""
+
+    def __init__(self, ground: Ground, archive: Archive, endings: Endings, sleep: Sleep) -> None:
+        self._database = ground.database
+        self._ledger = ground.ledger
+        self._placement = ground.placement
+        self._activity = ground.activity
+        self._archive = archive
+        self._causes = ground.causes
+        self._endings = endings
+        self._sleep = sleep
+        self._turns = ground.turns
+        self._patience = ground.terms.create_timeout_seconds
+        self._failpoint = ground.failpoint
+
+    async def rollback(self, caller: Caller, sandbox_id: str, snapshot_id: str) -> Sandbox:
+        """Go on from a snapshot of its own or of an ancestor; what came since is lost.
+
+        One that is hibernated or has failed is brought back by it, also by the image that it last slept in.
+        On any error it is as before. A caller who leaves does not stop it. Errors: SandboxNotFound,
+        SnapshotNotFound, Conflict, and those of a wake.
+        """
+        async with self._turns.turn(sandbox_id):
+            found = await self._ledger.find(caller, sandbox_id)
+            snapshot = await self._archive.find(caller.workspace, snapshot_id)
+            await self._check(found, snapshot)
+            story = Story("sandbox.rolled_back", {"snapshot_id": snapshot_id}, caller)
+            if found.status in REVIVED:
+                return await self._sleep.revive(caller, found, snapshot_id, story)
+            if found.status not in AWAKE:
+                raise wrong_state(found, SandboxState.RUNNING)
+            with self._turns.away(sandbox_id), self._archive.pinned(snapshot_id):
+                return await unbroken(self._replace(caller, found, snapshot_id, story))
+
+    async def _replace(self, caller: Caller, found: Sandbox, snapshot_id: str, story: Story) -> Sandbox:
+        spec = VmSpec(found.id, found.template, hostname=hostname(found.id), snapshot=snapshot_id)
+        host = self._placement.host_of(found.id)
+        async with self._causes.explaining(caller, found.id):
+            vm = await self._placement.ordered(host.replace(spec), "replace", seconds=self._patience)
+        await self._failpoint("rollback.replaced")
+        if (await self._ledger.find_any(caller, found.id)).status not in AWAKE:
+            await self._endings.stop_quietly(found.id)  # deleted, or dead, while the new one came up
+            raise ended_meanwhile(found.id)
+        values: dict[str, Any] = {"guest_ip": vm.guest_ip, "restore_proof": vm.proof}
+        if found.status is SandboxState.PAUSED:
+            if await self._ledger.move(found.id, SandboxState.RUNNING, story, **values) is None:
+                raise ended_meanwhile(found.id)
+        else:
+            await self._ledger.change(found.id, story, **values)
+        self._activity.touch(found.id)
+        await self._failpoint("rollback.committed")
+        return await self._ledger.find(caller, found.id)
+
+    async def _check(self, sandbox: Sandbox, snapshot: Snapshot) -> None:
+        """Errors: Conflict for a snapshot that is not its own, SnapshotNotFound for one that nobody names."""
+        if snapshot.kind not in SHOWN and snapshot.id != sandbox.snapshot_id:
+            raise SnapshotNotFound(f"There is no snapshot {snapshot.id}.")
+        if snapshot.state is not SnapshotState.READY:
+            raise Conflict(f"Snapshot {snapshot.id} is still being taken.")
+        if snapshot.template != sandbox.template:
+            raise Conflict(
+                f"Snapshot {snapshot.id} is of template {snapshot.template!r}, "
+                f"and sandbox {sandbox.id} of {sandbox.template!r}."
+            )
+        above = await self._database.read(partial(sandboxes.ancestors, sandbox=sandbox))
+        if snapshot.sandbox_id not in {sandbox.id, *above}:
+            raise Conflict(
+                f"Snapshot {snapshot.id} is neither of sandbox {sandbox.id} nor of an ancestor of it: "
+                "create a sandbox from it instead."
+            )

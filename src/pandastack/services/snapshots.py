@@ -1,0 +1,62 @@
+"""Snapshots that people take and keep."""
+
+from __future__ import annotations
+
+from pandastack.errors import NotSupported
+from pandastack.model.account import Caller
+from pandastack.model.sandbox import AWAKE, SandboxState
+from pandastack.model.snapshot import Snapshot, SnapshotKind, SnapshotRequest
+from pandastack.services.archive import Archive
+from pandastack.services.causes import wrong_state
+from pandastack.services.ground import Ground
+
+
+class Snapshots:
+    """The verbs on snapshots. A caller sees its workspace's alone: another's is SnapshotNotFound."""
+
+    def __init__(self, ground: Ground, archive: Archive) -> None:
+        self._ledger = ground.ledger
+        self._archive = archive
+        self._activity = ground.activity
+        self._causes = ground.causes
+        self._turns = ground.turns
+
+    async def take(self, caller: Caller, sandbox_id: str, request: SnapshotRequest) -> Snapshot:
+        """Keep it as it is at this moment, durably; it goes on, and a paused one stays paused.
+
+        On any error nothing of the snapshot is left. Errors: SandboxNotFound, Conflict, NotSupported,
+        QuotaExceeded, NoSpace, OutcomeUnknown, MachineError.
+        """
+        async with self._turns.turn(sandbox_id):
+            found = await self._ledger.find(caller, sandbox_id)
+            if found.status is SandboxState.HIBERNATED:
+                raise NotSupported(
+                    f"Sandbox {sandbox_id} is hibernated, which keeps its state; wake it to snapshot it."
+                )
+            if found.status not in AWAKE:
+                raise wrong_state(found, SandboxState.RUNNING)
+            async with (
+                self._causes.explaining(caller, sandbox_id),
+                self._archive.taken(found, SnapshotKind.USER, request) as snapshot,
+            ):
+                published = await self._archive.publish(snapshot, caller)
+        self._activity.touch(sandbox_id)
+        return published
+
+    async def get(self, caller: Caller, snapshot_id: str) -> Snapshot:
+        """Errors: SnapshotNotFound."""
+        return await self._archive.find_shown(caller.workspace, snapshot_id)
+
+    async def list_of(self, caller: Caller, sandbox_id: str) -> list[Snapshot]:
+        """Those of a sandbox that is remembered. Errors: SandboxNotFound."""
+        await self._ledger.find_any(caller, sandbox_id)
+        return await self._archive.shown(caller.workspace, sandbox_id)
+
+    async def delete(self, caller: Caller, snapshot_id: str) -> None:
+        """Remove it; sandboxes and snapshots that descend from it stay whole. Errors: SnapshotNotFound."""
+        snapshot = await self._archive.find_shown(caller.workspace, snapshot_id)
+        await self._archive.delete(caller, snapshot)
+
+    async def list(self, caller: Caller, sandbox_id: str | None = None) -> list[Snapshot]:
+        """All of the workspace, or those of one sandbox (which may be gone), newest first."""
+        return await self._archive.shown(caller.workspace, sandbox_id)

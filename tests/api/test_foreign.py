@@ -1,0 +1,73 @@
+"""Another workspace's sandboxes and snapshots are as unknown as those that never were."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import httpx2
+import pytest
+
+from pandastack.api.v1 import ENDPOINTS
+from pandastack.endpoint import WEBSOCKET, Endpoint
+from pandastack.store import accounts
+from tests.api.conftest import World, client
+from tests.api.test_state import held, machines, post
+
+pytestmark = pytest.mark.anyio
+
+FOREIGN = "pds_" + "f" * 32
+OF_ONE = [
+    endpoint
+    for endpoint in ENDPOINTS
+    if endpoint.method != WEBSOCKET and ("{sandbox_id}" in endpoint.path or "{snapshot_id}" in endpoint.path)
+]
+BODIES: dict[str, object] = {
+    "exec": {"cmd": "true"},
+    "stream": {"cmd": "true"},
+    "processes": {"cmd": "true"},
+    "signal": {"signal": 15},
+    "mkdir": {"path": "/x"},
+    "move": {"path": "/x", "target": "/y"},
+    "chmod": {"path": "/x", "mode": "644"},
+    "metadata": {"a": "b"},
+    "rollback": {"snapshot_id": "none"},
+}
+
+
+@pytest.fixture
+async def foreigner(world: World) -> httpx2.AsyncClient:
+    """An administrator of another workspace on the same server."""
+    plane = world.control.plane
+    await plane.ground.database.write(partial(accounts.recount, workspace="other"))
+    await plane.accounts.bootstrap("other", FOREIGN)
+    return client(httpx2.ASGITransport(app=world.control), "http://test", FOREIGN)
+
+
+@pytest.mark.parametrize("endpoint", OF_ONE, ids=lambda e: f"{e.method} {e.path}")
+async def test_every_endpoint_knows_nothing_of_anothers(
+    world: World, box: str, foreigner: httpx2.AsyncClient, endpoint: Endpoint
+) -> None:
+    taken = (await post(world, f"{box}/snapshots", status=201))["id"]
+    path = endpoint.path.format(sandbox_id=box, snapshot_id=taken, process_id="p")
+    body = BODIES.get(path.rsplit("/", 1)[-1]) if endpoint.body is not None else None
+    async with foreigner as http:
+        answer = await http.request(endpoint.method, path, params={"path": "/x"}, json=body)
+    told = {} if endpoint.method == "HEAD" else answer.json()
+    assert answer.status_code == 404, answer.text
+    assert told.get("code", "sandbox.not_found") in {"sandbox.not_found", "snapshot.not_found"}
+    assert machines(world).keys() == {box} and held(world) == {taken}
+
+
+async def test_lists_and_creates_know_nothing_of_anothers(
+    world: World, box: str, foreigner: httpx2.AsyncClient
+) -> None:
+    taken = (await post(world, f"{box}/snapshots", status=201))["id"]
+    async with foreigner as http:
+        assert (await http.get("/v1/sandboxes")).json() == []
+        assert (await http.get("/v1/snapshots")).json() == {"snapshots": []}
+        assert (await http.get(f"/v1/snapshots?sandbox_id={box}")).json() == {"snapshots": []}
+        refused = await http.post("/v1/sandboxes", json={"from_snapshot": taken})
+        assert (refused.status_code, refused.json()["code"]) == (404, "snapshot.not_found")
+        own = (await http.post("/v1/sandboxes", json={"template": "base"})).json()["id"]
+        crossed = await http.post(f"/v1/sandboxes/{own}/rollback", json={"snapshot_id": taken})
+        assert (crossed.status_code, crossed.json()["code"]) == (404, "snapshot.not_found")

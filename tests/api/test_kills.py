@@ -1,0 +1,125 @@
+"""A server that is killed between any two steps, in a process of its own, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from pandastack.failpoint import EXIT_STATUS, POINTS
+from pandastack.testing.fixtures import LeakCheck
+from tests.api.conftest import TOKEN, client
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = Path(sys.executable).with_name("pandastack")
+ALL = "/v1/sandboxes"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def server(
+    home: Path, failpoints: str = "", *, leave: str = "keep"
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A server on the state below `home`; one that killed itself is fine."""
+    listen = f"127.0.0.1:{free_port()}"
+    words = ["up", "--state", str(home / "state"), "--listen", listen, "--on-exit", leave]
+    words += ["--driver", "process", "--insecure-no-isolation"]
+    environment = {"HOME": str(home), "PATH": os.defpath, "PANDASTACK_BOOTSTRAP_TOKEN": TOKEN}
+    environment |= {"PANDASTACK_FAILPOINTS": failpoints} if failpoints else {}
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen([PROGRAM, *words], env=environment, stdout=log, stderr=log)  # noqa: ASYNC220  # returns at once
+    try:
+        async with client(None, f"http://{listen}") as http:
+            await ready(http, process)
+            yield http
+    finally:
+        process.terminate()
+        assert process.wait(30) in {0, EXIT_STATUS}
+
+
+async def ready(http: httpx2.AsyncClient, process: subprocess.Popen[bytes]) -> None:
+    """Return when it answers, or has killed itself while it took up what the last one left."""
+    async with asyncio.timeout(30):
+        while process.poll() is None:
+            try:
+                if (await http.get("/healthz")).is_success:
+                    return
+            except httpx2.TransportError:
+                await asyncio.sleep(0.02)
+
+
+class Mortal:
+    """A server that may be dead by now: what it does not answer is None."""
+
+    def __init__(self, http: httpx2.AsyncClient) -> None:
+        self._http = http
+        self.died = False
+
+    async def __call__(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """The answer; nothing of an error or of a dead one."""
+        try:
+            answer = await self._http.request(method, path, json=body)
+        except httpx2.TransportError:
+            self.died = True
+            return {}
+        return dict(answer.json()) if answer.is_success and answer.content else {}
+
+
+async def check_world(http: httpx2.AsyncClient, state: Path) -> None:
+    """What the server tells is what lies in the directories of its host, and everything works."""
+    rows = {row["id"]: row for row in (await http.get(ALL)).json()}
+    assert {row["status"] for row in rows.values()} <= {"running", "paused", "hibernated"}
+    standing = {row["id"] for row in rows.values() if row["status"] != "hibernated"}
+    assert {home.name for home in (state / "v").iterdir()} == standing
+    assert (await http.get("/v1/quotas")).json()["used"]["sandboxes"] == len(standing)
+    named = {found["id"] for found in (await http.get("/v1/snapshots")).json()["snapshots"]}
+    images = {row["snapshot_id"] for row in rows.values() if row["snapshot_id"]}
+    assert {home.name for home in (state / "s").iterdir()} == named | images
+    for sandbox_id in standing:
+        assert (await http.post(f"{ALL}/{sandbox_id}/exec", json={"cmd": "true"})).status_code == 200
+
+
+async def live(order: Mortal) -> None:
+    """Every verb once, as far as the server lives."""
+    body = {"template": "base"}
+    box, asleep = [(await order("POST", ALL, body)).get("id") for _ in range(2)]
+    taken = (await order("POST", f"{ALL}/{box}/snapshots")).get("id")
+    await order("POST", f"{ALL}/{box}/fork", {"count": 2})
+    await order("POST", f"{ALL}/{box}/rollback", {"snapshot_id": taken})
+    await order("POST", f"{ALL}/{asleep}/hibernate")
+    await order("POST", f"{ALL}/{asleep}/wake")
+    await order("POST", f"{ALL}/{asleep}/hibernate")
+    await order("DELETE", f"/v1/snapshots/{taken}")
+    await order("DELETE", f"{ALL}/{box}")
+
+
+async def test_kills_at_every_step_leave_nothing_half_done(tmp_path: Path, leak_check: LeakCheck) -> None:
+    """One life after the other, each ended at another step, each beginning with what the last one left."""
+    for point in POINTS:
+        async with server(tmp_path, f"{point}=exit") as http:
+            order = Mortal(http)
+            await order("GET", "/healthz")
+            if not order.died:
+                await check_world(http, tmp_path / "state")
+                await live(order)
+            assert order.died, f"{point} was passed by"
+    async with server(tmp_path, leave="destroy") as http:
+        await check_world(http, tmp_path / "state")
+        for row in (await http.get(ALL)).json():
+            if row["status"] == "hibernated":
+                assert (await http.post(f"{ALL}/{row['id']}/wake")).status_code == 200
