@@ -136,7 +136,8 @@ async def open_control(
         first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
         deaths = await stack.enter_async_context(host.deaths())
         await plane.adoption.adopt()
-        jobs = [_bury(deaths, plane.adoption)] + ([run_errands(plane.errands())] if work else [])
+        jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers()]
+        jobs += [run_errands(plane.errands())] if work else []
         await stack.enter_async_context(_beside(*jobs))
         if config.on_exit is OnExit.DESTROY:
             stack.push_async_callback(plane.endings.end_all, STOPPED)

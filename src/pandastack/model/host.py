@@ -117,10 +117,12 @@ class Host(Protocol):
     """A host's verbs, the same in one process and over the network."""
 
     async def start(self, spec: VmSpec) -> VmReport:
-        """Restore the snapshot of the template, or `spec.snapshot`, as machine `spec.id`; returns after its restore gate answered.
+        """Restore the template's snapshot, or `spec.snapshot`, as machine `spec.id`; returns after its
+        restore gate answered.
 
         Twice with the same id returns the same machine. Errors: TemplateNotFound, SnapshotNotFound,
-        SnapshotRefused, BootFailed, NoSpace, NoCapacity; on any of them and on cancellation nothing of the machine is left.
+        SnapshotRefused, BootFailed, NoSpace, NoCapacity; on any of them and on cancellation nothing of the
+        machine is left.
         """
         ...
 

@@ -7,6 +7,7 @@ so first.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -45,6 +46,7 @@ class Archive:
         self._patience = ground.terms.create_timeout_seconds
         self._failpoint = ground.failpoint
         self._working: set[str] = set()
+        self._leftover: asyncio.Queue[str] = asyncio.Queue()
         self._pins: dict[str, int] = {}
         self._doubts: dict[str, float] = {}
 
@@ -84,8 +86,9 @@ class Archive:
     ) -> AsyncIterator[Snapshot]:
         """A snapshot of a machine that stands, for the block to publish.
 
-        What was not published when the block ends is dropped again. Errors: SnapshotQuotaExceeded before
-        anything is paused, and those of `Host.snapshot`.
+        What was not published when the block ends is dropped again; one that is not durable a little later,
+        as nobody waits for that. Errors: SnapshotQuotaExceeded before anything is paused, and those of
+        `Host.snapshot`.
         """
         draft = self._draft(sandbox, kind, label)
         self._working.add(draft.id)
@@ -98,10 +101,25 @@ class Archive:
             await self._failpoint("snapshot.taken")
             yield _as_reported(draft, report)
         finally:
-            try:
-                await self._discard_quietly(draft.id)
-            finally:
-                self._working.discard(draft.id)
+            if durable:
+                await self._discard_after_work(draft.id)
+            else:
+                self._leftover.put_nowait(draft.id)
+
+    async def drop_leftovers(self) -> None:
+        """Drop the snapshots whose forks stand, for ever."""
+        while True:
+            await self._discard_after_work(await self._leftover.get())
+
+    async def _discard_after_work(self, snapshot_id: str) -> None:
+        try:
+            await self._discard_quietly(snapshot_id)
+        finally:
+            self._working.discard(snapshot_id)
+
+    def conclude(self, connection: Connection, snapshot: Snapshot) -> None:
+        """Within a transaction: what went on from a snapshot that is not to last stands for good."""
+        snapshots.forget(connection, snapshot.id, [SnapshotState.CREATING])
 
     async def publish(self, snapshot: Snapshot, caller: Caller) -> Snapshot:
         """Make it READY, with its event and audit row."""
@@ -225,7 +243,7 @@ class Archive:
     async def _discard(self, snapshot_id: str) -> None:
         """Drop it unless it was published, on which its row has the last word."""
         row = await self._database.glance(partial(snapshots.find, snapshot_id=snapshot_id))
-        if row is not None and row.state is SnapshotState.CREATING:
+        if row is None or row.state is SnapshotState.CREATING:
             await self._drop(snapshot_id, SnapshotState.CREATING)
 
     async def _drop(self, snapshot_id: str, state: SnapshotState) -> None:

@@ -32,6 +32,7 @@ from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
 from pandastack.services.requests import Sizes, check_metadata, check_ttl
 from pandastack.store import sandboxes
+from pandastack.store.db import Connection
 
 TREE, ROLE, PARENT, INDEX = "fork_tree_id", "fork_tree_role", "fork_parent_id", "fork_index"
 """Metadata by which the children of a fork tree know each other."""
@@ -73,11 +74,7 @@ class Forks:
         parent = await self._ledger.find(caller, sandbox_id)
         metadata = request.metadata | {"forked_from": sandbox_id, PARENT: sandbox_id}
         child = _child(request, metadata)
-        litter = await self._litter(caller, _Plan(parent, [child] * request.count), request.name)
-        told: dict[str, object] = {"children": [born.id for born in litter.children]}
-        story = Story("fork.completed", {"snapshot": litter.snapshot_id} | told, caller, 201)
-        await self._ledger.change(sandbox_id, story)
-        return litter
+        return await self._litter(caller, _Plan(parent, [child] * request.count), request.name)
 
     async def fork_tree(self, caller: Caller, sandbox_id: str, request: ForkTreeRequest) -> Litter:
         """As `fork`, with children that are siblings of one tree, in the order of their index."""
@@ -85,11 +82,7 @@ class Forks:
         tree_id = self._new_id()
         tree = request.metadata | {TREE: tree_id, ROLE: "child", PARENT: sandbox_id}
         children = [_child(request, tree | {INDEX: str(index)}) for index in range(request.count)]
-        litter = await self._litter(caller, _Plan(parent, children, tree_id), "")
-        told: dict[str, object] = {"requested": request.count, "succeeded": len(litter.children)}
-        told |= {"tree_id": tree_id, "snapshot": litter.snapshot_id, "failed": len(litter.errors)}
-        await self._ledger.change(sandbox_id, Story("fork_tree.completed", told, caller, 201))
-        return litter
+        return await self._litter(caller, _Plan(parent, children, tree_id), "")
 
     async def promote(self, caller: Caller, sandbox_id: str, request: PromoteRequest) -> Promotion:
         """Make it independent of its fork tree, and with `cleanup_siblings` delete the others; idempotent.
@@ -120,16 +113,28 @@ class Forks:
             await self._failpoint("fork.taken")
             outcomes = await self._bear_all(caller, plan, source)
             await self._failpoint("fork.borne")
-        await self._tell_failures(plan.parent.id, outcomes)
+            await self._tell_failures(plan.parent.id, outcomes)
+            litter = Litter(
+                parent_id=plan.parent.id,
+                snapshot_id=source.id,
+                children=[each for each in outcomes if isinstance(each, Sandbox)],
+                errors=_errors(outcomes),
+                at=self._clock.now(),
+                tree_id=plan.tree_id,
+            )
+            await self._conclude(caller, litter, source)
         self._activity.touch(plan.parent.id)
-        return Litter(
-            parent_id=plan.parent.id,
-            snapshot_id=source.id,
-            children=[each for each in outcomes if isinstance(each, Sandbox)],
-            errors=_errors(outcomes),
-            at=self._clock.now(),
-            tree_id=plan.tree_id,
-        )
+        return litter
+
+    async def _conclude(self, caller: Caller, litter: Litter, source: Snapshot) -> None:
+        """Write down that it is complete; from here on no crash takes the children back."""
+        event, payload = _told(litter, source)
+
+        def transaction(connection: Connection) -> None:
+            self._archive.conclude(connection, source)
+            self._ledger.tell(connection, litter.parent_id, Story(event, payload, caller, 201))
+
+        await self._ledger.write(litter.parent_id, transaction)
 
     async def _moment(self, caller: Caller, parent: Sandbox, name: str, stack: AsyncExitStack) -> Snapshot:
         """The snapshot that the children go on from, kept until the stack closes; the parent goes on."""
@@ -210,6 +215,16 @@ class Forks:
 
 def _child(request: ForkRequest | ForkTreeRequest, metadata: dict[str, str]) -> SandboxCreate:
     return SandboxCreate(metadata=metadata, ttl_seconds=request.ttl_seconds, persistent=request.persistent)
+
+
+def _told(litter: Litter, source: Snapshot) -> tuple[str, dict[str, object]]:
+    """The event of a fork, and what it says."""
+    payload: dict[str, object] = {"snapshot": source.id, "pause_ms": source.pause_ms}
+    if litter.tree_id is None:
+        return "fork.completed", payload | {"children": [child.id for child in litter.children]}
+    born, failed = len(litter.children), len(litter.errors)
+    counts = {"requested": born + failed, "succeeded": born, "failed": failed}
+    return "fork_tree.completed", payload | {"tree_id": litter.tree_id} | counts
 
 
 def _errors(outcomes: list[Outcome]) -> list[ChildError]:
