@@ -15,7 +15,20 @@ import msgspec
 import typer
 from rich.console import Console
 
-from benchmarks import burst, create, density, disturbance, exec, files, report, soak
+from benchmarks import (
+    burst,
+    chain,
+    create,
+    density,
+    disturbance,
+    exec,
+    files,
+    fork,
+    hibernate,
+    report,
+    snapshot,
+    soak,
+)
 from benchmarks.api import Refused, connected
 from benchmarks.host_facts import host_facts
 from benchmarks.leftovers import processes_of
@@ -34,6 +47,10 @@ QUESTIONS: dict[str, Question] = {
     "density": density.QUESTION,
     "soak": soak.QUESTION,
     "files": files.QUESTION,
+    "fork": fork.QUESTION,
+    "snapshot": snapshot.QUESTION,
+    "hibernate": hibernate.QUESTION,
+    "chain": chain.QUESTION,
 }
 CACHE = Path("~/.cache/pandastack")
 RESULTS = Path(__file__).with_name("results")
@@ -48,6 +65,10 @@ class Wish(StrEnum):
     DENSITY = "density"
     SOAK = "soak"
     FILES = "files"
+    FORK = "fork"
+    SNAPSHOT = "snapshot"
+    HIBERNATE = "hibernate"
+    CHAIN = "chain"
     ALL = "all"
     REPORT = "report"
 

@@ -34,9 +34,13 @@ class Api:
     def __init__(self, client: httpx2.Client) -> None:
         self.client = client
 
-    def create(self) -> tuple[JSON, float]:
-        """A sandbox."""
-        return self._timed("POST", "/v1/sandboxes", CREATE)
+    def create(self, **wishes: object) -> tuple[JSON, float]:
+        """A sandbox, the same each time but for what is wished."""
+        return self._timed("POST", "/v1/sandboxes", CREATE | wishes)
+
+    def order(self, sandbox_id: str, verb: str, **body: object) -> tuple[JSON, float]:
+        """Have something done with a sandbox."""
+        return self._timed("POST", f"/v1/sandboxes/{sandbox_id}/{verb}", body or None)
 
     def exec(self, sandbox_id: str, *words: str) -> tuple[JSON, float]:
         """A command that succeeds; without a shell."""
@@ -49,14 +53,18 @@ class Api:
         """The end of a sandbox."""
         return self._timed("DELETE", f"/v1/sandboxes/{sandbox_id}")[1]
 
+    def drop(self, snapshot_id: str) -> float:
+        """The end of a snapshot."""
+        return self._timed("DELETE", f"/v1/snapshots/{snapshot_id}")[1]
+
     def get(self, path: str) -> JSON:
         """Something to read."""
         return self._timed("GET", path)[0]
 
     @contextmanager
-    def sandbox(self) -> Iterator[str]:
+    def sandbox(self, **wishes: object) -> Iterator[str]:
         """The id of a sandbox that lives as long as the block."""
-        sandbox_id = self.create()[0]["id"]
+        sandbox_id = self.create(**wishes)[0]["id"]
         try:
             yield sandbox_id
         finally:

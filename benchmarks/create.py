@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from benchmarks.api import Refused
 from benchmarks.percentiles import summarize
+from benchmarks.phases import phases
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most, none_of
 from benchmarks.vmm_start import greeting_ms
@@ -14,9 +15,6 @@ WARM_UP = 3
 """Cycles before the first that counts: the files of the snapshot come into the page cache."""
 
 P50_LIMIT, P99_LIMIT, GUIDE_MS = 3.0, 7.0, 70.0
-
-NESTED = frozenset({"gate"})
-"""Phases that lie within another one."""
 
 HOW = (
     "A sandbox is created, runs `true` and is deleted before the next one; in between, the same VMM "
@@ -56,13 +54,7 @@ def _cycle(stage: Stage) -> Cycle:
         _, first_exec = stage.api.exec(sandbox["id"], "true")
     finally:
         delete = stage.api.delete(sandbox["id"])
-    return Cycle(create, first_exec, delete, greeting_ms(stage.vmm), _phases(sandbox["phases_ms"], create))
-
-
-def _phases(told: dict[str, float], create: float) -> dict[str, float]:
-    """The server's phases, and what passed outside of them: control plane, HTTP and the client itself."""
-    inside = sum(value for name, value in told.items() if name not in NESTED)
-    return {**told, "around": create - inside}
+    return Cycle(create, first_exec, delete, greeting_ms(stage.vmm), phases(sandbox["phases_ms"], create))
 
 
 def _answer(cycles: list[Cycle], failures: list[str]) -> Answer:
@@ -73,7 +65,7 @@ def _answer(cycles: list[Cycle], failures: list[str]) -> Answer:
         "create_and_exec_ms": [cycle.create + cycle.first_exec for cycle in cycles],
         "delete_ms": [cycle.delete for cycle in cycles],
     }
-    samples |= {f"phase_{name}_ms": [cycle.phases[name] for cycle in cycles] for name in cycles[0].phases}
+    samples |= {name: [cycle.phases[name] for cycle in cycles] for name in cycles[0].phases}
     summaries = {name: summarize(values) for name, values in samples.items()}
     create, bare = summaries["create_ms"], summaries["bare_start_ms"]
     return Answer(

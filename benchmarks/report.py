@@ -77,9 +77,7 @@ def _percentiles(figures: Mapping[str, Summary]) -> Table:
 
 def _phases(phases: Mapping[str, Summary]) -> Table:
     """Median milliseconds of each phase as bars."""
-    table = Table(
-        box=None, show_header=False, title="where the time of a create goes (p50, ms)", title_justify="left"
-    )
+    table = Table(box=None, show_header=False, title="where the time goes (p50, ms)", title_justify="left")
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
@@ -129,6 +127,11 @@ def limit(bar: Bar) -> str:
     return f"{'about ' if bar.guide else ''}{bar.relation} {number(bar.limit)} {bar.unit}".strip()
 
 
+def verdict(bar: Bar) -> str:
+    """Whether it does."""
+    return "met" if bar.met else ("above" if bar.guide else "**missed**")
+
+
 def _head() -> list[str]:
     return [
         "# Figures",
@@ -144,9 +147,8 @@ def _bar_lines(results: list[Result]) -> list[str]:
     lines = ["| | what | measured | bar | |", "|---|---|---:|---:|---|"]
     for result in results:
         for bar in result.answer.bars:
-            verdict = "met" if bar.met else ("above" if bar.guide else "**missed**")
             measured = f"{number(bar.measured)} {bar.unit}".strip()
-            lines.append(f"| {result.question} | {bar.what} | {measured} | {limit(bar)} | {verdict} |")
+            lines.append(f"| {result.question} | {bar.what} | {measured} | {limit(bar)} | {verdict(bar)} |")
     return [*lines, ""]
 
 

@@ -47,33 +47,62 @@ def scratch(tmp_path: Path, leak_check: LeakCheck) -> Path:
     return directory
 
 
-def test_create_measures_and_leaves_nothing(scratch: Path, tmp_path: Path) -> None:
-    with start_bench(scratch, "create", "--count", "3", "--out", str(tmp_path / "results")) as bench:
+def asked(scratch: Path, results: Path, question: str, *words: str) -> dict[str, Any]:
+    """The answer to a question, which is whole: summarized rightly, each bar judged, nothing left behind."""
+    with start_bench(scratch, question, *words, "--out", str(results)) as bench:
         said, _ = bench.communicate(timeout=DEADLINE)
     assert bench.returncode == 0, said
-    result = json.loads((tmp_path / "results" / "create.json").read_text())
-    assert result["question"] == "create"
+    result = json.loads((results / f"{question}.json").read_text())
+    assert result["question"] == question
     assert result["quick"] is True
     assert {"cpu", "cores", "kernel", "vmm", "accel", "isolation", "load_before"} <= result["host"].keys()
-    check_answer(result["answer"])
-
-
-def check_answer(answer: dict[str, Any]) -> None:
-    """Three samples of everything, summarized rightly, each bar judged, nothing left behind."""
-    assert {"create_ms", "bare_start_ms", "first_exec_ms", "delete_ms"} <= answer["samples"].keys()
+    answer: dict[str, Any] = result["answer"]
+    assert answer["findings"] == []
+    assert answer["samples"].keys() == answer["summaries"].keys()
     for name, values in answer["samples"].items():
         summary = answer["summaries"][name]
-        assert len(values) == summary["count"] == 3
+        assert len(values) == summary["count"]
         assert summary["p50"] == pytest.approx(median(values), abs=0.001)
         assert summary["min"] <= summary["p50"] <= summary["p99"] <= summary["max"]
+    for bar in answer["bars"]:
+        assert bar["met"] == (bar["measured"] <= bar["limit"])
+    return answer
+
+
+def test_create_measures_and_leaves_nothing(scratch: Path, tmp_path: Path) -> None:
+    answer = asked(scratch, tmp_path / "results", "create", "--count", "3")
+    assert {"create_ms", "bare_start_ms", "first_exec_ms", "delete_ms"} <= answer["samples"].keys()
+    assert {summary["count"] for summary in answer["summaries"].values()} == {3}
     for create, answered in zip(
         answer["samples"]["create_ms"], answer["samples"]["phase_answer_ms"], strict=True
     ):
         assert create > answered > 0
     assert min(answer["samples"]["bare_start_ms"]) > 0
-    for bar in answer["bars"]:
-        assert bar["met"] == (bar["measured"] <= bar["limit"])
-    assert answer["findings"] == []
+
+
+MEASURED: dict[str, dict[str, int]] = {
+    "fork": {
+        **{"fork_ms": 2, "fork_and_exec_ms": 2, "tree_ms": 2, "child_private_dirty_MB": 16},
+        **{"pause_ms": 2, "pause_of_larger_base_ms": 2},
+        **{"guest_gap_quiet_ms": 2, "guest_gap_snapshot_ms": 2, "guest_gap_fork_ms": 2},
+    },
+    "snapshot": {"snapshot_ms": 10, "pause_ms": 10, "create_from_copy_ms": 5, "create_from_files_ms": 5},
+    "hibernate": {"hibernate_ms": 4, "wake_ms": 2, "wake_and_exec_ms": 2, "at_once_ms": 100},
+    "chain": {**{"fork_ms": 3, "link_create_ms": 3, "from_files_of_first_ms": 5, "from_files_of_last_ms": 5}},
+}
+"""How often a quick run measures what."""
+
+
+@pytest.mark.parametrize("question", MEASURED)
+def test_questions_of_state_measure_and_leave_nothing(scratch: Path, tmp_path: Path, question: str) -> None:
+    answer = asked(scratch, tmp_path / "results", question, "--quick")
+    counts = {name: summary["count"] for name, summary in answer["summaries"].items()}
+    assert MEASURED[question].items() <= counts.items()
+    phases = {name for name in counts if name.startswith("phase_")}
+    assert all(min(answer["samples"][name]) > 0 for name in counts.keys() - phases)
+    none = [bar for bar in answer["bars"] if bar["relation"] == "="]
+    assert len(none) == 3  # failures, things left, processes left
+    assert all(bar["met"] for bar in none)
 
 
 def test_an_interrupted_run_leaves_nothing(scratch: Path) -> None:
