@@ -8,7 +8,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, uni
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
-from pandastack.host.qmp import Qmp, QmpRefused, monitor
+from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
 from pandastack.host.zygote import copied, loaded
 from pandastack.host.zygotes import Zygotes
@@ -34,7 +34,7 @@ LOG = "vmm.log"
 RECORD = "machine.json"
 _WORDS_BYTES = 16384
 FLATTENING = "flatten"
-FLATTEN_POLL_SECONDS = 0.05
+FLATTEN_POLL_SECONDS = 0.01
 LOAD_POLL_SECONDS = 0.001
 """QEMU tells that it has loaded a state by what it does next; 20 KB take a few milliseconds."""
 
@@ -77,19 +77,25 @@ class QemuMachine:
         self._disk = asyncio.Lock()
         self._dialed: socket.socket | None = None
 
+    def _monitor(self, *, deadline: float = DEADLINE) -> AbstractAsyncContextManager[Qmp]:
+        """Its monitor. MachineError when it has ended: another machine may live at its path since."""
+        if not self._child.alive():
+            raise MachineError(f"The virtual machine's process {self.pid} has ended.")
+        return monitor(self.home / QMP, deadline=deadline)
+
     async def pause(self) -> None:
         """Stop the virtual CPUs; at once, and fine when they are stopped."""
-        async with self._turn, monitor(self.home / QMP) as qmp:
+        async with self._turn, self._monitor() as qmp:
             await qmp.execute("stop")
 
     async def resume(self) -> None:
         """Let the virtual CPUs run."""
-        async with self._turn, monitor(self.home / QMP) as qmp:
+        async with self._turn, self._monitor() as qmp:
             await qmp.execute("cont")
 
     async def status(self) -> str:
         """QEMU's word for what the machine does: running, paused, io-error, inmigrate …"""
-        async with self._turn, monitor(self.home / QMP) as qmp:
+        async with self._turn, self._monitor() as qmp:
             return await _status(qmp)
 
     def dial(self) -> socket.socket:
@@ -113,7 +119,7 @@ class QemuMachine:
                 "This machine was restored; only a booted one can be written as a whole snapshot."
             )
         files = snapshots.files_in(into)
-        async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp, _standing_still(qmp):
+        async with self._turn, self._monitor(deadline=120.0) as qmp, _standing_still(qmp):
             await _save_devices(qmp, files.state)
             await asyncio.to_thread(sparse.copy, self.home / MEMORY, files.memory)
             await asyncio.to_thread(sparse.copy, self.home / OVERLAY, files.overlay)
@@ -143,7 +149,7 @@ class QemuMachine:
         old = self._record.layers
         top = layers.after(old)
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
-        async with self._turn, monitor(self.home / QMP, deadline=120.0) as qmp:
+        async with self._turn, self._monitor(deadline=120.0) as qmp:
             async with self._new_layer(qmp, top):
                 if self._record.forked and self._copies and not hold:
                     taken = await self._copied(files, base, top, name, durable=durable)
@@ -199,7 +205,7 @@ class QemuMachine:
         """
         self._dialed = unix.connect(self.guest_socket)  # QEMU goes on only when its port is open
         begun = time.perf_counter()
-        async with self._turn, monitor(self.home / QMP) as qmp:
+        async with self._turn, self._monitor() as qmp:
             ready = time.perf_counter()
             await asyncio.to_thread(memory.load, self.pid, base.memory, snapshot.memory)
             loaded = time.perf_counter()
@@ -215,7 +221,7 @@ class QemuMachine:
         """As `load`, of a machine that is a fork of its base and is held: what was translated stays."""
         self._dialed = unix.connect(self.guest_socket)  # the fork goes on only when it has its connection
         begun = time.perf_counter()
-        async with self._turn, monitor(self.home / QMP) as qmp:
+        async with self._turn, self._monitor() as qmp:
             await self._change_disk(qmp)
         linked = time.perf_counter()
         words = (memory.mark(base.memory), str(snapshot.memory), str(snapshot.state))
@@ -277,10 +283,10 @@ class QemuMachine:
             if not lower:
                 return
             order = {"job-id": FLATTENING, "device": layers.node(top), "base-node": BASE_DISK}
-            async with self._turn, monitor(self.home / QMP) as qmp:
+            async with self._turn, self._monitor() as qmp:
                 await qmp.execute("block-stream", {**order, "auto-dismiss": False})
             await self._flattened()
-            async with self._turn, monitor(self.home / QMP) as qmp:
+            async with self._turn, self._monitor() as qmp:
                 for file in reversed(lower):
                     await qmp.execute("blockdev-del", {"node-name": layers.node(file)})
             self._note_layers((top,))
@@ -290,7 +296,7 @@ class QemuMachine:
     async def _flattened(self) -> None:
         """Wait for the end of the job; QEMU is asked now and then, and can be asked other things between."""
         while True:
-            async with self._turn, monitor(self.home / QMP) as qmp:
+            async with self._turn, self._monitor() as qmp:
                 (job,) = [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
                 if job["status"] == "concluded":
                     await qmp.execute("job-dismiss", {"id": FLATTENING})

@@ -409,7 +409,8 @@ class Vms:
         for vm in list(self._vms.values()):
             for name in (CONSOLE, VMM_LOG):
                 shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
-            await _tidy(vm)
+            if self._vms.get(vm.spec.id) is vm:  # the last one may have taken its time
+                await _tidy(vm)
         if self._room.is_back():
             await self._go_on()
 
