@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from pandastack.errors import Conflict, InternalError, NoSpace
 from pandastack.model.account import Limits
-from pandastack.store import sandboxes
+from pandastack.store import accounts, sandboxes
 from pandastack.store.db import Connection, Database, open_database
 from pandastack.testing.fixtures import descriptors
 from tests.store.conftest import sandbox
@@ -141,3 +141,36 @@ async def test_an_open_database_needs_no_further_descriptor(database: Database) 
     with no_descriptor_left():
         for lane in (database.read, database.glance, database.write_soon, database.write):
             assert await lane(partial(sandboxes.find, sandbox_id="a")) is None
+
+
+async def test_transactions_that_come_together_are_committed_together(tmp_path: Path) -> None:
+    """One that fails takes nothing of the others with it, and each caller hears of its own."""
+    async with open_database(tmp_path / "control.db") as database:
+        commits: list[int] = []
+
+        def failing(connection: Connection) -> None:
+            add(connection, "never")
+            raise Conflict("changed my mind")
+
+        def counted(connection: Connection, sandbox_id: str) -> None:
+            add(connection, sandbox_id)
+            commits.append(id(connection.get_transaction()))
+
+        await database.write(lambda connection: accounts.recount(connection, "w"))
+        names = [str(number) for number in range(20)]
+        async with asyncio.TaskGroup() as group:
+            writes = [group.create_task(database.write(partial(counted, sandbox_id=name))) for name in names]
+            failed = group.create_task(_refusal(database, failing))
+        assert isinstance(failed.result(), Conflict)
+        assert all(write.result() is None for write in writes)
+        assert [await exists(database, name) for name in names] == [True] * 20
+        assert not await exists(database, "never")
+        assert len(set(commits)) < len(names)
+
+
+async def _refusal(database: Database, transaction: Callable[[Connection], None]) -> BaseException | None:
+    try:
+        await database.write(transaction)
+    except Conflict as error:
+        return error
+    return None

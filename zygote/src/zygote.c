@@ -205,6 +205,8 @@ static long microseconds(void)
  */
 static pid_t copy(const struct order *order, int connection, long *stood_still)
 {
+    if (!descriptors_note(connection))
+        return -ENOTCONN; /* looked at again in the copy: the new layer changes some */
     bool ran = guest_runs();
     long begun = microseconds();
     if (ran)

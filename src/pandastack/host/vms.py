@@ -442,7 +442,7 @@ async def _tidy(vm: Vm) -> None:
     try:
         await vm.machine.tidy()
     except MachineError as error:
-        log.warning("vm.untidy", vm=vm.spec.id, reason=error.message)
+        log.info("vm.untidy", vm=vm.spec.id, reason=error.message)
 
 
 async def _undo(task: asyncio.Task[VmReport] | asyncio.Task[SnapshotReport]) -> None:
