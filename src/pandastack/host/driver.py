@@ -122,6 +122,10 @@ class Machine(Protocol):
         """Write a whole snapshot into the empty directory `into`; the machine goes on. Or NotSupported."""
         ...
 
+    async def prepare(self) -> None:
+        """Do what a snapshot needs and what can be done before it. Twice is fine."""
+        ...
+
     async def snapshot_since(
         self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:

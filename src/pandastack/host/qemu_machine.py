@@ -75,6 +75,7 @@ class QemuMachine:
         self._copies = copies
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
+        self._next_layer: str | None = None
         self._dialed: socket.socket | None = None
 
     def _monitor(self, *, deadline: float = DEADLINE) -> AbstractAsyncContextManager[Qmp]:
@@ -146,34 +147,35 @@ class QemuMachine:
     async def _snapshot_since(
         self, base: SnapshotFiles, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:
+        top = self._next_layer or await self._open_layer()
         old = self._record.layers
-        top = layers.after(old)
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
-        async with self._turn, self._monitor(deadline=120.0) as qmp:
-            async with self._new_layer(qmp, top):
-                if self._record.forked and self._copies and not hold:
-                    taken = await self._copied(files, base, top, name, durable=durable)
-                else:
-                    taken = await self._written(qmp, files, base, top, hold=hold)
-            self._note_layers((*old, top))
+        try:
+            if self._record.forked and self._copies and not hold:
+                taken = await self._copied(files, base, top, name, durable=durable)
+            else:
+                taken = await self._written(files, base, top, hold=hold)
+        except BaseException:
+            await self._take_back(top)
+            raise
+        self._note_layers((*old, top))
         layers.share([self.home / each for each in old], into, [each.name for each in files.layers])
         return taken
 
-    async def _written(
-        self, qmp: Qmp, files: SnapshotFiles, base: SnapshotFiles, top: str, *, hold: bool
-    ) -> Taken:
+    async def _written(self, files: SnapshotFiles, base: SnapshotFiles, top: str, *, hold: bool) -> Taken:
         """All of it is read while the machine stands still."""
-        begun = time.perf_counter()
-        async with _standing_still(qmp, hold=hold):
-            stopped = time.perf_counter()
-            await _save_devices(qmp, files.state)
-            saved = time.perf_counter()
-            await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
-            copied = time.perf_counter()
-            layer = {"node": layers.node(self._record.layers[-1]), "overlay": layers.node(top)}
-            await qmp.execute("blockdev-snapshot", layer)
-            switched = time.perf_counter()
-        ended = time.perf_counter()
+        async with self._turn, self._monitor(deadline=120.0) as qmp:
+            begun = time.perf_counter()
+            async with _standing_still(qmp, hold=hold):
+                stopped = time.perf_counter()
+                await _save_devices(qmp, files.state)
+                saved = time.perf_counter()
+                await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
+                copied = time.perf_counter()
+                layer = {"node": layers.node(self._record.layers[-1]), "overlay": layers.node(top)}
+                await qmp.execute("blockdev-snapshot", layer)
+                switched = time.perf_counter()
+            ended = time.perf_counter()
         marks = (("stop", begun, stopped), ("devices", stopped, saved), ("memory", saved, copied))
         phases = {name: _ms(*span) for name, *span in (*marks, ("disk", copied, switched))}
         return Taken(files, _ms(begun, ended), phases)
@@ -241,30 +243,41 @@ class QemuMachine:
         await qmp.execute("blockdev-del", {"node-name": layers.node(layers.FIRST)})
         (self.home / layers.FIRST).unlink()
 
-    @asynccontextmanager
-    async def _new_layer(self, qmp: Qmp, name: str) -> AsyncIterator[None]:
-        """An empty disk layer that the block puts on top; gone again if it does not."""
+    async def prepare(self) -> None:
+        """Open the layer that the next snapshot puts on top; fine when that has been done."""
+        async with self._disk:
+            if self._next_layer is None and not self._record.own_memory:
+                await self._open_layer()
+
+    async def _open_layer(self) -> str:
+        """An empty disk layer beside the others; one that an earlier program has left there goes first."""
+        name = layers.after(self._record.layers)
         path = self.home / name
         path.unlink(missing_ok=True)
         sparse.copy(self._record.config.overlay, path)
-        await qmp.execute("blockdev-add", _layer(name))
-        try:
-            yield
-        except BaseException:
-            if await self._is_unused(qmp, name):
-                path.unlink()
-            raise
+        async with self._turn, self._monitor() as qmp:
+            try:
+                await qmp.execute("blockdev-add", _layer(name))
+            except QmpRefused:
+                await qmp.execute("blockdev-del", {"node-name": layers.node(name)})
+                await qmp.execute("blockdev-add", _layer(name))
+        self._next_layer = name
+        return name
 
-    async def _is_unused(self, qmp: Qmp, name: str) -> bool:
-        """Take back a layer that was added; False when it is on top already, and so stays."""
+    async def _take_back(self, name: str) -> None:
+        """After a snapshot that failed: the layer that was for it goes, unless it is on top already."""
+        self._next_layer = None
         try:
-            await qmp.execute("blockdev-del", {"node-name": layers.node(name)})
+            async with self._turn, self._monitor() as qmp:
+                await qmp.execute("blockdev-del", {"node-name": layers.node(name)})
+            (self.home / name).unlink(missing_ok=True)
         except QmpRefused:
             self._note_layers((*self._record.layers, name))
-            return False
-        return True
+        except MachineError:
+            return  # it has ended
 
     def _note_layers(self, own: tuple[str, ...]) -> None:
+        self._next_layer = None
         self._record = structs.replace(self._record, layers=own)
         write_record(self.home / RECORD, self._record)
 

@@ -7,6 +7,7 @@ memory cannot be used.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -26,20 +27,27 @@ log = structlog.get_logger("host")
 @asynccontextmanager
 async def quiet(vm: Vm, spec: SnapshotSpec) -> AsyncIterator[None]:
     """Within the block nothing is sent to the guest, and what was sent before it has taken in; its disk is
-    frozen for a snapshot that is to last. A paused guest is as it is.
+    frozen for a snapshot that is to last. A paused guest is as it is. Meanwhile its machine prepares.
     """
     if vm.link is None or vm.report.state is not VmState.RUNNING:
         yield
         return
     async with vm.link.hold():
-        await _settle(vm, vm.link, freeze=spec.durable)
         try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(vm.machine.prepare())
+                group.create_task(_settle(vm, vm.link, freeze=spec.durable))
             yield
-        except BaseException:
+        except BaseException as error:
             await thawed(vm)
-            raise
+            raise _only(error) from error
         if not spec.hold:  # one that holds cannot answer: it is thawed when it is resumed, or by its gate
             await thawed(vm)
+
+
+def _only(error: BaseException) -> BaseException:
+    """What failed, out of the group that it comes in when two things were done at once."""
+    return error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
 
 
 async def thawed(vm: Vm) -> None:

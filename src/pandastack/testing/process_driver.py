@@ -85,6 +85,9 @@ class ProcessMachine:
         await snapshots.seal(files, MACHINERY, image, config.cpus, config.memory_mb)
         return files
 
+    async def prepare(self) -> None:
+        """There is nothing to prepare."""
+
     async def snapshot_since(
         self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
     ) -> Taken:
