@@ -242,7 +242,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 @pytest.mark.root
 async def test_a_full_disk_creates_nothing(tmp_path: Path, images: None) -> None:
-    with small_disk(tmp_path / "small", "512k") as small:
+    with small_disk(tmp_path / "small", "1m") as small:
         async with open_host(HostConfig(state_dir=small, cache_dir=CACHE), quiet) as host:
             await host.bake("base")
             (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 8192))
