@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,22 @@ class Time:
         self.ahead += seconds
 
 
+Hosts = Callable[[Path], AbstractAsyncContextManager[LocalHost]]
+"""Opens the host of a state directory."""
+
+
+def of_processes(driver: ProcessDriver) -> Hosts:
+    """Hosts whose machines are guest agents as plain processes."""
+    sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
+    return lambda state: host_of(driver, BareShelf(["code-interpreter", "base"], state), state, sources)
+
+
 class World:
     """A host, and a control plane over it that can be stopped and started again."""
 
-    def __init__(self, folder: Path, driver: ProcessDriver) -> None:
+    def __init__(self, folder: Path, hosts: Hosts) -> None:
         self.folder = folder
-        self.driver = driver
+        self.hosts = hosts
         self.time = Time()
         self.beat_seconds = BEAT_SECONDS
         self.settings: dict[str, Any] = {"bootstrap_token": TOKEN, "on_exit": "keep"}
@@ -57,11 +67,8 @@ class World:
         """Start host and control plane with the state that the last ones left."""
         values = {"state_dir": str(self.folder / "control"), **self.settings, **settings}
         config = msgspec.convert(values, ControlConfig, dec_hook=lambda kind, value: kind(value))
-        state = self.folder / "host"
-        shelf = BareShelf(["code-interpreter", "base"], state)
-        sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
         stack = self._stack = AsyncExitStack()
-        self.host = await stack.enter_async_context(host_of(self.driver, shelf, state, sources))
+        self.host = await stack.enter_async_context(self.hosts(self.folder / "host"))
         opened = open_control(
             config, self.host, clock=self.time.clock, beat_seconds=self.beat_seconds, work=False
         )
@@ -107,7 +114,7 @@ async def idle_world(
     leak_check: LeakCheck, tmp_path: Path, process_driver: ProcessDriver
 ) -> AsyncIterator[World]:
     """A world that has not been started; whatever it runs at the end of the test is ended."""
-    world = World(tmp_path, process_driver)
+    world = World(tmp_path, of_processes(process_driver))
     yield world
     await world.host.end_all()
     await world.stop()

@@ -61,7 +61,7 @@ async def test_a_hibernation_cut_off_before_its_commit_is_undone(
     if state is VmState.PAUSED:
         await post(world, f"{box}/pause", status=204)
     await draft(world, box, hold=True)
-    assert machines(world)[box] is VmState.PAUSED or world.driver.name == "process"
+    assert machines(world)[box] is VmState.PAUSED or world.host.vms.driver.name == "process"
     await world.stop()
     await world.start()
     assert machines(world) == {box: state} and held(world) == set()

@@ -13,7 +13,7 @@ import pytest
 
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.process_driver import ProcessDriver
-from tests.api.conftest import World
+from tests.api.conftest import World, of_processes
 from tests.api.test_life import pid_of, sandbox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
@@ -26,7 +26,7 @@ async def small(leak_check: LeakCheck, tmp_path: Path, process_driver: ProcessDr
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
     try:
-        world = World(folder, process_driver)
+        world = World(folder, of_processes(process_driver))
         await world.start()
         yield world
         await world.host.end_all()

@@ -233,7 +233,7 @@ async def test_a_server_told_to_destroy_leaves_no_machine(idle_world: World) -> 
 
 
 async def test_two_servers_do_not_share_a_state_directory(world: World, idle_world: World) -> None:
-    other = World(world.folder, world.driver)
+    other = World(world.folder, world.hosts)
     with pytest.raises(Conflict, match="Another server"):
         await other.start()
     await other.stop()

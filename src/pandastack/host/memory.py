@@ -134,10 +134,10 @@ def save(pid: int, base: Path, target: Path) -> int:
     head = _HEADER.pack(MAGIC, PAGE, len(runs), pages) + b"".join(_RUN.pack(*run) for run in runs)
     buffer = bytearray(_BATCH_BYTES)
     with target.open("wb", buffering=0) as file:
-        file.write(head.ljust(_pages_at(len(runs)), b"\0"))
+        _write(file.fileno(), head.ljust(_pages_at(len(runs)), b"\0"))
         for batch, size in _batches(parts, runs):
             _transfer(_libc.process_vm_readv, pid, buffer, batch, size)
-            _all(file.write(memoryview(buffer)[:size]) or 0, size)
+            _write(file.fileno(), memoryview(buffer)[:size])
     return pages
 
 
@@ -211,6 +211,13 @@ def _transfer(call: Callable[..., int], pid: int, buffer: bytearray, batch: list
     if done < 0:
         raise MachineError(f"A machine's memory cannot be copied: {os.strerror(ctypes.get_errno())}.")
     _all(done, size)
+
+
+def _write(file: int, data: bytes | memoryview) -> None:
+    """All of it, or the error why not: a full disk takes a part first and says so at the rest."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
 
 
 def _all(done: int, wanted: int) -> None:

@@ -72,11 +72,12 @@ class Qmp:
 async def monitor(path: Path, *, deadline: float = DEADLINE) -> AsyncIterator[Qmp]:
     """The monitor behind `path` for the length of the block, all of which must end within `deadline` seconds.
 
-    MachineError when nobody listens, when QEMU goes away and when the deadline passes.
+    MachineError when nobody listens, when QEMU goes away and when the deadline passes; what else fails in the
+    block, as on a full disk, is its own.
     """
     try:
         async with asyncio.timeout(deadline):
-            reader, writer = await asyncio.open_unix_connection(sock=unix.connect(path), limit=_LINE_LIMIT)
+            reader, writer = await _connected(path)
             try:
                 qmp = Qmp(reader, writer)
                 await qmp.greet()
@@ -85,5 +86,12 @@ async def monitor(path: Path, *, deadline: float = DEADLINE) -> AsyncIterator[Qm
                 writer.close()
     except TimeoutError as error:
         raise MachineError(f"QEMU's monitor did not answer within {deadline:g} s") from error
+    except ConnectionError as error:
+        raise MachineError(f"QEMU's monitor was lost: {error.strerror}") from error
+
+
+async def _connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_unix_connection(sock=unix.connect(path), limit=_LINE_LIMIT)
     except OSError as error:
         raise MachineError(f"QEMU's monitor cannot be reached: {error.strerror}") from error

@@ -20,6 +20,7 @@ from pandastack.errors import (
     Conflict,
     GuestUnreachable,
     MachineError,
+    NoSpace,
     PandastackError,
     SandboxNotFound,
 )
@@ -76,6 +77,7 @@ class Vms:
         self._dead: dict[str, VmReport] = {}
         self._starting: dict[str, asyncio.Task[VmReport]] = {}
         self._keeping: dict[str, asyncio.Task[SnapshotReport]] = {}
+        self._resting: set[str] = set()
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[VmReport]] = set()
         self._room = Room(home)
@@ -203,16 +205,23 @@ class Vms:
                 if spec.hold and ran:
                     await self.resume(spec.vm)
             raise
+        except NoSpace:
+            await self._go_on()  # those that wrote while it filled the disk; there is room again
+            raise
         except OSError as error:
             raise told(error, "The snapshot could not be taken") from error
         finally:
             del self._keeping[spec.id]
 
     async def _keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
-        async with quiet(vm, spec):
-            report = await self.vault.keep(spec, vm)
-        if spec.hold:
-            self._move(vm, VmState.PAUSED)
+        self._resting.add(spec.vm)
+        try:
+            async with quiet(vm, spec):
+                report = await self.vault.keep(spec, vm)
+            if spec.hold:
+                self._move(vm, VmState.PAUSED)
+        finally:
+            self._resting.discard(spec.vm)
         return report
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
@@ -415,7 +424,9 @@ class Vms:
             await self._go_on()
 
     async def _go_on(self) -> None:
-        for vm in [vm for vm in self._vms.values() if vm.report.state is VmState.RUNNING]:
+        """Not those of which a snapshot is being taken: they may have to stand still behind it."""
+        running = [vm for vm in self._vms.values() if vm.report.state is VmState.RUNNING]
+        for vm in [vm for vm in running if vm.spec.id not in self._resting]:
             try:
                 await vm.machine.resume()
             except MachineError as error:
