@@ -10,7 +10,7 @@ import pytest
 
 from pandastack.errors import NotSupported, SnapshotRefused
 from pandastack.host.guest import GuestLink
-from pandastack.host.snapshots import Manifest
+from pandastack.host.snapshots import Manifest, sealed
 from pandastack.model.guest import Command
 from pandastack.model.sandbox import Isolation
 from pandastack.testing.fixtures import LeakCheck, eventually, processes_with
@@ -77,7 +77,10 @@ async def test_a_snapshot_of_another_driver_is_refused(
     foreign = msgspec.structs.replace(
         manifest, machinery=msgspec.structs.replace(manifest.machinery, driver="qemu")
     )
-    for content, words in ((msgspec.json.encode(foreign), "driver 'qemu'"), (b"{}", "no valid manifest")):
+    for content, words in (
+        (msgspec.json.encode(sealed(foreign)), "driver 'qemu'"),
+        (b"{}", "no valid manifest"),
+    ):
         files.manifest.write_bytes(content)
         with pytest.raises(SnapshotRefused, match=words):
             await process_driver.restore(files, machine_config("other"), tmp_path / "other")

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from pandastack.config import HostConfig
-from pandastack.errors import SnapshotNotFound, SnapshotRefused
-from pandastack.host import layers, memory
+from pandastack.errors import NotSupported, SnapshotNotFound, SnapshotRefused
+from pandastack.host import fsck, layers, memory
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.baker import run_to_end
+from pandastack.host.fsck import State
+from pandastack.host.scrub import Scrub
 from pandastack.model.guest import Command
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState
 from pandastack.testing.real import CACHE
@@ -193,17 +195,88 @@ async def test_a_snapshot_takes_what_differs(host: LocalHost) -> None:
     assert report.memory_mb << 20 > 8 * pages * memory.PAGE
 
 
-async def test_damaged_pages_are_not_loaded(host: LocalHost) -> None:
+async def test_damaged_files_are_not_loaded(host: LocalHost, state: Path) -> None:
+    """Neither cut ones, told at once, nor those of which one bit is wrong, once that was found."""
+    await start(host, "a")
+    await say(host, "a", "head -c 9000000 /dev/urandom > /dev/shm/x; echo well > /root/f")
+    for name in ("s", "t", "u"):
+        await keep(host, name, "a")
+        await forget_copy(host, name)
+    cut, flipped = (state / "s" / name / "pages" for name in "tu")
+    os.truncate(cut, cut.stat().st_size - 1)
+    with flipped.open("r+b") as file:
+        place = os.pread(file.fileno(), 1, 5_000_000)[0]
+        os.pwrite(file.fileno(), bytes([place ^ 4]), 5_000_000)
+    with pytest.raises(SnapshotRefused, match=r"t: pages: chunk \d+ is not whole.* had \d+\. The one "):
+        await start(host, "b", "t")
+    os.utime(state / "s" / "u" / "snapshot.json", (0, 0))
+    await Scrub(host.vms.vault, time.time_ns, bytes_per_second=1 << 40).look_through()
+    with pytest.raises(SnapshotRefused, match=r"u: pages: chunk 1 .* is damaged\. The one before, s of"):
+        await start(host, "b", "u")
+    told = {report.id: report.damaged for report in (await host.report()).snapshots}
+    assert (told["s"], told["t"]) == (None, None)  # that one was read within the day
+    assert told["u"]
+    found = {finding.id: finding for finding in fsck.check(state, lambda *_: None, in_use=True)}
+    assert {name: (found[name].file, found[name].chunk) for name in "su"} == {
+        "s": (None, None),
+        "u": ("pages", 1),
+    }
+    assert found["t"].state is State.DAMAGED
+    (base,) = [finding for finding in found.values() if finding.kind == "base"]
+    assert base.state is State.OK
+    assert (Path(base.path) / "image.json").exists()  # its root disk was read too
+    assert [vm.id for vm in host.vms.reports()] == ["a"]
+    assert sorted(path.name for path in (state / "v").iterdir()) == ["a"]
+    await start(host, "b", "s")
+    assert await say(host, "b", "cat /root/f") == "well"
+    assert await say(host, "a", "cat /root/f") == "well"
+
+
+async def test_a_disk_is_booted_when_the_memory_cannot_be_used(host: LocalHost, state: Path) -> None:
+    await start(host, "a")
+    on_disk = await say(host, "a", FILL.format(3_000_000, "/root/x"))
+    await say(host, "a", "sync; echo gone > /dev/shm/f")
+    await tick(host, "a")
+    await keep(host, "s", "a")
+    await say(host, "a", "echo later > /root/later; sync")
+    await host.stop("a")
+    await forget_copy(host, "s")
+    for name in ("pages", "state"):
+        os.truncate(state / "s" / "s" / name, 0)
+    with pytest.raises(SnapshotRefused, match=r"s: .* is not whole"):
+        await start(host, "b", "s")
+    report = await host.start(VmSpec("b", "base", snapshot="s", cold=True))
+    assert (report.boot_mode, report.snapshot) == ("cold", "s")
+    assert await say(host, "b", "ls /root; ls /dev/shm; sha256sum < /root/x") == f"x\n{on_disk}"
+    assert await say(host, "b", "hostname") == "sandbox-b"
+    await say(host, "b", "echo more > /root/more; sync")
+    with pytest.raises(NotSupported, match="booted from its disk"):
+        await keep(host, "t", "b")
+    await host.pause("b")
+    await host.resume("b")
+    assert await say(host, "b", "cat /root/more") == "more"
+    with (state / "s" / "s" / "layer-0.qcow2").open("r+b") as file:
+        file.seek(1_500_000)
+        file.write(b"damage")
+    with pytest.raises(SnapshotRefused, match=r"layer-0\.qcow2: chunk 0 "):
+        await host.start(VmSpec("c", "base", snapshot="s", cold=True))
+    assert [vm.id for vm in host.vms.reports()] == ["b"]
+
+
+async def test_what_nothing_lies_over_goes(host: LocalHost, state: Path) -> None:
     await start(host, "a")
     await keep(host, "s", "a")
-    files = host.vms.vault.prepare("s").snapshot
-    assert files is not None
-    await forget_copy(host, "s")
-    with files.memory.open("r+b") as file:
-        file.truncate(files.memory.stat().st_size - 1000)
-    with pytest.raises(SnapshotRefused, match="no whole file"):
-        await start(host, "b", "s")
-    assert await say(host, "a", "echo well") == "well"
+    await start(host, "b", "s")
+    await host.drop_snapshot("s")
+    await host.vms.look_after()
+    (held,) = (state / "b").iterdir()
+    await keep(host, "t", "b")  # it lies over the same
+    await host.drop_snapshot("t")
+    await host.stop("b")
+    await host.vms.look_after()
+    assert not held.exists()
+    await keep(host, "u", "a")
+    assert held.exists()
 
 
 async def test_a_held_machine_stands_still_and_goes_on(host: LocalHost) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "down": Place("serve"),
     "setup": Place("setup"),
     "doctor": Place("doctor"),
+    "fsck": Place("fsck"),
     "completion": Place("completion"),
     "version": Place("version"),
 }

@@ -6,6 +6,8 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from msgspec import structs
+
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
@@ -46,14 +48,22 @@ class Birth:
         return vm
 
     async def _prepared(self, spec: VmSpec) -> Prepared:
-        if spec.snapshot is not None:
+        if spec.snapshot is None:
+            return await self._templates.prepare(spec.template)
+        if not spec.cold:
             return self._vault.prepare(spec.snapshot)
-        return await self._templates.prepare(spec.template)
+        prepared = await self._vault.prepare_cold(spec.snapshot)
+        machine = prepared.any_machine
+        if machine.kernel.exists() and machine.initrd.exists():
+            return prepared
+        now = (await self._templates.prepare(prepared.template.name)).any_machine
+        machine = structs.replace(machine, kernel=now.kernel, initrd=now.initrd)
+        return structs.replace(prepared, any_machine=machine)
 
     async def _launch(self, prepared: Prepared, spec: VmSpec, home: Path) -> Machine:
         config = prepared.config(spec.id)
-        if prepared.snapshot is None:
-            return await self._driver.boot(config, home)
+        if prepared.snapshot is None or spec.cold:
+            return await self._driver.boot(config, home, prepared.snapshot)
         return await self._driver.restore(prepared.snapshot, config, home)
 
     async def _enter(
@@ -64,7 +74,7 @@ class Birth:
         stack.push_async_callback(link.close)
         facts = self._facts(spec, prepared)
         link.announce(self._sources.entropy(16), facts)
-        seconds = BOOT_SECONDS if prepared.snapshot is None else GATE_SECONDS
+        seconds = BOOT_SECONDS if prepared.snapshot is None or spec.cold else GATE_SECONDS
         begun = time.perf_counter()
         entry = await answered(machine, link, seconds)
         machine.phases_ms["answer"] = ms(begun, time.perf_counter())
@@ -79,7 +89,7 @@ class Birth:
             hostname=spec.hostname or f"sandbox-{spec.id[:8]}",
             machine_id=self._sources.entropy(16).hex(),
             env={**prepared.env, **spec.env},
-            fresh=spec.snapshot is not None,
+            fresh=spec.snapshot is not None and not spec.cold,
         )
 
     async def greet_again(self, vm: Vm) -> GuestLink:

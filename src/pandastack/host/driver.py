@@ -175,8 +175,10 @@ class Driver(Protocol):
     isolation: Isolation
     features: Feature
 
-    async def boot(self, config: MachineConfig, home: Path) -> Machine:
-        """Start from the kernel, with `home` (an empty directory) for its files. MachineError."""
+    async def boot(self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None) -> Machine:
+        """Start from the kernel, with `home` (an empty directory) for its files, and with the disk of a
+        snapshot if one is given. MachineError.
+        """
         ...
 
     async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> Machine:

@@ -108,6 +108,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def taken_away(folder: Path) -> Path:
+    """Rename what is to be removed, so that a crash leaves a draft, which is swept, and no half of it."""
+    going = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(going, ignore_errors=True)
+    return folder.rename(going)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,13 +54,22 @@ class QemuDriver:
         if self.zygotes:
             self.features |= Feature.LIVE_FORK
 
-    async def boot(self, config: MachineConfig, home: Path) -> QemuMachine:
+    async def boot(self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None) -> QemuMachine:
         """Start the kernel. Returns when QEMU runs; the guest's agent answers some seconds later.
 
-        The memory is a file of the machine's own, so that `snapshot` finds it there.
+        The memory is a file of the machine's own, so that `snapshot` finds it there. Over the base disk lies
+        what a snapshot has had there, if its `disk` is given.
         """
         _make_memory(home / MEMORY, config.memory_mb)
-        return self._start(config, home, Path(MEMORY), None)
+        below = () if disk is None else ((disk.base or disk).overlay,)
+        own = (layers.FIRST,) if disk is None else _disk(disk)
+        if disk is not None:
+            layers.share(disk.layers, home, own[:-1])
+        with _Start(config, home, config.overlay, own) as start:
+            files = _files(f"pandastack-{config.vm_id}", start.fds, Path(MEMORY), None, own=own)
+            files = structs.replace(files, base_layers=below)
+            child = self._spawned(config, home, files, booted=True, env=self.vmm.env)
+            return self._recorded(start, child, "spawn", booted=True)
 
     async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> QemuMachine:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
@@ -68,7 +77,7 @@ class QemuDriver:
         """
         machine = await self._forked(config, home, snapshot)
         if snapshot.base is None:
-            return machine or self._start(config, home, snapshot.memory, snapshot)
+            return machine or self._start(config, home, snapshot)
         if machine is None and not snapshot.memory.exists():
             raise SnapshotRefused("The snapshot was kept in memory alone, by a process that has ended.")
         if machine is None:
@@ -112,13 +121,12 @@ class QemuDriver:
         if self.zygotes:
             await self.zygotes.close()
 
-    def _start(
-        self, config: MachineConfig, home: Path, memory: Path, snapshot: SnapshotFiles | None
-    ) -> QemuMachine:
+    def _start(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine:
+        """A machine of a whole snapshot."""
         with _Start(config, home, config.overlay) as start:
-            files = _files(f"pandastack-{config.vm_id}", start.fds, memory, snapshot)
-            child = self._spawned(config, home, files, booted=snapshot is None, env=self.vmm.env)
-            return self._recorded(start, child, "spawn", booted=snapshot is None)
+            files = _files(f"pandastack-{config.vm_id}", start.fds, snapshot.memory, snapshot)
+            child = self._spawned(config, home, files, booted=False, env=self.vmm.env)
+            return self._recorded(start, child, "spawn")
 
     async def _assembled(
         self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, base: SnapshotFiles

@@ -138,7 +138,10 @@ class QemuMachine:
         The files are not flushed. NotSupported for a machine that was booted.
         """
         if base is None or self._record.own_memory:
-            raise NotSupported("This machine was booted from its kernel: it has no base to differ from.")
+            raise NotSupported(
+                "This machine was booted from its disk, not restored: its memory differs from nothing. "
+                "Start another one from a snapshot or template to keep states of it."
+            )
         if len(self._record.layers) >= layers.MOST:
             await self.flatten()
         async with self._disk:

@@ -13,10 +13,12 @@ T = TypeVar("T")
 
 
 def read_record(path: Path, kind: type[T]) -> T | None:
-    """The value in `path`, or None when there is none or it is of another shape (an older program's)."""
+    """The value in `path`, or None when there is none, or it is damaged or of another shape (an older
+    program's).
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind, dec_hook=_from_json)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, msgspec.DecodeError):
         return None
 
 

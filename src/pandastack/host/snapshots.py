@@ -1,8 +1,8 @@
 """Snapshots on disk: one directory with four files, the manifest last, published by a rename.
 
 A damaged memory image restores silently and an empty state file hangs a VMM for ever, so the manifest carries
-a hash of each file. They are checked once, before a host first uses a snapshot; hashing at each restore would
-cost a second a GiB.
+the size of each file and hashes of its parts. Sizes are checked before each restore; hashes before a host
+first uses a snapshot, and now and then: hashing at each restore would cost a second a GiB.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pandastack.errors import SnapshotRefused
-from pandastack.host import layers, sparse
+from pandastack.host import layers, marks
 from pandastack.host.driver import Machinery, SnapshotFiles
+from pandastack.host.marks import FileMark
 from pandastack.host.publish import flush
 
-
-class FileMark(Struct, frozen=True):
-    """What a file of a snapshot must be. `sha256` is over the file with its holes as zeros skipped: see
-    `sparse`.
-    """
-
-    size: int
-    sha256: str
+FORMAT = 2
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,7 +36,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, FileMark]
     base: str | None = None
     """The name of the whole snapshot that this one's pages and layers lie over."""
-    format: int = 1
+    format: int = FORMAT
+    """1 had one hash a file, and no seal."""
+    seal: str = ""
+    """The hash of the manifest itself, with this left empty."""
 
 
 def files_in(directory: Path) -> SnapshotFiles:
@@ -69,27 +68,48 @@ def differing(directory: Path, base: SnapshotFiles, empty: Path, count: int) -> 
     )
 
 
-async def seal(files: SnapshotFiles, machinery: Machinery, image: str, cpus: int, memory_mb: int) -> Manifest:
-    """Flush and hash the files, then write the manifest; a snapshot without one does not exist."""
+async def seal(
+    files: SnapshotFiles,
+    machinery: Machinery,
+    image: str,
+    cpus: int,
+    memory_mb: int,
+    also: tuple[Path, ...] = (),
+) -> Manifest:
+    """Flush and hash the files, and `also` what lies beside them, then write the manifest; a snapshot without
+    one does not exist.
+    """
+    content = [*_content(files), *also]
     async with asyncio.TaskGroup() as group:  # the disk writes while the processor hashes
-        marking = group.create_task(asyncio.to_thread(_marks, files))
-        for path in _content(files):
+        marking = group.create_task(asyncio.to_thread(_marks, content))
+        for path in content:
             group.create_task(asyncio.to_thread(flush, path))
-    marks = marking.result()
     base = files.base.directory.name if files.base else None
-    manifest = Manifest(machinery, image, cpus, memory_mb, marks, base)
+    manifest = Manifest(machinery, image, cpus, memory_mb, marking.result(), base)
+    manifest = sealed(manifest)
     await asyncio.to_thread(_write_flushed, files.manifest, msgspec.json.encode(manifest))
     return manifest
 
 
+def sealed(manifest: Manifest) -> Manifest:
+    """The same with the seal that belongs to it."""
+    open_one = structs.replace(manifest, seal="")
+    return structs.replace(open_one, seal=hashlib.sha256(msgspec.json.encode(open_one)).hexdigest())
+
+
 def read_manifest(files: SnapshotFiles) -> Manifest:
-    """SnapshotRefused when it is missing or not one of ours."""
+    """SnapshotRefused when it is missing, damaged or not one of ours."""
+    name = f"{files.directory.name}: {files.manifest.name}"
+    details = {"file": files.manifest.name}
     try:
-        return msgspec.json.decode(files.manifest.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise SnapshotRefused(
-            f"The snapshot {files.directory.name} has no valid manifest: {error}"
-        ) from error
+        manifest = msgspec.json.decode(files.manifest.read_bytes(), type=Manifest)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise SnapshotRefused(f"{name} is no valid manifest: {error}", **details) from error
+    if manifest.format not in (1, FORMAT):
+        raise SnapshotRefused(f"{name} is of a format that this program does not know.", **details)
+    if manifest.format == FORMAT and manifest != sealed(manifest):
+        raise SnapshotRefused(f"{name} is damaged.", **details)
+    return manifest
 
 
 def check_fits(manifest: Manifest, machinery: Machinery) -> None:
@@ -102,35 +122,62 @@ def check_fits(manifest: Manifest, machinery: Machinery) -> None:
             )
 
 
-async def verify(files: SnapshotFiles, manifest: Manifest) -> None:
-    """Hash everything against the manifest; SnapshotRefused names the damaged file."""
-    marks = await asyncio.to_thread(_marks, files)
+def check_sizes(files: SnapshotFiles, manifest: Manifest) -> None:
+    """SnapshotRefused when a file was cut, is gone, or is small and damaged: of the snapshot or of its
+    base.
+    """
     for name, mark in manifest.files.items():
-        if marks.get(name) != mark:
-            raise SnapshotRefused(
-                f"The snapshot's file {name} is damaged; delete {files.directory} and bake again."
-            )
+        with named(files.directory):
+            marks.check_quickly(files.directory / name, mark)
+    if files.base is not None:
+        check_sizes(files.base, read_manifest(files.base))
 
 
-def _marks(files: SnapshotFiles) -> dict[str, FileMark]:
-    return {path.name: _mark(path) for path in _content(files)}
+async def verify_disk(files: SnapshotFiles) -> None:
+    """Hash what a machine that boots with the snapshot's disk has of it; SnapshotRefused as `verify`."""
+    await asyncio.to_thread(_verify_disk, files)
+
+
+def _verify_disk(files: SnapshotFiles) -> None:
+    whole = files.base or files
+    for each, paths in ((files, files.layers), (whole, (whole.overlay,))):
+        manifest = read_manifest(each)
+        for path in paths:
+            with named(each.directory):
+                for _ in marks.checked(path, manifest.files[path.name]):
+                    pass
+
+
+async def verify(files: SnapshotFiles, manifest: Manifest) -> None:
+    """Hash everything against the manifest; SnapshotRefused names the damaged file and part."""
+    await asyncio.to_thread(lambda: sum(checked(files.directory, manifest)))
+
+
+def checked(directory: Path, manifest: Manifest) -> Iterator[int]:
+    """Compare the files of a snapshot with its manifest: yields the bytes of data of each part.
+
+    SnapshotRefused names the first file and chunk that are damaged.
+    """
+    for name, mark in manifest.files.items():
+        with named(directory):
+            yield from marks.checked(directory / name, mark)
+
+
+@contextmanager
+def named(directory: Path) -> Iterator[None]:
+    """A refusal of a file within the block tells whose file it is."""
+    try:
+        yield
+    except SnapshotRefused as error:
+        raise SnapshotRefused(f"{directory.name}: {error.message}", **error.details) from error
+
+
+def _marks(paths: list[Path]) -> dict[str, FileMark]:
+    return {path.name: marks.mark(path) for path in paths}
 
 
 def _content(files: SnapshotFiles) -> list[Path]:
     return [files.memory, files.state, *(files.layers if files.base else (files.overlay,))]
-
-
-def _mark(path: Path) -> FileMark:
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256(size.to_bytes(8, "little"))
-            for offset, chunk in sparse.chunks(file.fileno()):
-                digest.update(offset.to_bytes(8, "little"))
-                digest.update(chunk)
-    except OSError as error:
-        raise SnapshotRefused(f"The snapshot's file {path.name} cannot be read: {error.strerror}") from error
-    return FileMark(size, digest.hexdigest())
 
 
 def _write_flushed(path: Path, content: bytes) -> None:

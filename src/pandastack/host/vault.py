@@ -2,41 +2,34 @@
 
 `s/ID/` holds the pages, the device state and the disk layers of a snapshot, and `kept.json`, without which it
 does not exist. What all snapshots of a template share, the memory and the disk that they differ from, is
-linked into `b/KEY/` by the first of them, so that a cache that is emptied takes nothing away from them. Files
-are removed by the file system with their last link: a snapshot needs no other snapshot, nor the machine that
-it was taken of.
+linked into `b/KEY/` by the first of them, so that a cache that is emptied takes nothing away from them, and
+goes when nothing needs it any more. Files are removed by the file system with their last link: a snapshot
+needs no other snapshot, nor the machine that it was taken of.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
-from pandastack.errors import NotSupported, SnapshotNotFound
-from pandastack.host import layers, snapshots
-from pandastack.host.driver import Driver, Feature, SnapshotFiles, Taken
-from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep
+from pandastack.errors import NotSupported, SnapshotNotFound, SnapshotRefused
+from pandastack.host import snapshots
+from pandastack.host.driver import Driver, Feature, Taken
+from pandastack.host.kept import DAMAGE, RECORD, Damage, Kept, folders_of, hold, kept_of
+from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.record import read_record, write_record
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmState
 
-RECORD = "kept.json"
-ITS_OWN_LINKS = 2
 log = structlog.get_logger("host")
-
-
-class Kept(Struct, frozen=True):
-    """`kept.json`: what the host tells of a snapshot, and how to start from it."""
-
-    report: SnapshotReport
-    prepared: Prepared
 
 
 class Vault:
@@ -47,24 +40,63 @@ class Vault:
         self._snapshots = root / "s"
         self._bases = root / "b"
         self._kept: dict[str, Kept] = {}
+        self._damaged: dict[Path, str] = {}
+        self._all_readable = True
 
     def find(self, snapshot_id: str) -> SnapshotReport | None:
         """What is known of a snapshot."""
         kept = self._kept.get(snapshot_id)
-        return kept.report if kept else None
+        return self._report(kept) if kept else None
 
     def prepare(self, snapshot_id: str) -> Prepared:
-        """What a machine starts from. SnapshotNotFound, SnapshotRefused when this host cannot restore it."""
+        """What a machine starts from. SnapshotNotFound, SnapshotRefused when this host cannot restore it or a
+        file of it is known to be damaged; the sentence names another snapshot of the machine that is not.
+        """
         kept = self._kept.get(snapshot_id)
         if kept is None:
             raise SnapshotNotFound(f"This host has no snapshot {snapshot_id}.")
         if kept.prepared.snapshot is not None and kept.report.durable:
+            try:
+                self._check_whole(kept)
+            except SnapshotRefused as error:
+                raise SnapshotRefused(error.message + self._instead(kept), **error.details) from error
             self._driver.check(kept.prepared.snapshot, kept.prepared.any_machine)
+        return kept.prepared
+
+    async def prepare_cold(self, snapshot_id: str) -> Prepared:
+        """What a machine boots from with the disk of a snapshot, which is read whole. SnapshotNotFound,
+        SnapshotRefused when the disk is damaged too.
+        """
+        kept = self._kept.get(snapshot_id)
+        if kept is None:
+            raise SnapshotNotFound(f"This host has no snapshot {snapshot_id}.")
+        if kept.prepared.snapshot is not None and kept.report.durable:
+            try:
+                await snapshots.verify_disk(kept.prepared.snapshot)
+            except SnapshotRefused as error:
+                raise SnapshotRefused(error.message + self._instead(kept), **error.details) from error
         return kept.prepared
 
     def reports(self) -> list[SnapshotReport]:
         """All snapshots."""
-        return [kept.report for kept in self._kept.values()]
+        return [self._report(kept) for kept in self._kept.values()]
+
+    def folders(self) -> list[Path]:
+        """The directories of all that is to last: snapshots, and what they lie over."""
+        own = [self._snapshots / name for name, kept in self._kept.items() if kept.report.durable]
+        return own + self._held()
+
+    def note(self, folder: Path, reason: str | None) -> None:
+        """Remember that the files of a folder are damaged, or that they are whole. Fine when it is gone."""
+        if folder not in self.folders():
+            return
+        if reason is None:
+            self._damaged.pop(folder, None)
+            (folder / DAMAGE).unlink(missing_ok=True)
+        else:
+            log.warning("snapshot.damaged", folder=folder.name, reason=reason)
+            self._damaged[folder] = reason
+            write_record(folder / DAMAGE, Damage(reason))
 
     async def keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
         """Take a snapshot of a machine. On any error nothing of it is left and the machine goes on."""
@@ -74,7 +106,7 @@ class Vault:
             taken = await vm.machine.snapshot_since(
                 prepared.snapshot, folder, name=spec.id, hold=spec.hold, durable=spec.durable
             )
-            kept = _kept(spec, vm, prepared, taken, target)
+            kept = kept_of(spec, vm, prepared, taken, target)
             if spec.durable:
                 await self._publish(kept, taken, vm)
         self._kept[spec.id] = kept
@@ -83,8 +115,8 @@ class Vault:
     async def _publish(self, kept: Kept, taken: Taken, vm: Vm) -> None:
         """Hash and flush what was taken, before it gets its name. On any error the machine goes on."""
         try:
-            await self._seal(taken, kept.prepared)
             await asyncio.to_thread(write_record, taken.files.directory / RECORD, kept)
+            await self._seal(taken, kept.prepared)
             await asyncio.to_thread(flush_tree, taken.files.directory)
         except BaseException:
             await self._driver.release(kept.report.id)
@@ -95,6 +127,7 @@ class Vault:
     async def drop(self, snapshot_id: str) -> None:
         """Remove a snapshot; fine when there is none."""
         self._kept.pop(snapshot_id, None)
+        self._damaged.pop(self._snapshots / snapshot_id, None)
         await self._driver.release(snapshot_id)
         await asyncio.to_thread(self._remove, snapshot_id)
 
@@ -110,7 +143,26 @@ class Vault:
             elif not (home / RECORD).exists():
                 shutil.rmtree(home, ignore_errors=True)
             else:
+                self._all_readable = False
                 log.warning("snapshot.unreadable", snapshot=home.name)
+        for folder in self.folders():
+            if damage := read_record(folder / DAMAGE, Damage):
+                self._damaged[folder] = damage.reason
+
+    async def tidy(self, machines: Iterable[Prepared]) -> None:
+        """Remove what no snapshot lies over, and none of the `machines`. No machine may be starting, and no
+        snapshot be under way.
+        """
+        folders = self._held()
+        if not folders or not self._all_readable:  # what cannot be read may need any of them
+            return
+        used = [folders_of(prepared) for prepared in (*machines, *(k.prepared for k in self._kept.values()))]
+        unused = set(folders).difference(*used)
+        going = [taken_away(folder) for folder in unused]  # at once: what starts next must not find them
+        for folder, gone in zip(unused, going, strict=True):
+            self._damaged.pop(folder, None)
+            log.info("snapshot.base_removed", base=folder.name)
+            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     async def _origin(self, vm: Vm, *, durable: bool) -> Prepared:
         """What the machine's snapshot will lie over, held for it if it is to last."""
@@ -124,21 +176,63 @@ class Vault:
         if whole is None or not durable:
             return prepared
         held = self._bases / whole.directory.name
-        return await asyncio.to_thread(_hold, prepared, whole, held)
+        if held in self._damaged:
+            raise SnapshotRefused(f"What the machine's snapshot would lie over: {self._damaged[held]}")
+        return await asyncio.to_thread(hold, prepared, whole, held)
 
     async def _seal(self, taken: Taken, prepared: Prepared) -> None:
         config = prepared.any_machine
         machinery, image = self._driver.machinery(config), prepared.template.digest
-        await snapshots.seal(taken.files, machinery, image, config.cpus, config.memory_mb)
+        record = taken.files.directory / RECORD
+        await snapshots.seal(taken.files, machinery, image, config.cpus, config.memory_mb, (record,))
 
     def _remove(self, snapshot_id: str) -> None:
-        """In two steps, so that a crash leaves a draft, which is swept, and no half snapshot."""
         home = self._snapshots / snapshot_id
         if home.exists():
-            going = home.with_name(f".{snapshot_id}.gone")
-            shutil.rmtree(going, ignore_errors=True)
-            home.rename(going)
-            shutil.rmtree(going, ignore_errors=True)
+            shutil.rmtree(taken_away(home), ignore_errors=True)
+
+    def _held(self) -> list[Path]:
+        """The folders of what snapshots lie over."""
+        return [folder for folder in self._bases.glob("*") if not folder.name.startswith(".")]
+
+    def _report(self, kept: Kept) -> SnapshotReport:
+        reasons = (self._damaged.get(folder) for folder in self._folders_of(kept))
+        return structs.replace(kept.report, damaged=next(filter(None, reasons), None))
+
+    def _folders_of(self, kept: Kept) -> list[Path]:
+        """Its own, and that of what it lies over."""
+        files = kept.prepared.snapshot
+        base = [files.base.directory] if files and files.base else []
+        return [self._snapshots / kept.report.id, *base]
+
+    def _check_whole(self, kept: Kept) -> None:
+        """SnapshotRefused for what was found damaged before, and what can be seen at a glance."""
+        if reason := self._report(kept).damaged:
+            raise SnapshotRefused(reason)
+        if kept.prepared.snapshot is not None:
+            snapshots.check_sizes(kept.prepared.snapshot, snapshots.read_manifest(kept.prepared.snapshot))
+
+    def _instead(self, damaged: Kept) -> str:
+        """Which other snapshot of the same machine can be had, the newest there is."""
+        others = [
+            (self._taken_at(kept), kept)
+            for kept in self._kept.values()
+            if kept is not damaged and kept.report.vm == damaged.report.vm and kept.report.durable
+        ]
+        for at, kept in sorted(others, key=lambda other: other[0], reverse=True):
+            with suppress(SnapshotRefused):
+                self._check_whole(kept)
+                which = "before" if at < self._taken_at(damaged) else "after"
+                when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+                return f" The one {which}, {kept.report.id} of {when}, is good."
+        return ""
+
+    def _taken_at(self, kept: Kept) -> float:
+        """Seconds of the wall clock; its record is never written again."""
+        try:
+            return (self._snapshots / kept.report.id / RECORD).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
 
 @contextmanager
@@ -150,56 +244,3 @@ def _passing_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
-
-
-def _hold(prepared: Prepared, whole: SnapshotFiles, held: Path) -> Prepared:
-    """The same over files of our own, with links to all that a restore needs."""
-    config = prepared.any_machine
-    files = {
-        "memory": whole.memory,
-        "state": whole.state,
-        "disk.qcow2": whole.overlay,
-        "snapshot.json": whole.manifest,
-        "empty.qcow2": config.overlay,
-        "root": config.root_disk,
-    }
-    if not held.exists():
-        with new_directory(held) as draft:
-            for name, file in files.items():
-                layers.link(file, draft / name)
-    config = structs.replace(config, root_disk=held / "root", overlay=held / "empty.qcow2")
-    return structs.replace(prepared, any_machine=config, snapshot=snapshots.files_in(held))
-
-
-def _kept(spec: SnapshotSpec, vm: Vm, prepared: Prepared, taken: Taken, target: Path) -> Kept:
-    files = taken.files
-    there = structs.replace(
-        files,
-        directory=target,
-        memory=target / files.memory.name,
-        state=target / files.state.name,
-        overlay=files.overlay if files.base else target / files.overlay.name,
-        manifest=target / files.manifest.name,
-        layers=tuple(target / layer.name for layer in files.layers),
-    )
-    report = SnapshotReport(
-        id=spec.id,
-        vm=spec.vm,
-        template=prepared.template.name,
-        cpu=prepared.template.cpu,
-        memory_mb=prepared.template.memory_mb,
-        size_bytes=_size(files.directory),
-        pause_ms=taken.pause_ms,
-        phases_ms=taken.phases_ms,
-        durable=spec.durable,
-        layers=len(files.layers),
-    )
-    return Kept(report, structs.replace(prepared, snapshot=there))
-
-
-def _size(folder: Path) -> int:
-    """What its files take on the disk, without the layers that earlier snapshots or lives have too: one that
-    only it and its machine have is its own.
-    """
-    files = [path.stat() for path in folder.iterdir()]
-    return sum(file.st_blocks * 512 for file in files if file.st_nlink <= ITS_OWN_LINKS)

@@ -106,7 +106,7 @@ def report_of(
         pid=machine.pid,
         cpu=prepared.template.cpu,
         memory_mb=prepared.template.memory_mb,
-        boot_mode="cold" if prepared.snapshot is None else "snapshot",
+        boot_mode="cold" if prepared.snapshot is None or spec.cold else "snapshot",
         boot_ms=ms(begun, time.perf_counter()),
         phases_ms=phases,
         guest_ip=prepared.guest_ip,

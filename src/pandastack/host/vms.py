@@ -32,6 +32,7 @@ from pandastack.host.publish import full_disk_said
 from pandastack.host.quiet import quiet, thawed
 from pandastack.host.record import read_record
 from pandastack.host.room import Room
+from pandastack.host.scrub import Scrub
 from pandastack.host.shortage import told
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
@@ -414,7 +415,9 @@ class Vms:
             await asyncio.sleep(TEND_SECONDS)
 
     async def look_after(self) -> None:
-        """Keep the machines' logs short, and let those go on that a full disk had stopped."""
+        """Keep the machines' logs short, let those go on that a full disk had stopped, and have what no
+        snapshot needs any more removed.
+        """
         for vm in list(self._vms.values()):
             for name in (CONSOLE, VMM_LOG):
                 shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
@@ -422,6 +425,8 @@ class Vms:
                 await _tidy(vm)
         if self._room.is_back():
             await self._go_on()
+        if not self._starting and not self._keeping:
+            await self.vault.tidy([vm.prepared for vm in self._vms.values() if vm.prepared])
 
     async def _go_on(self) -> None:
         """Not those of which a snapshot is being taken: they may have to stand still behind it."""
@@ -440,12 +445,17 @@ async def open_vms(driver: Driver, templates: Templates, state: Path, sources: S
     vms = Vms(driver, templates, vault, state / "v", sources)
     await asyncio.to_thread(vault.open)
     await vms.adopt()
-    tending = asyncio.create_task(vms.tend(), name="tend the machines")
+    scrub = Scrub(vault, sources.wall_ns)
+    errands = [
+        asyncio.create_task(vms.tend(), name="tend the machines"),
+        asyncio.create_task(scrub.go_on(), name="look through the snapshots"),
+    ]
     try:
         yield vms
     finally:
-        tending.cancel()
-        await asyncio.wait([tending])
+        for errand in errands:
+            errand.cancel()
+        await asyncio.wait(errands)
         await vms.let_go()
 
 

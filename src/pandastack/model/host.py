@@ -26,6 +26,9 @@ class VmSpec(Struct, frozen=True):
     hostname: str = ""
     snapshot: str | None = None
     """The snapshot of this host that it goes on from; None is the template's own."""
+    cold: bool = False
+    """Boot with the snapshot's disk, for when its memory cannot be used: nothing runs, and what had not
+    reached the disk is not there. Such a machine can not be snapshotted."""
 
 
 class SnapshotSpec(Struct, frozen=True):
@@ -56,6 +59,8 @@ class SnapshotReport(Struct, frozen=True):
     durable: bool = True
     layers: int = 1
     """Disk layers over the template's."""
+    damaged: str | None = None
+    """What was found wrong with its files, in one sentence; nothing starts from it then."""
 
 
 class VmState(StrEnum):

@@ -156,8 +156,13 @@ class ProcessDriver:
             )
         self._agent = agent
 
-    async def boot(self, config: MachineConfig, home: Path) -> ProcessMachine:
-        """Start an agent in `home`; its gate is closed. On any error and on cancellation nothing is left."""
+    async def boot(
+        self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None
+    ) -> ProcessMachine:
+        """Start an agent in `home`; its gate is closed. On any error and on cancellation nothing is left.
+
+        It has the disk of this machine, whatever `disk` is.
+        """
         child = self._spawn(home)
         record = Record(child.pid, child.started, config, {})
         try:
