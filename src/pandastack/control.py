@@ -37,6 +37,7 @@ from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.causes import Causes
 from pandastack.services.commands import Commands
+from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
 from pandastack.services.events import Bell, Events
 from pandastack.services.files import Files
@@ -47,11 +48,13 @@ from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.line import Line
 from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
+from pandastack.services.recorder import Recorder
 from pandastack.services.rollbacks import Rollbacks
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.sleep import Sleep
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
+from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
 from pandastack.services.turns import Turns
 from pandastack.services.vitals import Vitals
@@ -136,7 +139,7 @@ async def open_control(
         first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
         deaths = await stack.enter_async_context(host.deaths())
         await plane.adoption.adopt()
-        jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers()]
+        jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
         jobs += [run_errands(plane.errands())] if work else []
         await stack.enter_async_context(_beside(*jobs))
         if config.on_exit is OnExit.DESTROY:
@@ -166,7 +169,8 @@ class Plane:
         self.activity = self.ground.activity
         self.archive = Archive(self.ground)
         self.endings = Endings(self.ground, self.archive)
-        self.births = Births(self.ground, self.archive, self.endings)
+        self.recorder = Recorder(self.ground, self.archive)
+        self.births = Births(self.ground, self.archive, self.endings, self.recorder)
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
         self.adoption = Adoption(self.ground, self.archive, self.births, self.endings)
@@ -181,16 +185,19 @@ class Plane:
             for name in ("max_json_bytes", "max_stdin_bytes", "max_upload_bytes", "max_output_bytes")
         }
         ground = self.ground
+        timelines = Timelines(ground, self.archive, self.births)
         services = Services(
             sandboxes=self.sandboxes,
             births=self.births,
             endings=self.endings,
             sleep=self.sleep,
-            lifecycles=Lifecycles(self.ledger, self.activity, self._clock),
+            lifecycles=Lifecycles(self.ledger, self.activity, self._clock, self.recorder),
             lineages=Lineages(self.ledger, self._database),
             snapshots=Snapshots(ground, self.archive),
             forks=Forks(ground, self.archive, self.births, self.endings),
             rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
+            timelines=timelines,
+            diffs=Diffs(ground, self.archive, self.births, self.endings, self.sandboxes, timelines),
             commands=self._commands(),
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),
@@ -259,6 +266,7 @@ class Plane:
         config = self._config
         return Commands(
             self.sandboxes,
+            self.recorder,
             self._clock,
             self._chance.new_id,
             default_timeout=config.default_exec_timeout_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,9 +74,9 @@ class Histories(RuleBasedStateMachine):
         self.kept: dict[str, Kept] = {}
         self.do(self.world.start())
 
+    @abstractmethod
     def open_world(self) -> World:
         """One that lives below the folder, not started yet."""
-        raise NotImplementedError
 
     def do(self, steps: Coroutine[Any, Any, T]) -> T:
         """Take some steps; between them nothing happens."""

@@ -127,6 +127,8 @@ async def test_lifecycle_is_read_and_changed(world: World, box: str) -> None:
         "idle_timeout_seconds": None,
         "on_timeout": "kill",
         "expires_at": None,
+        "checkpoints": "off",
+        "keep_checkpoints": 20,
     }
     changed = await world.http.patch(path, json={"ttl_seconds": 5})
     assert changed.json()["ttl_seconds"] == 5

@@ -76,3 +76,39 @@ def test_a_rollback(pandastack: Run, made: str) -> None:
     assert "no snapshot" in pandastack("sandbox", "rollback", made, "nothing", status=1).stderr
     pandastack("snapshot", "rm", taken)
     pandastack("sandbox", "rm", made)
+
+
+def test_a_timeline_from_end_to_end(pandastack: Run) -> None:
+    box = pandastack(
+        "sandbox", "create", "-t", "base", "--checkpoints", "--keep-checkpoints", "9"
+    ).stdout.strip()
+    pandastack("sandbox", "exec", box, "--", "sh", "-c", "exit 4", status=4)
+    lines = pandastack("sandbox", "timeline", box).stdout.splitlines()
+    assert lines[0].split() == ["STEP", "AGE", "EXIT", "TOOK", "SIZE", "NAME", "COMMAND"]
+    assert [line.split()[0] for line in lines[1:]] == ["0", "1"]
+    assert lines[2].endswith("sh -c 'exit 4'")
+    steps = json.loads(pandastack("sandbox", "timeline", box, "--json").stdout)
+    assert [step["exit_code"] for step in steps] == [None, 4]
+    for step, meant in (("1", 1), ("-2", 0)):
+        made = pandastack("sandbox", "at", box, step, "--json").stdout
+        assert json.loads(made)["from_snapshot"] == steps[meant]["snapshot_id"]
+    assert "no step 7; it has 0, 1." in pandastack("sandbox", "at", box, "7", status=1).stderr
+    assert "step 0" in pandastack("sandbox", "rollback", box, "--step", "0").stderr
+    pandastack("sandbox", "rollback", box, status=2)
+    assert "name: here" in pandastack("snapshot", "rename", steps[1]["snapshot_id"], "here").stdout
+    assert " here " in pandastack("sandbox", "timeline", box).stdout
+    pandastack("sandbox", "rm", "--all")
+    pandastack("snapshot", "rm", steps[1]["snapshot_id"])
+
+
+def test_a_diff_is_a_list_for_people_and_json_for_programs(pandastack: Run, made: str) -> None:
+    other = pandastack("sandbox", "create", "-t", "base").stdout.strip()
+    told = pandastack("diff", made, other, "--path", "/etc/apt")
+    assert "files added" in told.stderr
+    taken = pandastack("snapshot", "create", made).stdout.strip()
+    as_json = json.loads(pandastack("diff", taken, other, "-p", "/etc/apt", "--json").stdout)
+    assert (as_json["added"], as_json["truncated"]) == ([], False)
+    pandastack("diff", f"{made}@last", other, status=2)
+    assert "has no steps" in pandastack("diff", f"{made}@1", other, status=1).stderr
+    pandastack("sandbox", "rm", "--all")
+    pandastack("snapshot", "rm", taken)

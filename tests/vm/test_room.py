@@ -61,7 +61,7 @@ def leave(folder: Path, size: int) -> None:
         os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(folder).free - size)
 
 
-@pytest.mark.parametrize("hold", [False])
+@pytest.mark.parametrize("hold", [False, True])
 async def test_a_snapshot_that_lacks_a_little_room_is_undone(
     small: tuple[LocalHost, Path], *, hold: bool
 ) -> None:

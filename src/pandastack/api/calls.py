@@ -11,6 +11,7 @@ from pandastack.model.account import Limits
 from pandastack.services.accounts import Accounts
 from pandastack.services.births import Births
 from pandastack.services.commands import Commands
+from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
 from pandastack.services.events import Events
 from pandastack.services.files import Files
@@ -23,6 +24,7 @@ from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.sleep import Sleep
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
+from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
 from pandastack.services.vitals import Vitals
 from pandastack.telemetry import Metrics
@@ -44,6 +46,8 @@ class Services:
     snapshots: Snapshots
     forks: Forks
     rollbacks: Rollbacks
+    timelines: Timelines
+    diffs: Diffs
     commands: Commands
     files: Files
     events: Events

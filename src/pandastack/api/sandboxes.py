@@ -71,7 +71,9 @@ async def list_all(call: Api[None, WhichOnes]) -> list[SandboxView]:
     return [
         view(sandbox)
         for sandbox in await call.app.sandboxes.list(call.caller)
-        if query.state in (None, sandbox.status) and query.template in (None, sandbox.template)
+        if query.state in (None, sandbox.status)
+        and query.template in (None, sandbox.template)
+        and not call.app.diffs.is_glimpse(sandbox.id)
     ]
 
 

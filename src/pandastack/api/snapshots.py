@@ -15,8 +15,8 @@ from pandastack.model.snapshot import (
     ForkTreeRequest,
     PromoteRequest,
     Promotion,
-    RollbackRequest,
     Snapshot,
+    SnapshotChange,
     SnapshotRequest,
 )
 
@@ -78,6 +78,10 @@ async def get(call: Api[None, Nothing]) -> Snapshot:
     return await call.app.snapshots.get(call.caller, call.path["snapshot_id"])
 
 
+async def change(call: Api[SnapshotChange, Nothing]) -> Snapshot:
+    return await call.app.snapshots.change(call.caller, call.path["snapshot_id"], call.body)
+
+
 async def delete(call: Api[None, Nothing]) -> None:
     await call.app.snapshots.delete(call.caller, call.path["snapshot_id"])
 
@@ -120,8 +124,3 @@ async def hibernate(call: Api[None, Nothing]) -> Told:
 async def wake(call: Api[None, Nothing]) -> Told:
     await call.app.sleep.wake(call.caller, call.path["sandbox_id"])
     return Told("running")
-
-
-async def rollback(call: Api[RollbackRequest, Nothing]) -> SandboxView:
-    sandbox_id, target = call.path["sandbox_id"], call.body.snapshot_id
-    return view(await call.app.rollbacks.rollback(call.caller, sandbox_id, target))

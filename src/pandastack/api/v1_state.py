@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from pandastack.api import snapshots
+from pandastack.api import snapshots, timelines
 from pandastack.api.sandboxes import SandboxView
 from pandastack.endpoint import Endpoint
 from pandastack.model.account import Scope
+from pandastack.model.diff import Diff, DiffRequest
 from pandastack.model.snapshot import (
+    AtRequest,
     ForkRequest,
     ForkTreeRequest,
     PromoteRequest,
     Promotion,
     RollbackRequest,
     Snapshot,
+    SnapshotChange,
     SnapshotRequest,
+    Timeline,
 )
 
 ONE = "/v1/sandboxes/{sandbox_id}"
@@ -53,6 +57,15 @@ STATE: tuple[Endpoint, ...] = (
         answer=snapshots.SnapshotList,
     ),
     Endpoint("GET", ONE_SNAPSHOT, snapshots.get, "Get a snapshot", scope=READ, answer=Snapshot),
+    Endpoint(
+        "PATCH",
+        ONE_SNAPSHOT,
+        snapshots.change,
+        "Name a snapshot",
+        body=SnapshotChange,
+        answer=Snapshot,
+        audited=True,
+    ),
     Endpoint("DELETE", ONE_SNAPSHOT, snapshots.delete, "Delete a snapshot", status=204, audited=True),
     Endpoint(
         "POST",
@@ -113,11 +126,39 @@ STATE: tuple[Endpoint, ...] = (
     Endpoint(
         "POST",
         f"{ONE}/rollback",
-        snapshots.rollback,
+        timelines.rollback,
         "Go back to a snapshot in place",
         body=RollbackRequest,
         answer=SandboxView,
         audited=True,
+        patient=True,
+    ),
+    Endpoint(
+        "GET",
+        f"{ONE}/timeline",
+        timelines.timeline,
+        "The checkpoints that were taken of it",
+        scope=READ,
+        answer=Timeline,
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/at",
+        timelines.at,
+        "A new sandbox that goes on from a step",
+        body=AtRequest,
+        answer=SandboxView,
+        status=201,
+        audited=True,
+        patient=True,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/diff",
+        timelines.diff,
+        "What differs between two sandboxes, steps or snapshots",
+        body=DiffRequest,
+        answer=Diff,
         patient=True,
     ),
 )

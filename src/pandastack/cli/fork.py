@@ -81,11 +81,18 @@ def promote(
 def rollback(
     ctx: typer.Context,
     sandbox_id: SandboxId,
-    snapshot_id: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="As `snapshot ls` shows it.")],
+    snapshot_id: Annotated[
+        str | None, typer.Argument(metavar="SNAPSHOT", help="As `snapshot ls` shows it.")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(help="As `sandbox timeline` shows it, instead; -1 is the newest.")
+    ] = None,
 ) -> None:
     """Put a sandbox back to a snapshot of it or of an ancestor; what has happened since is gone."""
+    if (snapshot_id is None) == (step is None):
+        raise typer.BadParameter("Name a SNAPSHOT, or say --step.")
     session = session_of(ctx)
     with console(stderr=True).status("rolling back"):
-        sandbox = session.named(sandbox_id).rollback(snapshot_id)
-    typer.echo(f"{sandbox.status}, as it was in {snapshot_id}", err=True)
+        sandbox = session.named(sandbox_id).rollback(snapshot_id, step=step)
+    typer.echo(f"{sandbox.status}, as it was in {snapshot_id or f'step {step}'}", err=True)
     session.show(sandbox.to_dict(), sandbox.id)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pandastack import TimeOptions
+from pandastack import CreateOptions
 from pandastack.cli.session import SandboxId, Session, console, session_of
 
 app = typer.Typer(add_completion=False)
@@ -31,9 +31,9 @@ Lifetime = Annotated[
 ]
 
 
-def times_of(on_timeout: Timeout | None, idle_timeout: int | None, lifetime: int | None) -> TimeOptions:
+def times_of(on_timeout: Timeout | None, idle_timeout: int | None, lifetime: int | None) -> CreateOptions:
     """The options that were given; 0 takes a limit away."""
-    times: TimeOptions = {}
+    times: CreateOptions = {}
     if on_timeout is not None:
         times["on_timeout"] = on_timeout.value
     if idle_timeout is not None:

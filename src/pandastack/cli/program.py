@@ -33,6 +33,7 @@ COMMANDS = {
     "sandbox": Place("sandbox", is_noun=True),
     "snapshot": Place("snapshot", is_noun=True),
     "tree": Place("tree"),
+    "diff": Place("diff"),
     "template": Place("template", is_noun=True),
     "cache": Place("cache", is_noun=True),
     "token": Place("token", is_noun=True),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import pandastack
-from pandastack.cli import copy, fork, lifecycle, shell
+from pandastack.cli import copy, fork, lifecycle, shell, timeline
 from pandastack.cli.lifecycle import IdleTimeout, Lifetime, OnTimeout, times_of
 from pandastack.cli.run import GREEDY, attached, standard_input
 from pandastack.cli.session import SandboxId, age, pairs, plain, session_of
@@ -15,6 +15,7 @@ from pandastack.cli.session import SandboxId, age, pairs, plain, session_of
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, use and destroy sandboxes.")
 app.add_typer(lifecycle.app)
 app.add_typer(fork.app)
+app.add_typer(timeline.app)
 
 
 @app.command()
@@ -29,6 +30,12 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     on_timeout: OnTimeout = None,
     idle_timeout: IdleTimeout = None,
     lifetime: Lifetime = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Keep its state behind each command: `sandbox timeline`.")
+    ] = False,
+    keep: Annotated[
+        int | None, typer.Option("--keep-checkpoints", metavar="N", min=1, max=200, help="So many; else 20.")
+    ] = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="For every command in it.")
     ] = None,
@@ -38,6 +45,11 @@ def create(  # noqa: PLR0913  # each is an option of the command line
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
+    options = times_of(on_timeout, idle_timeout, lifetime)
+    if checkpoints:
+        options["checkpoints"] = "exec"
+    if keep is not None:
+        options["keep_checkpoints"] = keep
     made = session.client().sandboxes.create(
         template,
         ttl_seconds=ttl,
@@ -45,7 +57,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
         from_snapshot=from_snapshot,
         env=pairs(env or [], "--env"),
         metadata=pairs(metadata or [], "--metadata"),
-        **times_of(on_timeout, idle_timeout, lifetime),
+        **options,
     )
     typer.echo(f"{made.template} · {made.boot_mode} · {made.boot_ms} ms · {made.isolation}", err=True)
     session.show(made.to_dict(), made.id)

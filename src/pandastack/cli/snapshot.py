@@ -62,6 +62,17 @@ def get(ctx: typer.Context, snapshot_id: SnapshotId) -> None:
     session.fields(session.client().snapshots.get(snapshot_id))
 
 
+@app.command()
+def rename(
+    ctx: typer.Context,
+    snapshot_id: SnapshotId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
+) -> None:
+    """Give a snapshot another name; a checkpoint that has one is kept until somebody removes it."""
+    session = session_of(ctx)
+    session.fields(session.client().snapshots.update(snapshot_id, name=name))
+
+
 @app.command("rm")
 def remove(
     ctx: typer.Context,

@@ -27,6 +27,7 @@ from pandastack.client._config import (
     read_surroundings,
     settle,
 )
+from pandastack.client._diff import Diff, FileAt, FileChange, Point, PortAt, ProcessAt
 from pandastack.client._errors import (
     APIConnectionError,
     AuthError,
@@ -41,7 +42,7 @@ from pandastack.client._errors import (
     ServerError,
 )
 from pandastack.client._explore import BranchOutcome, Candidate, ExploreError, ExploreResult
-from pandastack.client._lineage import ForkFailure, ForkTree, Lineage, LineageNode, Promotion, Snapshot
+from pandastack.client._lineage import ForkFailure, ForkTree, Lineage, LineageNode, Promotion, Snapshot, Step
 from pandastack.client._pair import CancelEvent
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.client import (
@@ -75,7 +76,7 @@ from pandastack.client._values import (
     WhyAwake,
     Written,
 )
-from pandastack.client._wire import LifecycleOptions, TimeOptions
+from pandastack.client._wire import CreateOptions, LifecycleOptions, TimeOptions
 
 __all__ = [
     "DEFAULT_API_URL",
@@ -103,12 +104,16 @@ __all__ = [
     "Connection",
     "ConnectionError",
     "CreateCancelled",
+    "CreateOptions",
     "CreateRetryEvent",
+    "Diff",
     "Event",
     "ExecInterrupted",
     "ExecResult",
     "ExploreError",
     "ExploreResult",
+    "FileAt",
+    "FileChange",
     "FileEvent",
     "FileInfo",
     "ForkFailure",
@@ -120,7 +125,10 @@ __all__ = [
     "Metrics",
     "NotFoundError",
     "PandastackError",
+    "Point",
+    "PortAt",
     "Process",
+    "ProcessAt",
     "ProcessInfo",
     "ProcessOutput",
     "Promotion",
@@ -134,6 +142,7 @@ __all__ = [
     "Settings",
     "Snapshot",
     "SnapshotsAPI",
+    "Step",
     "Surroundings",
     "Template",
     "TemplatesAPI",

@@ -6,6 +6,7 @@ Answers that the official SDK gives as dictionaries are dictionaries here too, w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
 
 S = TypeVar("S")
@@ -34,6 +35,29 @@ class Snapshot(TypedDict):
     """The snapshot that its sandbox was restored from, when that was no template."""
     pause_ms: float
     phases_ms: dict[str, float]
+    step: int | None
+    """Of a checkpoint: its place in the timeline of its sandbox."""
+    command: str
+    exit_code: int | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of a timeline: the state of a sandbox behind `command`; step 0 is before the first.
+
+    `pause_ms` is how long the sandbox stood still for it; a `name` keeps it for good.
+    """
+
+    step: int
+    snapshot_id: str
+    at: str = ""
+    command: str = ""
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    size_bytes: int = 0
+    pause_ms: float = 0.0
+    name: str = ""
 
 
 class ForkFailure(TypedDict):

@@ -33,6 +33,10 @@ class Lifecycle(TypedDict):
     """What becomes of it at the end of its time: `kill` or `hibernate`."""
     expires_at: str | None
     """When its lifetime ends, used or not."""
+    checkpoints: str
+    """`exec`: its state is kept behind each command."""
+    keep_checkpoints: int
+    """So many of those without a name stay."""
 
 
 class AwakeReason(TypedDict):

@@ -164,7 +164,16 @@ class TimeOptions(TypedDict, total=False):
     lifetime_seconds: int | None
 
 
-class LifecycleOptions(TimeOptions, total=False):
+class CreateOptions(TimeOptions, total=False):
+    """The same, and what is kept of a sandbox by itself: with `checkpoints` "exec" (else "off") its state
+    behind each command, the newest `keep_checkpoints` (20) of them.
+    """
+
+    checkpoints: str
+    keep_checkpoints: int
+
+
+class LifecycleOptions(CreateOptions, total=False):
     """The same, and what else of a lifecycle can be changed."""
 
     ttl_seconds: int
@@ -180,7 +189,7 @@ def create_body(
     from_snapshot: str | None,
     volumes: Sequence[Mapping[str, Any]] | None,
     env: Mapping[str, str] | None,
-    times: TimeOptions,
+    times: CreateOptions,
 ) -> dict[str, Any]:
     """The body of a create: only what was said."""
     return clean(

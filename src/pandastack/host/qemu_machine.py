@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from msgspec import Struct, structs
 
 from pandastack.errors import MachineError, NotSupported
@@ -21,8 +22,10 @@ from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stat
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
-from pandastack.host.zygote import copied, loaded
+from pandastack.host.zygote import NotNow, copied, loaded
 from pandastack.host.zygotes import Zygotes
+
+log = structlog.get_logger("host")
 
 AGENT = "agent"
 QMP = "qmp"
@@ -33,6 +36,9 @@ copied.
 LOG = "vmm.log"
 RECORD = "machine.json"
 _WORDS_BYTES = 16384
+COPY_TURNS = 10
+COPY_PAUSE_SECONDS = 0.01
+"""How often a machine is asked to be copied, when it cannot be at the moment, and what it gets between."""
 FLATTENING = "flatten"
 FLATTEN_POLL_SECONDS = 0.01
 LOAD_POLL_SECONDS = 0.001
@@ -154,10 +160,10 @@ class QemuMachine:
         old = self._record.layers
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
         try:
+            taken = None
             if self._record.forked and self._copies and not hold:
-                taken = await self._copied(files, base, top, name, durable=durable)
-            else:
-                taken = await self._written(files, base, top, hold=hold)
+                taken = await self._copied_soon(files, base, top, name, durable=durable)
+            taken = taken or await self._written(files, base, top, hold=hold)
         except BaseException:
             await self._take_back(top)
             raise
@@ -182,6 +188,18 @@ class QemuMachine:
         marks = (("stop", begun, stopped), ("devices", stopped, saved), ("memory", saved, copied))
         phases = {name: _ms(*span) for name, *span in (*marks, ("disk", copied, switched))}
         return Taken(files, _ms(begun, ended), phases)
+
+    async def _copied_soon(
+        self, files: SnapshotFiles, base: SnapshotFiles, top: str, name: str, *, durable: bool
+    ) -> Taken | None:
+        """By a copy of the process; None when it cannot be copied for some time, as on a very busy host."""
+        for turn in range(COPY_TURNS):
+            try:
+                return await self._copied(files, base, top, name, durable=durable)
+            except NotNow as error:
+                log.info("vm.not_copied", vm=self._record.config.vm_id, turn=turn, reason=error.message)
+                await asyncio.sleep(COPY_PAUSE_SECONDS)
+        return None
 
     async def _copied(
         self, files: SnapshotFiles, base: SnapshotFiles, top: str, name: str, *, durable: bool

@@ -34,20 +34,13 @@ async def quiet(vm: Vm, spec: SnapshotSpec) -> AsyncIterator[None]:
         return
     async with vm.link.hold():
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(vm.machine.prepare())
-                group.create_task(_settle(vm, vm.link, freeze=spec.durable))
+            await _ready(vm, vm.link, freeze=spec.durable)
             yield
-        except BaseException as error:
+        except BaseException:
             await thawed(vm)
-            raise _only(error) from error
+            raise
         if not spec.hold:  # one that holds cannot answer: it is thawed when it is resumed, or by its gate
             await thawed(vm)
-
-
-def _only(error: BaseException) -> BaseException:
-    """What failed, out of the group that it comes in when two things were done at once."""
-    return error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
 
 
 async def thawed(vm: Vm) -> None:
@@ -56,6 +49,16 @@ async def thawed(vm: Vm) -> None:
         vm.frozen = False
         with suppress(PandastackError):
             await vm.link.thaw(deadline=ANSWER_SECONDS)
+
+
+async def _ready(vm: Vm, link: GuestLink, *, freeze: bool) -> None:
+    """The guest settles while its machine prepares."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(vm.machine.prepare())
+            group.create_task(_settle(vm, link, freeze=freeze))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
 
 
 async def _settle(vm: Vm, link: GuestLink, *, freeze: bool) -> None:

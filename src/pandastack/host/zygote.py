@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -169,6 +170,12 @@ class Zygote:
         return self._ended.pop(pid, jail.NOT_OURS)
 
 
+class NotNow(MachineError):
+    """The machine cannot be copied at this moment: a thread of it is on its way, or nobody is connected."""
+
+    code = "machine.busy"
+
+
 async def copied(orders: Path, disk: Sequence[str], name: str) -> tuple[Zygote, float]:
     """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
     which, new and empty, is put on top before it.
@@ -212,6 +219,8 @@ async def _ordered(orders: Path, words: Sequence[str], *descriptors: socket.sock
         raise MachineError(f"the machine does not answer its order {words[0]}: {error}") from error
     if len(answer) != 3:
         reason = os.strerror(int(answer[1])) if len(answer) == 2 else "it has ended"
+        if len(answer) == 2 and int(answer[1]) in (errno.EBUSY, errno.ENOTCONN):
+            raise NotNow(f"the machine cannot be copied now: {reason}")
         raise MachineError(f"the machine cannot do its order {words[0]}: {reason}")
     return int(answer[1]), int(answer[2])
 

@@ -72,6 +72,16 @@ class OnTimeout(StrEnum):
     HIBERNATE = "hibernate"
 
 
+class Checkpoints(StrEnum):
+    """What is kept of a sandbox by itself. EXEC: its state behind each command."""
+
+    OFF = "off"
+    EXEC = "exec"
+
+
+KeptCheckpoints = Annotated[int, Meta(ge=1, le=200)]
+KEPT_CHECKPOINTS = 20
+
 Lifetime = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 IdleTimeout = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 
@@ -82,7 +92,8 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     With `from_snapshot` the sandbox goes on where the snapshot was taken, and `template` is ignored. Times
     are seconds: after `ttl_seconds` of idleness one that is not persistent is ended (or hibernated, as
     `on_timeout` says), after `idle_timeout_seconds` a persistent one is hibernated, and `lifetime_seconds` is
-    the hard limit, counted while it is awake.
+    the hard limit, counted while it is awake. With `checkpoints` "exec" its state is kept behind each
+    command, of which the newest `keep_checkpoints` stay, and all that were given a name.
     """
 
     template: str = "code-interpreter"
@@ -93,6 +104,8 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     on_timeout: OnTimeout = OnTimeout.KILL
     idle_timeout_seconds: IdleTimeout | None = None
     lifetime_seconds: Lifetime | None = None
+    checkpoints: Checkpoints = Checkpoints.OFF
+    keep_checkpoints: KeptCheckpoints = KEPT_CHECKPOINTS
     cpu: int | None = None
     vcpus: int | None = None
     memory_mb: int | None = None
@@ -138,6 +151,8 @@ class Sandbox(Struct, frozen=True):
     awake_since: datetime | None = None
     restore_proof: RestoreProof | None = None
     """What its restore renewed."""
+    checkpoints: Checkpoints = Checkpoints.OFF
+    keep_checkpoints: int = KEPT_CHECKPOINTS
     cause: str | None = None
     """Why it is dead, in one sentence; None while it lives."""
     ended_at: datetime | None = None
@@ -166,6 +181,8 @@ class Lifecycle(Struct, frozen=True):
     idle_timeout_seconds: int | None
     on_timeout: OnTimeout
     expires_at: datetime | None
+    checkpoints: Checkpoints
+    keep_checkpoints: int
 
 
 class LifecycleChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -176,6 +193,8 @@ class LifecycleChange(Struct, frozen=True, forbid_unknown_fields=True):
     ttl_seconds: int | None = None
     persistent: bool | None = None
     on_timeout: OnTimeout | None = None
+    checkpoints: Checkpoints | None = None
+    keep_checkpoints: KeptCheckpoints | None = None
     idle_timeout_seconds: IdleTimeout | UnsetType | None = UNSET
     lifetime_seconds: Lifetime | UnsetType | None = UNSET
 

@@ -72,6 +72,57 @@ class Snapshot(Struct, frozen=True):
     """The snapshot that its sandbox was made from."""
     pause_ms: float = 0.0
     phases_ms: dict[str, float] = {}
+    step: int | None = None
+    """Of a checkpoint: its place in the timeline of its sandbox."""
+    command: str = ""
+    """Of a checkpoint: the beginning of the command behind which it was taken; none for the first."""
+    exit_code: int | None = None
+    duration_ms: int | None = None
+
+
+class SnapshotChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PATCH …/snapshots/{id}`; what is left out stays."""
+
+    name: Label | None = None
+    comment: Comment | None = None
+
+
+class Deed(Struct, frozen=True):
+    """The command behind which a checkpoint is taken: the beginning of its line, and how it ended."""
+
+    command: str = ""
+    exit_code: int | None = None
+    duration_ms: int | None = None
+
+
+class Step(Struct, frozen=True):
+    """One point of a timeline: the state of the sandbox behind `command`; step 0 is before the first."""
+
+    step: int
+    snapshot_id: str
+    at: datetime
+    command: str
+    exit_code: int | None
+    duration_ms: int | None
+    size_bytes: int
+    pause_ms: float
+    name: str
+
+
+class Timeline(Struct, frozen=True):
+    """The checkpoints of one sandbox, oldest first."""
+
+    steps: list[Step]
+
+
+class AtRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/at`: a step (negative ones count from the end) or a snapshot, not both."""
+
+    step: int | None = None
+    snapshot_id: str | None = None
+    metadata: dict[str, str] = {}
+    ttl_seconds: int | None = None
+    persistent: bool = False
 
 
 Count = Annotated[int, Meta(ge=1, le=16)]
@@ -134,6 +185,7 @@ class Promotion(Struct, frozen=True):
 
 
 class RollbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST …/rollback`."""
+    """The body of `POST …/rollback`: a snapshot, or a step of the sandbox's own timeline."""
 
-    snapshot_id: str
+    snapshot_id: str | None = None
+    step: int | None = None

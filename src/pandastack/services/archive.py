@@ -134,6 +134,19 @@ class Archive:
         await self._failpoint("snapshot.published")
         return msgspec.structs.replace(snapshot, state=SnapshotState.READY)
 
+    async def change(self, caller: Caller, snapshot_id: str, values: dict[str, str]) -> Snapshot:
+        """Set fields of one that is READY. Errors: SnapshotNotFound."""
+
+        def transaction(connection: Connection) -> Snapshot:
+            kept = snapshots.change(connection, snapshot_id, **values) if values else True
+            found = snapshots.find(connection, snapshot_id, caller.workspace)
+            if not kept or found is None:
+                raise SnapshotNotFound(f"There is no snapshot {snapshot_id}.")
+            self._ledger.tell(connection, found.sandbox_id, Story(caller=caller))
+            return found
+
+        return await self._database.write(transaction)
+
     @contextmanager
     def pinned(self, snapshot_id: str) -> Iterator[None]:
         """Within the block the host keeps it, whatever its row says."""

@@ -19,6 +19,7 @@ from pandastack.services.archive import Archive
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
+from pandastack.services.recorder import Recorder
 from pandastack.services.requests import Sizes, check_create
 from pandastack.store.idempotency import Use
 
@@ -40,13 +41,14 @@ class Identity(Struct, frozen=True):
 class Births:
     """All ways to make a sandbox, which end in one: `bear`."""
 
-    def __init__(self, ground: Ground, archive: Archive, endings: Endings) -> None:
+    def __init__(self, ground: Ground, archive: Archive, endings: Endings, recorder: Recorder) -> None:
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._line = ground.line
         self._activity = ground.activity
         self._archive = archive
         self._endings = endings
+        self._recorder = recorder
         self._clock = ground.clock
         self._new_id = ground.new_id
         self._terms = ground.terms
@@ -100,6 +102,8 @@ class Births:
             on_timeout=request.on_timeout,
             idle_timeout_seconds=request.idle_timeout_seconds,
             lifetime_seconds=request.lifetime_seconds,
+            checkpoints=request.checkpoints,
+            keep_checkpoints=request.keep_checkpoints,
         )
 
     async def bear(
@@ -144,6 +148,8 @@ class Births:
         if after is None:
             raise Conflict(f"Sandbox {sandbox.id} was deleted while it was being created.")
         self._activity.begin(after)
+        if caller is not None:
+            self._recorder.begin(caller, after)
         self._metrics.creates.labels("created", vm.boot_mode).inc()
         self._metrics.boot.labels(vm.boot_mode).observe(vm.boot_ms / 1000)
         return after

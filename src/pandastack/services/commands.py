@@ -7,16 +7,20 @@ counts when it is started and while somebody is attached; by itself it keeps not
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from pandastack.errors import CommandTimeout, FileMissing, FileRefused, InvalidRequest, MachineError
 from pandastack.model.account import Caller
 from pandastack.model.clock import Clock
 from pandastack.model.command import CommandRequest, ExecRequest, ExecResult, Started, StartRequest
 from pandastack.model.guest import Channel, Command, Exit, Process, ProcessInfo
+from pandastack.model.snapshot import Deed
 from pandastack.services.activity import Use
+from pandastack.services.recorder import Recorder
 from pandastack.services.sandboxes import Sandboxes
 
 GRACE_SECONDS = 15.0
@@ -31,6 +35,7 @@ class Commands:
     def __init__(
         self,
         sandboxes: Sandboxes,
+        recorder: Recorder,
         clock: Clock,
         new_id: Callable[[], str],
         *,
@@ -38,6 +43,7 @@ class Commands:
         max_output: int,
     ) -> None:
         self._sandboxes = sandboxes
+        self._recorder = recorder
         self._clock = clock
         self._new_id = new_id
         self._default_timeout = default_timeout
@@ -80,7 +86,11 @@ class Commands:
                 _fed(process, given),
                 _bounded(timeout),
             ):
-                yield Running(process, timeout)
+                yield Running(process, timeout, partial(self._note, caller, sandbox_id, request))
+
+    async def _note(self, caller: Caller, sandbox_id: str, request: ExecRequest, ended: Exit) -> None:
+        deed = Deed(_line(request), ended.exit_code, round(ended.duration_us / 1000))
+        await self._recorder.note(caller, sandbox_id, deed)
 
     @asynccontextmanager
     async def terminal(
@@ -166,15 +176,20 @@ class Commands:
 
 
 class Running:
-    """A command that runs, and the deadline that it was given."""
+    """A command that runs, the deadline that it was given, and who is told when it has ended."""
 
-    def __init__(self, process: Process, timeout: float | None) -> None:
+    def __init__(
+        self, process: Process, timeout: float | None, note: Callable[[Exit], Awaitable[None]] | None = None
+    ) -> None:
         self.process = process
         self._timeout = timeout
+        self._note = note
 
     async def ended(self) -> Exit:
         """How it ended. Errors: CommandTimeout when that was its deadline."""
         ended = await self.process.wait()
+        if self._note is not None:
+            await self._note(ended)
         if ended.timed_out:
             raise exceeded(self._timeout)
         return ended
@@ -210,6 +225,13 @@ class Tail:
 def exceeded(timeout: float | None) -> CommandTimeout:
     """The error by which the SDK knows that a command was killed at its deadline."""
     return CommandTimeout(f"command timeout: exceeded {timeout or 0:g}s")
+
+
+def _line(request: CommandRequest) -> str:
+    """The command as a person would type it."""
+    if isinstance(request.cmd, str) and not request.args:
+        return request.cmd
+    return shlex.join(_words(request)[0])
 
 
 def _words(request: CommandRequest) -> tuple[tuple[str, ...], str | None]:

@@ -224,7 +224,7 @@ class Ledger:
     async def complete_end(self, sandbox_id: str, story: Story, *, forget_key: bool = False) -> list[str]:
         """Move from STOPPING to DELETED; `forget_key` frees the Idempotency-Key that made it.
 
-        Returns the hibernation images that nobody needs any more.
+        Returns the hibernation images and the checkpoints that nobody needs any more.
         """
 
         def transaction(connection: Connection) -> list[str]:
@@ -232,7 +232,7 @@ class Ledger:
                 self.tell(connection, sandbox_id, story)
             if forget_key:
                 idempotency.forget(connection, sandbox_id)
-            return snapshots.doom(connection, sandbox_id, SnapshotKind.HIBERNATION)
+            return snapshots.doom_with_sandbox(connection, sandbox_id)
 
         return await self.write(sandbox_id, transaction)
 

@@ -12,6 +12,7 @@ from pandastack.model.clock import Clock
 from pandastack.model.sandbox import AWAKE, Lifecycle, LifecycleChange, Sandbox, WhyAwake
 from pandastack.services.activity import Activity
 from pandastack.services.ledger import Ledger, Story
+from pandastack.services.recorder import Recorder
 from pandastack.services.requests import check_ttl
 
 OPTIONAL = frozenset({"idle_timeout_seconds", "lifetime_seconds"})
@@ -21,10 +22,11 @@ OPTIONAL = frozenset({"idle_timeout_seconds", "lifetime_seconds"})
 class Lifecycles:
     """The verbs on lifecycles. None of them wakes a sandbox."""
 
-    def __init__(self, ledger: Ledger, activity: Activity, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, activity: Activity, clock: Clock, recorder: Recorder) -> None:
         self._ledger = ledger
         self._activity = activity
         self._clock = clock
+        self._recorder = recorder
 
     async def get(self, caller: Caller, sandbox_id: str) -> Lifecycle:
         """How long it may idle and live, and how long it idles. Errors: SandboxNotFound."""
@@ -33,11 +35,13 @@ class Lifecycles:
     async def change(self, caller: Caller, sandbox_id: str, change: LifecycleChange) -> Lifecycle:
         """Set what is given; counts as activity. Errors: SandboxNotFound, InvalidRequest."""
         check_ttl(change.ttl_seconds)
-        await self._ledger.find(caller, sandbox_id)
+        before = await self._ledger.find(caller, sandbox_id)
         if values := _given(change):
             await self._ledger.change(sandbox_id, Story(caller=caller), **values)
         after = await self._ledger.find(caller, sandbox_id)
         self._activity.allow(after)
+        if before.checkpoints is not after.checkpoints:
+            self._recorder.begin(caller, after)
         return self._of(after)
 
     async def why_awake(self, caller: Caller, sandbox_id: str) -> WhyAwake:
@@ -61,6 +65,8 @@ class Lifecycles:
             idle_timeout_seconds=sandbox.idle_timeout_seconds,
             on_timeout=sandbox.on_timeout,
             expires_at=sandbox.ends_by(),
+            checkpoints=sandbox.checkpoints,
+            keep_checkpoints=sandbox.keep_checkpoints,
         )
 
 

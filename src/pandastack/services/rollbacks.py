@@ -47,6 +47,7 @@ class Rollbacks:
         On any error it is as before. A caller who leaves does not stop it. Errors: SandboxNotFound,
         SnapshotNotFound, Conflict, and those of a wake.
         """
+        await self._turns.settled(sandbox_id)  # what is kept of it by itself is kept before it goes
         async with self._turns.turn(sandbox_id):
             found = await self._ledger.find(caller, sandbox_id)
             snapshot = await self._archive.find(caller.workspace, snapshot_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import asdict
+
 from pandastack.errors import NotSupported
 from pandastack.model.account import Caller
 from pandastack.model.sandbox import AWAKE, SandboxState
-from pandastack.model.snapshot import Snapshot, SnapshotKind, SnapshotRequest
+from pandastack.model.snapshot import Snapshot, SnapshotChange, SnapshotKind, SnapshotRequest
 from pandastack.services.archive import Archive
 from pandastack.services.causes import wrong_state
 from pandastack.services.ground import Ground
@@ -46,6 +48,15 @@ class Snapshots:
     async def get(self, caller: Caller, snapshot_id: str) -> Snapshot:
         """Errors: SnapshotNotFound."""
         return await self._archive.find_shown(caller.workspace, snapshot_id)
+
+    async def change(self, caller: Caller, snapshot_id: str, change: SnapshotChange) -> Snapshot:
+        """Give it another name or comment; a checkpoint with a name is kept until somebody deletes it.
+
+        Errors: SnapshotNotFound.
+        """
+        await self._archive.find_shown(caller.workspace, snapshot_id)
+        given = {name: value for name, value in asdict(change).items() if value is not None}
+        return await self._archive.change(caller, snapshot_id, given)
 
     async def list_of(self, caller: Caller, sandbox_id: str) -> list[Snapshot]:
         """Those of a sandbox that is remembered. Errors: SandboxNotFound."""

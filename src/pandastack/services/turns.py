@@ -38,7 +38,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._places: dict[str, _Place] = {}
-        self._away: dict[str, asyncio.Event] = {}
+        self._away: dict[str, list[asyncio.Event]] = {}
 
     @asynccontextmanager
     async def turn(self, sandbox_id: str) -> AsyncIterator[None]:
@@ -56,17 +56,30 @@ class Turns:
     @contextmanager
     def away(self, sandbox_id: str) -> Iterator[None]:
         """Within a turn: its machine stands still, is exchanged or ended, and who would use it waits."""
-        back = self._away[sandbox_id] = asyncio.Event()
+        back = self.hold_off(sandbox_id)
         try:
             yield
         finally:
+            self.let_in(sandbox_id, back)
+
+    def hold_off(self, sandbox_id: str) -> asyncio.Event:
+        """Who would use its machine from now on waits, until what this gives is given to `let_in`."""
+        back = asyncio.Event()
+        self._away.setdefault(sandbox_id, []).append(back)
+        return back
+
+    def let_in(self, sandbox_id: str, back: asyncio.Event) -> None:
+        """Let in who waits, unless there is another reason to wait."""
+        reasons = self._away[sandbox_id]
+        reasons.remove(back)
+        if not reasons:
             del self._away[sandbox_id]
-            back.set()
+        back.set()
 
     async def settled(self, sandbox_id: str) -> None:
-        """Return when its machine is not away."""
-        while (back := self._away.get(sandbox_id)) is not None:
-            await back.wait()
+        """Return when its machine is not away and nobody is held off."""
+        while reasons := self._away.get(sandbox_id):
+            await reasons[0].wait()
 
     def is_taken(self, sandbox_id: str) -> bool:
         """Whether somebody has its turn, or waits for one."""

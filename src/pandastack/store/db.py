@@ -158,7 +158,7 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
         yield Database(write, write_soon, read, glance)
 
 
-def _run_apart(connection: sa.Connection, transaction: Callable[[sa.Connection], Any]) -> Any:  # noqa: ANN401
+def _run_apart(connection: sa.Connection, transaction: Callable[[sa.Connection], Any]) -> Any:  # noqa: ANN401  # what a transaction returns
     """What it returned or raised, and then nothing of it is left. A full disk is for all to hear."""
     try:
         with connection.begin_nested():

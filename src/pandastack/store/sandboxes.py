@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from pandastack.model.account import Limits, Usage
 from pandastack.model.restore import RestoreProof
-from pandastack.model.sandbox import ALIVE, MOVES, Isolation, OnTimeout, Sandbox, SandboxState
+from pandastack.model.sandbox import ALIVE, MOVES, Checkpoints, Isolation, OnTimeout, Sandbox, SandboxState
 from pandastack.store import accounts
 from pandastack.store.tables import sandboxes
 
@@ -186,6 +186,8 @@ def _sandbox(row: sa.Row[Any]) -> Sandbox:
         used_seconds=row.used_seconds,
         awake_since=row.awake_since,
         restore_proof=_proof(row.restore_proof),
+        checkpoints=Checkpoints(row.checkpoints),
+        keep_checkpoints=row.keep_checkpoints,
         cause=row.cause,
         ended_at=row.ended_at,
     )

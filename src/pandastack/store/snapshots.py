@@ -49,7 +49,17 @@ def move(connection: sa.Connection, snapshot_id: str, to: SnapshotState, **value
 def publish(connection: sa.Connection, snapshot: Snapshot) -> bool:
     """Make it READY with all that is known of it now; False when it is not CREATING any more."""
     values = {"size_bytes": snapshot.size_bytes, "pause_ms": snapshot.pause_ms}
-    return move(connection, snapshot.id, SnapshotState.READY, phases_ms=snapshot.phases_ms, **values)
+    return move(
+        connection,
+        snapshot.id,
+        SnapshotState.READY,
+        phases_ms=snapshot.phases_ms,
+        step=snapshot.step,
+        command=snapshot.command,
+        exit_code=snapshot.exit_code,
+        duration_ms=snapshot.duration_ms,
+        **values,
+    )
 
 
 def doom(
@@ -61,6 +71,38 @@ def doom(
     if but is not None:
         query = query.where(snapshots.c.id != but)
     return [*connection.scalars(query.values(state=SnapshotState.DELETING).returning(snapshots.c.id))]
+
+
+def doom_with_sandbox(connection: sa.Connection, sandbox_id: str) -> list[str]:
+    """Give up what does not outlive its sandbox: images that it slept in, checkpoints without a name."""
+    return doom(connection, sandbox_id, SnapshotKind.HIBERNATION) + doom_checkpoints(
+        connection, sandbox_id, 0
+    )
+
+
+def doom_checkpoints(connection: sa.Connection, sandbox_id: str, keep: int) -> list[str]:
+    """Give up all READY checkpoints of a sandbox that have no name, but the newest `keep`; their ids."""
+    mine = (snapshots.c.sandbox_id == sandbox_id, snapshots.c.kind == SnapshotKind.CHECKPOINT)
+    unnamed = sa.select(snapshots.c.id).where(
+        *mine, snapshots.c.state == SnapshotState.READY, snapshots.c.name == ""
+    )
+    old = [*connection.scalars(unnamed.order_by(snapshots.c.step.desc()))][keep:]
+    for snapshot_id in old:
+        move(connection, snapshot_id, SnapshotState.DELETING)
+    return old
+
+
+def last_step(connection: sa.Connection, sandbox_id: str) -> int | None:
+    """The number of the newest step of a timeline; None before the first."""
+    query = sa.select(sa.func.max(snapshots.c.step)).where(snapshots.c.sandbox_id == sandbox_id)
+    last: int | None = connection.scalar(query)
+    return last
+
+
+def change(connection: sa.Connection, snapshot_id: str, **values: object) -> bool:
+    """Set fields of one that is READY; whether there is one."""
+    mine = (snapshots.c.id == snapshot_id, snapshots.c.state == SnapshotState.READY)
+    return connection.execute(snapshots.update().where(*mine).values(**values)).rowcount == 1
 
 
 def forget(connection: sa.Connection, snapshot_id: str, states: Iterable[SnapshotState]) -> bool:

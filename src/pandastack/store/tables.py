@@ -98,6 +98,7 @@ sandboxes = sa.Table(
     _text("snapshot_id", nullable=True), _text("on_timeout"), _number("idle_timeout_seconds", nullable=True),
     _number("lifetime_seconds", nullable=True), _seconds("used_seconds"),
     _moment("awake_since", nullable=True), _json("restore_proof", nullable=True),
+    _text("checkpoints"), _number("keep_checkpoints"),
     sa.Index("sandboxes_by_state", "state", "workspace"), sa.Index("sandboxes_by_age", "created_at"),
     sa.Index("sandboxes_by_parent", "parent_id"), sa.Index("sandboxes_by_tree", "tree_id"),
 )  # fmt: skip
@@ -107,7 +108,8 @@ snapshots = sa.Table(
     _text("id", primary_key=True), _text("sandbox_id"), _text("workspace"), _text("template"), _text("kind"),
     _text("state"), _number("cpu"), _number("memory_mb"), _text("host"), _text("isolation"), _text("name"),
     _text("comment"), _number("size_bytes"), _text("parent_id", nullable=True), _seconds("pause_ms"),
-    _json("phases_ms"), _moment("created_at"),
+    _json("phases_ms"), _moment("created_at"), _number("step", nullable=True), _text("command"),
+    _number("exit_code", nullable=True), _number("duration_ms", nullable=True),
     sa.Index("snapshots_by_sandbox", "sandbox_id", "kind"),
     sa.Index("snapshots_by_workspace", "workspace", "created_at"),
 )  # fmt: skip

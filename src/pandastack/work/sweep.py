@@ -11,7 +11,6 @@ from pandastack.errors import PandastackError, SandboxNotFound
 from pandastack.model.account import Caller, Scope
 from pandastack.model.clock import Clock
 from pandastack.model.sandbox import OnTimeout, SandboxState
-from pandastack.model.snapshot import SnapshotKind
 from pandastack.services.activity import Activity, Overdue
 from pandastack.services.endings import Endings
 from pandastack.services.sleep import Sleep
@@ -94,7 +93,7 @@ class Purge:
             for sandbox in sandboxes.listing(connection, [SandboxState.FAILED]):
                 if sandbox.ended_at is not None and sandbox.ended_at < ended_before:
                     sandboxes.move(connection, sandbox.id, SandboxState.DELETED)
-                    snapshots.doom(connection, sandbox.id, SnapshotKind.HIBERNATION)
+                    snapshots.doom_with_sandbox(connection, sandbox.id)
             events.purge(connection, sandboxes.purge(connection, ended_before))
             idempotency.purge(connection, ended_before)
             audit.purge(connection, audited_before)

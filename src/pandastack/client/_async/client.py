@@ -15,11 +15,12 @@ from pandastack.client._async.default import default_connection, set_default_con
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._config import Surroundings, read_surroundings, settle
+from pandastack.client._diff import Diff, Place, diff_call
 from pandastack.client._lineage import ForkTree, Promotion
 from pandastack.client._pair import AsyncCancelEvent, scope_async
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._values import Template, Token
-from pandastack.client._wire import Call, TimeOptions
+from pandastack.client._wire import Call, CreateOptions
 
 
 class AsyncSandboxAPI:
@@ -41,7 +42,7 @@ class AsyncSandboxAPI:
         *,
         env: Mapping[str, str] | None = None,
         cancel: AsyncCancelEvent | None = None,
-        **times: Unpack[TimeOptions],
+        **times: Unpack[CreateOptions],
     ) -> AsyncSandbox:
         """Create a sandbox; see `AsyncSandbox.create`."""
         _wire.warn_of_sizes(cpu, memory_mb)
@@ -239,6 +240,14 @@ class AsyncClient:
         """How long the last creates took, in milliseconds, by mode and template."""
         call = Call(method="GET", path="/stats/boot", params=_wire.query(limit=limit))
         return await self.connection.request(call) or {}
+
+    async def diff(self, a: Place, b: Place, *, path: str = "/", limit: int | None = None) -> Diff:
+        """What leads from one point to another: files below `path`, processes and listening ports.
+
+        A point is a sandbox, its id, `"ID@STEP"` for a step of its timeline, or a `Point`. Of each list at
+        most `limit` (10 000) are told. Steps and snapshots are restored to be looked at.
+        """
+        return Diff.from_dict(await self.connection.request(diff_call(a, b, path, limit)))
 
     async def aclose(self) -> None:
         """Close the connections; sandboxes live on."""

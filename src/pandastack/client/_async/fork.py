@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Self, cast
 
 from pandastack.client import _lineage, _wire
 from pandastack.client._async.handle import AsyncHandle
-from pandastack.client._lineage import ForkTree, Lineage, Promotion
+from pandastack.client._diff import Diff, Place, diff_call
+from pandastack.client._lineage import ForkTree, Lineage, Promotion, Step
 from pandastack.client._pair import AsyncCancelEvent
+from pandastack.client._values import take
 from pandastack.client._wire import Call
 
 
@@ -76,15 +78,45 @@ class AsyncForkVerbs(AsyncHandle):
         body = _wire.clean(cleanup_siblings=cleanup_siblings, tree_id=tree_id)
         return cast("Promotion", await self._verb("POST", "promote", body, gap=_wire.SNAPSHOT_SECONDS))
 
-    async def rollback(self, snapshot_id: str) -> Self:
-        """Put this sandbox, under the same id, back to a snapshot of it or of an ancestor of it.
+    async def rollback(self, snapshot_id: str | None = None, *, step: int | None = None) -> Self:
+        """Put this sandbox, under the same id, back to a snapshot of it or of an ancestor of it, or to a step
+        of its own timeline.
 
         What has happened in it since is gone. When it fails, nothing has changed. Returns this object, with
         what the server now says.
         """
-        answer = await self._verb("POST", "rollback", {"snapshot_id": snapshot_id}, gap=_wire.CREATE_SECONDS)
+        body = _wire.clean(snapshot_id=snapshot_id, step=step)
+        answer = await self._verb("POST", "rollback", body, gap=_wire.CREATE_SECONDS)
         self._take_over(self.from_answer(answer, self._connection))
         return self
+
+    async def timeline(self) -> Sequence[Step]:
+        """What was kept of it by itself, step by step, the oldest first; see `create(checkpoints="exec")`."""
+        answer = await self._verb("GET", "timeline")
+        return [take(Step, each) for each in answer["steps"]]
+
+    async def at(
+        self,
+        step: int,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
+    ) -> Self:
+        """A new sandbox that goes on from a step of the timeline; -1 is the newest. This one is left alone.
+
+        NotFoundError, which names the steps that there are, for another. Otherwise as `fork`.
+        """
+        body = {"step": step, **_fork_body(metadata, ttl_seconds, persistent)}
+        answer = await self._made("at", body, None)
+        return self.from_answer(answer, self._connection)
+
+    async def diff(self, other: Place, *, path: str = "/", limit: int | None = None) -> Diff:
+        """What leads from this sandbox to another; see `client.diff`.
+
+        Example: `sandbox.at(0).diff(sandbox, path="/workspace").changed`
+        """
+        return Diff.from_dict(await self._connection.request(diff_call(self, other, path, limit)))
 
     async def tree(self) -> Lineage:
         """Its ancestors and descendants, gone ones too as long as they are remembered."""

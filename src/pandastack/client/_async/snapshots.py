@@ -38,6 +38,16 @@ class AsyncSnapshotsAPI:
         path = f"/snapshots/{_wire.segment(snapshot_id)}"
         return cast("Snapshot", await self._connection.request(Call(method="GET", path=path)))
 
+    async def update(
+        self, snapshot_id: str, *, name: str | None = None, comment: str | None = None
+    ) -> Snapshot:
+        """Give a snapshot another name or comment. A checkpoint that has a name is kept until it is
+        deleted.
+        """
+        path = f"/snapshots/{_wire.segment(snapshot_id)}"
+        call = Call(method="PATCH", path=path, json=_wire.clean(name=name, comment=comment))
+        return cast("Snapshot", await self._connection.request(call))
+
     async def delete(self, snapshot_id: str) -> None:
         """Remove a snapshot; what was made from it stays whole. NotFoundError when there is none."""
         path = f"/snapshots/{_wire.segment(snapshot_id)}"

@@ -12,6 +12,7 @@ import httpx2
 
 from pandastack.client import _wire
 from pandastack.client._config import Surroundings, read_surroundings, settle
+from pandastack.client._diff import Diff, Place, diff_call
 from pandastack.client._lineage import ForkTree, Promotion
 from pandastack.client._pair import CancelEvent, scope
 from pandastack.client._retry import CreateRetryEvent
@@ -20,7 +21,7 @@ from pandastack.client._sync.default import default_connection, set_default_conn
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._values import Template, Token
-from pandastack.client._wire import Call, TimeOptions
+from pandastack.client._wire import Call, CreateOptions
 
 
 class SandboxAPI:
@@ -42,7 +43,7 @@ class SandboxAPI:
         *,
         env: Mapping[str, str] | None = None,
         cancel: CancelEvent | None = None,
-        **times: Unpack[TimeOptions],
+        **times: Unpack[CreateOptions],
     ) -> Sandbox:
         """Create a sandbox; see `Sandbox.create`."""
         _wire.warn_of_sizes(cpu, memory_mb)
@@ -240,6 +241,14 @@ class Client:
         """How long the last creates took, in milliseconds, by mode and template."""
         call = Call(method="GET", path="/stats/boot", params=_wire.query(limit=limit))
         return self.connection.request(call) or {}
+
+    def diff(self, a: Place, b: Place, *, path: str = "/", limit: int | None = None) -> Diff:
+        """What leads from one point to another: files below `path`, processes and listening ports.
+
+        A point is a sandbox, its id, `"ID@STEP"` for a step of its timeline, or a `Point`. Of each list at
+        most `limit` (10 000) are told. Steps and snapshots are restored to be looked at.
+        """
+        return Diff.from_dict(self.connection.request(diff_call(a, b, path, limit)))
 
     def close(self) -> None:
         """Close the connections; sandboxes live on."""

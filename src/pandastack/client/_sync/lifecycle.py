@@ -38,8 +38,9 @@ class LifecycleVerbs(Handle):
         return cast("Lifecycle", self._verb("GET", "lifecycle"))
 
     def set_lifecycle(self, **changes: Unpack[LifecycleOptions]) -> Lifecycle:
-        """Change what is named and leave the rest: `ttl_seconds`, `persistent`, `on_timeout`,
-        `idle_timeout_seconds` and `lifetime_seconds`, of which the last two take None for no limit.
+        """Change what is named and leave the rest: `ttl_seconds`, `persistent`, `on_timeout`, `checkpoints`,
+        `keep_checkpoints`, `idle_timeout_seconds` and `lifetime_seconds`, of which the last two take None for
+        no limit.
         """
         answer = self._verb("PATCH", "lifecycle", dict(changes))
         self.persistent = changes.get("persistent", self.persistent)

@@ -24,9 +24,9 @@ from pandastack.client._wire import (
     Call,
     Command,
     CommandOptions,
+    CreateOptions,
     ExecOptions,
     OutputCallback,
-    TimeOptions,
     query,
 )
 
@@ -81,6 +81,8 @@ class Sandbox(ExploreVerbs, LifecycleVerbs):
     idle_timeout_seconds: int | None = None
     expires_at: str | None = None
     restore_proof: RestoreProof | None = None
+    checkpoints: str | None = None
+    keep_checkpoints: int | None = None
     _connection: Connection = field(default=cast("Connection", None), repr=False, compare=False)
 
     default_template: ClassVar[str] = _wire.DEFAULT_TEMPLATE
@@ -104,15 +106,16 @@ class Sandbox(ExploreVerbs, LifecycleVerbs):
         *,
         env: Mapping[str, str] | None = None,
         cancel: CancelEvent | None = None,
-        **times: Unpack[TimeOptions],
+        **times: Unpack[CreateOptions],
     ) -> Self:
         """Create a sandbox with the default client; it runs and answers when this returns.
 
         With `from_snapshot` it goes on from there, whatever `template` says. `ttl_seconds` counts from its
-        last activity. `times` are those of `TimeOptions`: `on_timeout`, `idle_timeout_seconds` and
-        `lifetime_seconds`. `env` is the environment of all its commands. `cpu` and `memory_mb` are not sent:
-        a sandbox has the size of its template. A refusal for lack of room is retried (`Client` says for how
-        long); `cancel` gives that up with CreateCancelled.
+        last activity. `times` are those of `CreateOptions`: `on_timeout`, `idle_timeout_seconds` and
+        `lifetime_seconds`, and with `checkpoints="exec"` (and `keep_checkpoints`) a `timeline`. `env` is the
+        environment of all its commands. `cpu` and `memory_mb` are not sent: a sandbox has the size of its
+        template. A refusal for lack of room is retried (`Client` says for how long); `cancel` gives that up
+        with CreateCancelled.
 
         Errors: NotFoundError for an unknown template or snapshot, BadRequestError for what the server does
         not take, ServerError when no machine came up.

@@ -37,6 +37,14 @@ class SnapshotsAPI:
         path = f"/snapshots/{_wire.segment(snapshot_id)}"
         return cast("Snapshot", self._connection.request(Call(method="GET", path=path)))
 
+    def update(self, snapshot_id: str, *, name: str | None = None, comment: str | None = None) -> Snapshot:
+        """Give a snapshot another name or comment. A checkpoint that has a name is kept until it is
+        deleted.
+        """
+        path = f"/snapshots/{_wire.segment(snapshot_id)}"
+        call = Call(method="PATCH", path=path, json=_wire.clean(name=name, comment=comment))
+        return cast("Snapshot", self._connection.request(call))
+
     def delete(self, snapshot_id: str) -> None:
         """Remove a snapshot; what was made from it stays whole. NotFoundError when there is none."""
         path = f"/snapshots/{_wire.segment(snapshot_id)}"

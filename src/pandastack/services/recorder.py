@@ -1,0 +1,129 @@
+"""Checkpoints: the state of a sandbox, kept by itself behind each of its commands.
+
+A checkpoint that is due holds nobody's answer up. Whoever uses the sandbox next waits until it is taken, so
+that it is the state behind its command and nothing else. It is taken within the sandbox's turn, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import msgspec
+from msgspec import Struct
+
+from pandastack.errors import PandastackError, SandboxNotFound
+from pandastack.model.account import Caller
+from pandastack.model.sandbox import AWAKE, Checkpoints, Sandbox, SandboxState
+from pandastack.model.snapshot import Deed, Snapshot, SnapshotKind
+from pandastack.services.archive import Archive
+from pandastack.services.causes import wrong_state
+from pandastack.services.ground import Ground
+from pandastack.services.ledger import Story, ended_meanwhile
+from pandastack.store import sandboxes, snapshots
+from pandastack.store.db import Connection
+from pandastack.telemetry import logger
+
+log = logger("recorder")
+
+LABEL_CHARACTERS = 200
+"""So much of a command's line is kept beside its checkpoint."""
+
+
+class _Due(Struct, frozen=True):
+    """A checkpoint to be taken for `caller`, whose step is `least` or later."""
+
+    caller: Caller
+    sandbox_id: str
+    deed: Deed
+    least: int
+    back: asyncio.Event
+
+
+class Recorder:
+    """Takes the checkpoints of all sandboxes that are to have some."""
+
+    def __init__(self, ground: Ground, archive: Archive) -> None:
+        self._database = ground.database
+        self._ledger = ground.ledger
+        self._archive = archive
+        self._causes = ground.causes
+        self._turns = ground.turns
+        self._due: asyncio.Queue[_Due] = asyncio.Queue()
+
+    def begin(self, caller: Caller, sandbox: Sandbox) -> None:
+        """The first of its steps is due, if it is to have any."""
+        if sandbox.checkpoints is Checkpoints.EXEC:
+            self._owe(caller, sandbox.id, Deed(), 0)
+
+    async def note(self, caller: Caller, sandbox_id: str, deed: Deed) -> None:
+        """A command of a sandbox has ended: a step is due, if it is to have any."""
+        query = partial(sandboxes.find, sandbox_id=sandbox_id, workspace=caller.workspace)
+        found = await self._database.glance(query)
+        if found is not None and found.checkpoints is Checkpoints.EXEC and found.status in AWAKE:
+            label = msgspec.structs.replace(deed, command=deed.command[:LABEL_CHARACTERS])
+            self._owe(caller, sandbox_id, label, 1)
+
+    async def work(self) -> None:
+        """Take what is due, for ever; one that fails is an event of its sandbox."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._settle(await self._due.get()))
+
+    def _owe(self, caller: Caller, sandbox_id: str, deed: Deed, least: int) -> None:
+        back = self._turns.hold_off(sandbox_id)
+        self._due.put_nowait(_Due(caller.quietly(), sandbox_id, deed, least, back))
+
+    async def _settle(self, due: _Due) -> None:
+        try:
+            async with self._turns.turn(due.sandbox_id):
+                await self._take(due)
+        except SandboxNotFound:
+            log.info("checkpoint.unneeded", sandbox_id=due.sandbox_id)
+        except Exception as error:  # a bug must not end the recording of the others
+            await self._tell(due, error)
+        finally:
+            self._turns.let_in(due.sandbox_id, due.back)
+
+    async def _take(self, due: _Due) -> None:
+        found = await self._ledger.find(due.caller, due.sandbox_id)
+        if found.status not in AWAKE:
+            raise wrong_state(found, SandboxState.RUNNING)
+        async with (
+            self._causes.explaining(due.caller, found.id),
+            self._archive.taken(found, SnapshotKind.CHECKPOINT) as snapshot,
+        ):
+            superseded = await self._publish(due, found, snapshot)
+        await self._archive.drop(superseded)
+
+    async def _publish(self, due: _Due, sandbox: Sandbox, taken: Snapshot) -> list[str]:
+        """Make it the newest step; the ids of those that are too old now."""
+
+        def transaction(connection: Connection) -> list[str]:
+            now = sandboxes.find(connection, sandbox.id)
+            if now is None or now.status not in AWAKE:
+                raise ended_meanwhile(sandbox.id)
+            last = snapshots.last_step(connection, sandbox.id)
+            number = due.least if last is None else max(due.least, last + 1)
+            step = msgspec.structs.replace(taken, step=number, **msgspec.structs.asdict(due.deed))
+            snapshots.publish(connection, step)
+            self._ledger.tell(connection, sandbox.id, Story("checkpoint.taken", _told(step)))
+            return snapshots.doom_checkpoints(connection, sandbox.id, now.keep_checkpoints)
+
+        return await self._ledger.write(sandbox.id, transaction)
+
+    async def _tell(self, due: _Due, error: Exception) -> None:
+        """Into the history of the sandbox; what cannot be written there is in the log."""
+        known = isinstance(error, PandastackError)
+        log.warning("checkpoint.failed", sandbox_id=due.sandbox_id, exc_info=None if known else error)
+        why = error.message if isinstance(error, PandastackError) else "an internal error of the server"
+        payload: dict[str, object] = {"command": due.deed.command, "error": why}
+        try:
+            await self._ledger.change(due.sandbox_id, Story("checkpoint.failed", payload))
+        except PandastackError as unwritten:
+            log.warning("checkpoint.untold", sandbox_id=due.sandbox_id, error=unwritten.message)
+
+
+def _told(step: Snapshot) -> dict[str, object]:
+    sizes = {"size_bytes": step.size_bytes, "pause_ms": step.pause_ms}
+    return {"step": step.step, "snapshot_id": step.id, "command": step.command, **sizes}

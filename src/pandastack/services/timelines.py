@@ -1,0 +1,91 @@
+"""Timelines: the checkpoints of a sandbox in their order, and how to go on from one."""
+
+from __future__ import annotations
+
+from pandastack.errors import InvalidRequest, SnapshotNotFound
+from pandastack.model.account import Caller
+from pandastack.model.sandbox import Sandbox, SandboxCreate
+from pandastack.model.snapshot import AtRequest, RollbackRequest, Snapshot, SnapshotState, Step, Timeline
+from pandastack.services.archive import Archive
+from pandastack.services.births import Births
+from pandastack.services.ground import Ground
+
+
+class Timelines:
+    """The verbs on timelines. All wait for the checkpoint that is being taken, and none wakes a sandbox."""
+
+    def __init__(self, ground: Ground, archive: Archive, births: Births) -> None:
+        self._ledger = ground.ledger
+        self._turns = ground.turns
+        self._archive = archive
+        self._births = births
+
+    async def get(self, caller: Caller, sandbox_id: str) -> Timeline:
+        """Its steps, oldest first, of one that is gone too as long as any are kept. Errors:
+        SandboxNotFound.
+        """
+        return Timeline([_step(each) for each in await self._steps(caller, sandbox_id)])
+
+    async def at(self, caller: Caller, sandbox_id: str, request: AtRequest) -> Sandbox:
+        """A new sandbox that goes on from there. Errors: SandboxNotFound, SnapshotNotFound, and those of a
+        create.
+        """
+        create = SandboxCreate(
+            from_snapshot=await self.named(caller, sandbox_id, request),
+            metadata=request.metadata,
+            ttl_seconds=request.ttl_seconds,
+            persistent=request.persistent,
+        )
+        return (await self._births.create(caller, create)).sandbox
+
+    async def named(self, caller: Caller, sandbox_id: str, request: AtRequest | RollbackRequest) -> str:
+        """The id of the snapshot that a request names by itself or by its step.
+
+        Errors: InvalidRequest unless it does just one of both; SandboxNotFound; SnapshotNotFound for a step
+        that there is not.
+        """
+        await self._ledger.find_any(caller, sandbox_id)
+        if (request.step is None) == (request.snapshot_id is None):
+            raise InvalidRequest("step or snapshot_id required: say where to go on from, in one way.")
+        if request.step is not None:
+            return (await self.point(caller, sandbox_id, request.step)).id
+        return request.snapshot_id or ""
+
+    async def point(self, caller: Caller, sandbox_id: str, step: int) -> Snapshot:
+        """The checkpoint of a step; negative ones count from the end, -1 is the newest.
+
+        Errors: SandboxNotFound, SnapshotNotFound.
+        """
+        steps = await self._steps(caller, sandbox_id)
+        if step < 0 and len(steps) >= -step:
+            return steps[step]
+        if (found := next((each for each in steps if each.step == step), None)) is not None:
+            return found
+        if not steps:
+            raise SnapshotNotFound(
+                f"Sandbox {sandbox_id} has no steps: checkpoints are kept of one with checkpoints "
+                '"exec", from then on.'
+            )
+        there = ", ".join(str(each.step) for each in steps)
+        raise SnapshotNotFound(f"Sandbox {sandbox_id} has no step {step}; it has {there}.")
+
+    async def _steps(self, caller: Caller, sandbox_id: str) -> list[Snapshot]:
+        await self._ledger.find_any(caller, sandbox_id)
+        await self._turns.settled(sandbox_id)
+        found = await self._archive.shown(caller.workspace, sandbox_id)
+        ready = [each for each in found if each.step is not None and each.state is SnapshotState.READY]
+        return sorted(ready, key=lambda each: each.step or 0)
+
+
+def _step(snapshot: Snapshot) -> Step:
+    return Step(
+        step=snapshot.step or 0,
+        snapshot_id=snapshot.id,
+        at=snapshot.created_at,
+        command=snapshot.command,
+        exit_code=snapshot.exit_code,
+        duration_ms=snapshot.duration_ms,
+        size_bytes=snapshot.size_bytes,
+        pause_ms=snapshot.pause_ms,
+        name=snapshot.name,
+    )
