@@ -39,7 +39,7 @@
 #include "process.h"
 #include "threads.h"
 
-enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5 };
+enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENCE_MS = 50 };
 
 /* The exit status of a child that could not become what it was to be. */
 enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS };
@@ -213,8 +213,10 @@ static pid_t copy(const struct order *order, int connection, long *stood_still)
         guest_stop();
     errno = EBUSY;
     pid_t pid = -1;
-    if (threads_stand_still(COPY_PATIENCE_MS) && guest_add_layer(order_word(order, 1), order_word(order, 2)))
-        pid = fork();
+    if (threads_stand_still(COPY_PATIENCE_MS) && guest_add_layer(order_word(order, 1), order_word(order, 2))) {
+        errno = EAGAIN; /* the layer may have woken some, which wait for our lock by now */
+        pid = threads_stand_still(LAST_PATIENCE_MS) ? fork() : -1;
+    }
     if (pid == 0) {
         become_server(order, connection);
         return 0;

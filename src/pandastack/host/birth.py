@@ -6,8 +6,10 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import structlog
 from msgspec import structs
 
+from pandastack.errors import BootFailed
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
@@ -16,6 +18,8 @@ from pandastack.host.vault import Vault
 from pandastack.host.vm import Sources, Vm, VmRecord, make_home, ms, proof_of, report_of
 from pandastack.model.host import VmSpec, VmState
 from pandastack.model.restore import RestoreProof
+
+log = structlog.get_logger("host")
 
 GATE_SECONDS = 30.0
 """How long a restored guest may take to its first answer; a booted one gets BOOT_SECONDS."""
@@ -32,6 +36,19 @@ class Birth:
         self._sources = sources
 
     async def made(self, spec: VmSpec, path: Path) -> Vm:
+        """As `_made`; a machine that goes on from a snapshot and does not come up is tried once more: what it
+        goes on from is whole, and its process may have met with an accident.
+        """
+        try:
+            return await self._made(spec, path)
+        except BootFailed as error:
+            if spec.snapshot is None:
+                raise
+            words = str(error.details.get("console", ""))[-400:]
+            log.warning("vm.tried_again", vm=spec.id, reason=error.message, console=words)
+            return await self._made(spec, path)
+
+    async def _made(self, spec: VmSpec, path: Path) -> Vm:
         """A machine in the home `path` that has passed its gate; on any error nothing of it is left."""
         begun = time.perf_counter()
         prepared = await self._prepared(spec)

@@ -22,7 +22,7 @@ from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stat
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
-from pandastack.host.zygote import NotNow, copied, loaded
+from pandastack.host.zygote import NotNow, TooLate, copied, loaded
 from pandastack.host.zygotes import Zygotes
 
 log = structlog.get_logger("host")
@@ -154,16 +154,20 @@ class QemuMachine:
             return await self._snapshot_since(base, into, name=name, hold=hold, durable=durable)
 
     async def _snapshot_since(
-        self, base: SnapshotFiles, into: Path, *, name: str, hold: bool, durable: bool
+        self, base: SnapshotFiles, into: Path, *, name: str, hold: bool, durable: bool, copy: bool = True
     ) -> Taken:
         top = self._next_layer or await self._open_layer()
         old = self._record.layers
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
         try:
             taken = None
-            if self._record.forked and self._copies and not hold:
+            if copy and self._record.forked and self._copies and not hold:
                 taken = await self._copied_soon(files, base, top, name, durable=durable)
             taken = taken or await self._written(files, base, top, hold=hold)
+        except TooLate as error:
+            log.info("vm.not_copied", vm=self._record.config.vm_id, reason=error.message)
+            self._note_layers((*old, top))
+            return await self._snapshot_since(base, into, name=name, hold=hold, durable=durable, copy=False)
         except BaseException:
             await self._take_back(top)
             raise

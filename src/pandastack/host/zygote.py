@@ -176,6 +176,12 @@ class NotNow(MachineError):
     code = "machine.busy"
 
 
+class TooLate(MachineError):
+    """The machine has its new disk layer and still could not be copied."""
+
+    code = "machine.busy"
+
+
 async def copied(orders: Path, disk: Sequence[str], name: str) -> tuple[Zygote, float]:
     """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
     which, new and empty, is put on top before it.
@@ -221,6 +227,8 @@ async def _ordered(orders: Path, words: Sequence[str], *descriptors: socket.sock
         reason = os.strerror(int(answer[1])) if len(answer) == 2 else "it has ended"
         if len(answer) == 2 and int(answer[1]) in (errno.EBUSY, errno.ENOTCONN):
             raise NotNow(f"the machine cannot be copied now: {reason}")
+        if len(answer) == 2 and int(answer[1]) == errno.EAGAIN:
+            raise TooLate(f"the machine cannot be copied any more: {reason}")
         raise MachineError(f"the machine cannot do its order {words[0]}: {reason}")
     return int(answer[1]), int(answer[2])
 
