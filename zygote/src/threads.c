@@ -22,7 +22,7 @@
 
 #include "preload.h"
 
-enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, TID_WITHIN = 512 };
+enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, LAST_PATIENCE_MS = 50, TID_WITHIN = 512 };
 
 /* What a wait has on the stack below our own frame stays as it is: ending the wait needs it. */
 enum { RED_ZONE = 4096 };
@@ -48,6 +48,7 @@ static struct thread threads[MAX_THREADS];
 static bool watching; /* waits are noted */
 static bool knowing;  /* so are threads that are made */
 static bool hurried;  /* threads that wait for work end soon */
+static bool sound = true; /* when this process was forked, or has forked, all of them were asleep */
 static bool absent;   /* this is a copy that has none of them */
 static __thread struct thread *own;
 
@@ -256,6 +257,24 @@ static bool all_wait(void)
         if (each->known && !is_asleep(each))
             return false;
     return true;
+}
+
+/* The last thing before a fork: QEMU has locked RCU by then, whose thread wakes others at any time. */
+static void look_again(void)
+{
+    if (watching && !absent)
+        sound = threads_stand_still(LAST_PATIENCE_MS);
+}
+
+/* The first to be registered is the last to be called. */
+__attribute__((constructor)) static void look_before_forks(void)
+{
+    pthread_atfork(look_again, NULL, NULL);
+}
+
+bool threads_are_sound(void)
+{
+    return sound;
 }
 
 void threads_left_behind(void)

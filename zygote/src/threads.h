@@ -13,6 +13,9 @@ void threads_watch(void);
 /* Whether each known thread is in a wait that it can be taken from; waits for that, at most so many milliseconds. */
 bool threads_stand_still(int milliseconds);
 
+/* After a fork, on both sides: whether all were asleep at that moment. A child of an unsound one is good for nothing. */
+bool threads_are_sound(void);
+
 /* In a child that is to be forked itself: it stands still as its parent did, whose threads it does not have. */
 void threads_left_behind(void);
 

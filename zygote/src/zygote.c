@@ -79,7 +79,7 @@ static void become(const struct order *order, int signals, const sigset_t *mask)
     holds = strcmp(order_word(order, 2), "hold") == 0;
     sigprocmask(SIG_SETMASK, mask, NULL);
     must(confinement_load(), NO_CONFINEMENT);
-    must(threads_revive(), NO_THREADS);
+    must(threads_are_sound() && threads_revive(), NO_THREADS);
 }
 
 static void report_ended(int signals)
@@ -180,6 +180,8 @@ static void obey(void)
 /* In the copy: it has nothing of the machine's that others could notice, and serves. Returns in each child. */
 static void become_server(const struct order *order, int connection)
 {
+    if (!threads_are_sound())
+        _exit(NO_THREADS);
     channel = dup(order->fds[0]);
     fcntl(channel, F_SETFD, FD_CLOEXEC);
     order_close(order);
@@ -222,6 +224,10 @@ static pid_t copy(const struct order *order, int connection, long *stood_still)
         return 0;
     }
     int error = errno;
+    if (pid > 0 && !threads_are_sound()) {
+        pid = -1;
+        error = EAGAIN;
+    }
     threads_go_on();
     if (ran)
         guest_continue();

@@ -214,11 +214,10 @@ class QemuMachine:
         forked = time.perf_counter()
         phases = {"copy": _ms(begun, forked)}
         try:
-            if durable:
-                await copy.save_devices(files.state)
-                saved = time.perf_counter()
-                await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
-                phases |= {"devices": _ms(forked, saved), "memory": _ms(saved, time.perf_counter())}
+            await copy.save_devices(files.state)
+            saved = time.perf_counter()
+            await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
+            phases |= {"devices": _ms(forked, saved), "memory": _ms(saved, time.perf_counter())}
         except BaseException:
             await copy.close()
             raise
