@@ -179,7 +179,7 @@ class NotNow(MachineError):
 class TooLate(MachineError):
     """The machine has its new disk layer and still could not be copied."""
 
-    code = "machine.busy"
+    code = "machine.not_copied"
 
 
 async def copied(orders: Path, disk: Sequence[str], name: str) -> tuple[Zygote, float]:
