@@ -22,7 +22,7 @@
 
 #include "preload.h"
 
-enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, LAST_PATIENCE_MS = 50, TID_WITHIN = 512 };
+enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, LAST_PATIENCE_MS = 50, TID_WITHIN = 512, CLEANUP_WITHIN = 256 };
 
 /* What a wait has on the stack below our own frame stays as it is: ending the wait needs it. */
 enum { RED_ZONE = 4096 };
@@ -38,6 +38,7 @@ struct thread {
     void *argument;
     pthread_t self;
     pid_t *tid; /* where the C library keeps its number */
+    void **cleanup; /* and what is to be done should it be ended now */
     sigset_t signals;
     char *memory; /* of its stack, which the next thread in this slot has too */
     char *stack;  /* what is below is free while it waits */
@@ -83,11 +84,29 @@ static pid_t *find_tid(void)
     abort();
 }
 
+void _pthread_cleanup_push(struct _pthread_cleanup_buffer *, void (*)(void *), void *);
+void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *, int);
+
+static void **find_cleanup(void)
+{
+    struct _pthread_cleanup_buffer buffer;
+    void **words = (void **)(uintptr_t)pthread_self();
+    _pthread_cleanup_push(&buffer, free, NULL);
+    int at = 0;
+    while (at < CLEANUP_WITHIN && words[at] != &buffer)
+        at++;
+    _pthread_cleanup_pop(&buffer, 0);
+    if (at == CLEANUP_WITHIN)
+        abort();
+    return words + at;
+}
+
 static void *run(void *argument)
 {
     own = argument;
     own->self = pthread_self();
     own->tid = find_tid();
+    own->cleanup = find_cleanup();
     pthread_sigmask(SIG_BLOCK, NULL, &own->signals);
     void *result = own->routine(own->argument);
     own->known = false;
@@ -251,6 +270,19 @@ static bool is_asleep(struct thread *thread)
            (thread->locks || (argument >= condition && argument < condition + sizeof *thread->condition));
 }
 
+/* In a copy: whether its memory has this thread where it was seen. One that something has woken since has gone on, and what
+ * would end its wait is gone.
+ */
+static bool was_asleep(const struct thread *thread)
+{
+    if (!thread->waiting || !thread->condition)
+        return thread->waiting;
+    if (thread->locks)
+        return thread->mutex->__data.__owner != *thread->tid;
+    char *cleanup = *thread->cleanup;
+    return cleanup >= thread->stack && cleanup < thread->stack + RED_ZONE;
+}
+
 static bool all_wait(void)
 {
     for (struct thread *each = threads; each < threads + MAX_THREADS; each++)
@@ -277,9 +309,13 @@ bool threads_are_sound(void)
     return sound;
 }
 
-void threads_left_behind(void)
+bool threads_left_behind(void)
 {
     absent = true;
+    for (struct thread *each = threads; each < threads + MAX_THREADS; each++)
+        if (each->known && !was_asleep(each))
+            return false;
+    return true;
 }
 
 bool threads_stand_still(int milliseconds)

@@ -16,8 +16,10 @@ bool threads_stand_still(int milliseconds);
 /* After a fork, on both sides: whether all were asleep at that moment. A child of an unsound one is good for nothing. */
 bool threads_are_sound(void);
 
-/* In a child that is to be forked itself: it stands still as its parent did, whose threads it does not have. */
-void threads_left_behind(void);
+/* In a child that is to be forked itself: it stands still as its parent did, whose threads it does not have. False when its
+ * memory has one of them on its way all the same.
+ */
+bool threads_left_behind(void);
 
 /* In a process that does not stand still any more: threads that are made are known again. */
 void threads_go_on(void);

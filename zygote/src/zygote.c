@@ -180,7 +180,7 @@ static void obey(void)
 /* In the copy: it has nothing of the machine's that others could notice, and serves. Returns in each child. */
 static void become_server(const struct order *order, int connection)
 {
-    if (!threads_are_sound())
+    if (!threads_are_sound() || !threads_left_behind())
         _exit(NO_THREADS);
     channel = dup(order->fds[0]);
     fcntl(channel, F_SETFD, FD_CLOEXEC);
@@ -188,8 +188,8 @@ static void become_server(const struct order *order, int connection)
     close(connection);
     must(channel >= 0 && descriptors_note(channel) && descriptors_let_go(listeners, LISTENERS), NO_DESCRIPTORS);
     process_rename(order_word(order, 3));
-    threads_left_behind();
     guest_unlock();
+    tell(channel, 'S', 0);
     serve();
     if (!holds)
         guest_continue();

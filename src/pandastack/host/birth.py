@@ -46,7 +46,8 @@ class Birth:
                 raise
             words = str(error.details.get("console", ""))[-400:]
             log.warning("vm.tried_again", vm=spec.id, reason=error.message, console=words)
-            await self._driver.release(spec.snapshot)  # from its files then, not from the copy of a process
+            if (kept := self._vault.find(spec.snapshot)) and kept.durable:
+                await self._driver.release(spec.snapshot)  # from its files then, not from a copy of a process
             return await self._made(spec, path)
 
     async def _made(self, spec: VmSpec, path: Path) -> Vm:

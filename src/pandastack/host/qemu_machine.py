@@ -22,7 +22,7 @@ from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stat
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
-from pandastack.host.zygote import NotNow, TooLate, copied, loaded
+from pandastack.host.zygote import NotNow, TooLate, Zygote, copied, loaded
 from pandastack.host.zygotes import Zygotes
 
 log = structlog.get_logger("host")
@@ -211,19 +211,24 @@ class QemuMachine:
         """The machine stands still for as long as it takes to fork its process; the copy is read then."""
         begun = time.perf_counter()
         copy, pause_ms = await copied(self.home / ORDERS, (*self._record.layers, top), f"pandastack-{name}")
-        forked = time.perf_counter()
-        phases = {"copy": _ms(begun, forked)}
+        phases = {"copy": _ms(begun, time.perf_counter())}
         try:
-            await copy.save_devices(files.state)
-            saved = time.perf_counter()
-            await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
-            phases |= {"devices": _ms(forked, saved), "memory": _ms(saved, time.perf_counter())}
+            if durable:
+                phases |= await self._read(copy, files, base)
         except BaseException:
             await copy.close()
             raise
         assert self._copies is not None  # noqa: S101  # the caller has looked
         await self._copies.keep(name, copy, durable=durable)
         return Taken(files, pause_ms, phases)
+
+    async def _read(self, copy: Zygote, files: SnapshotFiles, base: SnapshotFiles) -> dict[str, float]:
+        """What the copy has, written to files while it stands still. How long that took, in ms."""
+        begun = time.perf_counter()
+        await copy.save_devices(files.state)
+        saved = time.perf_counter()
+        await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
+        return {"devices": _ms(begun, saved), "memory": _ms(saved, time.perf_counter())}
 
     async def load(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:
         """Become what `snapshot` holds: a machine that waits for its state and whose memory is `base`'s. It

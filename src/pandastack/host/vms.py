@@ -34,6 +34,7 @@ from pandastack.host.record import read_record
 from pandastack.host.room import Room
 from pandastack.host.scrub import Scrub
 from pandastack.host.shortage import told
+from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import (
@@ -82,6 +83,7 @@ class Vms:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[VmReport]] = set()
         self._room = Room(home)
+        self.spares = Spares(lambda vm: self._vms.get(vm.spec.id) is vm)
 
     async def start(self, spec: VmSpec) -> VmReport:
         """Restore (or boot) the machine and pass its gate. See `model.host.Host.start` for what is
@@ -223,6 +225,7 @@ class Vms:
                 self._move(vm, VmState.PAUSED)
         finally:
             self._resting.discard(spec.vm)
+        self.spares.later(vm, REST_SECONDS)
         return report
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
@@ -284,6 +287,7 @@ class Vms:
 
     def _hold(self, vm: Vm) -> None:
         self._vms[vm.spec.id] = vm
+        self.spares.later(vm, FIRST_REST_SECONDS)
         self._watchers[vm.spec.id] = asyncio.create_task(self._watch(vm), name=f"watch {vm.spec.id}")
 
     async def _unwatch(self, vm_id: str) -> None:
@@ -448,6 +452,7 @@ async def open_vms(driver: Driver, templates: Templates, state: Path, sources: S
     scrub = Scrub(vault, sources.wall_ns)
     errands = [
         asyncio.create_task(vms.tend(), name="tend the machines"),
+        asyncio.create_task(vms.spares.go_on(), name="prepare the machines"),
         asyncio.create_task(scrub.go_on(), name="look through the snapshots"),
     ]
     try:

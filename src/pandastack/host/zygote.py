@@ -70,6 +70,17 @@ class Zygote:
         """Whether it still serves, and its children become machines."""
         return not self._broken and self._child.alive()
 
+    async def greeted(self) -> None:
+        """Wait for the first word of a copy. TooLate when it has ended instead: a thread of the machine was
+        on its way when it was forked, which only its memory tells.
+        """
+        self._answer = self._loop.create_future()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._answer
+        except (TimeoutError, MachineError) as error:
+            raise TooLate(f"the copy of the machine is not a good one: {error}") from error
+
     async def stand_still(self) -> None:
         """Stop the guest for good: from now on it can be forked. MachineError when it cannot be stopped."""
         await self._ask(b"S", ())
@@ -193,10 +204,16 @@ async def copied(orders: Path, disk: Sequence[str], name: str) -> tuple[Zygote, 
         with theirs:
             words = ("C", layers.node(disk[-2]), layers.node(disk[-1]), name)
             pid, pause_us = await _ordered(orders, words, theirs)
-        return Zygote(_held(pid), ours, disk=tuple(disk)), pause_us / 1000
+        copy = Zygote(_held(pid), ours, disk=tuple(disk))
     except BaseException:
         ours.close()  # which ends the copy
         raise
+    try:
+        await copy.greeted()
+    except BaseException:
+        await copy.close()
+        raise
+    return copy, pause_us / 1000
 
 
 def _held(copy: int) -> jail.Child:

@@ -1,0 +1,41 @@
+"""What a snapshot needs and can be done before it is done in a machine's free time: forks wait for less."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from pandastack.errors import PandastackError
+from pandastack.host.vm import Vm
+from pandastack.model.host import VmState
+
+FIRST_REST_SECONDS = 0.25
+"""So long a new machine is left alone: many are gone by then."""
+REST_SECONDS = 0.03
+"""And so long one that was just kept, whose children start now."""
+log = structlog.get_logger("host")
+
+
+class Spares:
+    """Has machines prepare, one after another, unless they are gone (`is_held` says so) or stand still."""
+
+    def __init__(self, is_held: Callable[[Vm], bool]) -> None:
+        self._is_held = is_held
+        self._due: asyncio.Queue[Vm] = asyncio.Queue()
+
+    def later(self, vm: Vm, seconds: float) -> None:
+        """The machine is to prepare in so many seconds."""
+        asyncio.get_running_loop().call_later(seconds, self._due.put_nowait, vm)
+
+    async def go_on(self) -> None:
+        """For ever."""
+        while True:
+            vm = await self._due.get()
+            if not self._is_held(vm) or vm.report.state is not VmState.RUNNING:
+                continue
+            try:
+                await vm.machine.prepare()
+            except (PandastackError, OSError) as error:  # its next snapshot tries again, and tells
+                log.info("vm.not_prepared", vm=vm.spec.id, reason=str(error))
