@@ -47,6 +47,11 @@ bool order_is_fork(const struct order *order)
     return order->count == LISTENERS && order_name(order) < order->text + order->length;
 }
 
+bool order_is_for_itself(const struct order *order)
+{
+    return order_is_fork(order) && strcmp(order_word(order, 2), "itself") == 0;
+}
+
 bool order_is_save(const struct order *order)
 {
     return strcmp(order->text, "V") == 0 && order->count == 0;

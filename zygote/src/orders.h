@@ -10,7 +10,8 @@
  *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with three descriptors, of the sockets where the
  *                                      machine's monitor, its agent's connection and its own orders are listened for
  *                                      "D pid status" when it has ended, as waitpid gives it
- *                                      with a third word, "hold", the guest does not run
+ *                                      with a third word, "hold", the guest does not run; with "itself" there is no fork: the
+ *                                      server becomes the machine, and serves no more
  *   "V\0FILE\0"     save the devices   answer "V 0", or "E errno": their state is in the file
  *
  * The process ends when the other side has gone.
@@ -42,6 +43,7 @@ void order_receive(int channel, struct order *order);
 
 bool order_is_stand_still(const struct order *order);
 bool order_is_fork(const struct order *order);
+bool order_is_for_itself(const struct order *order);
 
 bool order_is_save(const struct order *order);
 bool order_is_copy(const struct order *order);

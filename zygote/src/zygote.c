@@ -93,10 +93,16 @@ static void report_ended(int signals)
         tell_ended(channel, pid, status);
 }
 
-/* Under QEMU's lock, which its RCU thread takes too and could not give back in a child. True in the child, which has it. */
+/* Under QEMU's lock, which its RCU thread takes too and could not give back in a child. True in the child, which has it. One
+ * that nobody else is to be forked of needs no child.
+ */
 static bool fork_one(const struct order *order)
 {
     guest_lock();
+    if (order_is_for_itself(order)) {
+        tell(channel, 'F', getpid());
+        return true;
+    }
     errno = EINVAL;
     pid_t pid = order_is_fork(order) && threads_stand_still(0) ? fork() : -1;
     if (pid == 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from msgspec import structs
 
-from pandastack.errors import BootFailed
+from pandastack.errors import BootFailed, SnapshotRefused
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
@@ -48,7 +48,10 @@ class Birth:
             log.warning("vm.tried_again", vm=spec.id, reason=error.message, console=words)
             if (kept := self._vault.find(spec.snapshot)) and kept.durable:
                 await self._driver.release(spec.snapshot)  # from its files then, not from a copy of a process
-            return await self._made(spec, path)
+            try:
+                return await self._made(spec, path)
+            except SnapshotRefused:  # it was for one start alone
+                raise error from None
 
     async def _made(self, spec: VmSpec, path: Path) -> Vm:
         """A machine in the home `path` that has passed its gate; on any error nothing of it is left."""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from pandastack.model.host import SnapshotSpec
 from pandastack.model.sandbox import Isolation
 
 
@@ -126,15 +127,11 @@ class Machine(Protocol):
         """Do what a snapshot needs and what can be done before it. Twice is fine."""
         ...
 
-    async def snapshot_since(
-        self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
-    ) -> Taken:
-        """Keep what differs from `base`, which it was restored from, in the empty directory `into`. The
-        snapshot will be called `name`.
+    async def snapshot_since(self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec) -> Taken:
+        """Keep what differs from `base`, which it was restored from, in the empty directory `into`, as `spec`
+        has it. One that is not durable may have no files.
 
-        The machine goes on as before unless it is to `hold`. One that is not `durable` can be restored at
-        once, as long as this program lives, and may have no files. NotSupported says why not; on any error
-        the machine is as it was.
+        NotSupported says why not; on any error the machine is as it was.
         """
         ...
 

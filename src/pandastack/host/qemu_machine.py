@@ -24,6 +24,7 @@ from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
 from pandastack.host.zygote import NotNow, TooLate, Zygote, copied, loaded
 from pandastack.host.zygotes import Zygotes
+from pandastack.model.host import SnapshotSpec
 
 log = structlog.get_logger("host")
 
@@ -136,9 +137,7 @@ class QemuMachine:
         )
         return files
 
-    async def snapshot_since(
-        self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
-    ) -> Taken:
+    async def snapshot_since(self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec) -> Taken:
         """Keep private pages, devices and disk layers in `into`. See `driver.Machine`.
 
         The files are not flushed. NotSupported for a machine that was booted.
@@ -151,23 +150,23 @@ class QemuMachine:
         if len(self._record.layers) >= layers.MOST:
             await self.flatten()
         async with self._disk:
-            return await self._snapshot_since(base, into, name=name, hold=hold, durable=durable)
+            return await self._snapshot_since(base, into, spec)
 
     async def _snapshot_since(
-        self, base: SnapshotFiles, into: Path, *, name: str, hold: bool, durable: bool, copy: bool = True
+        self, base: SnapshotFiles, into: Path, spec: SnapshotSpec, *, copy: bool = True
     ) -> Taken:
         top = self._next_layer or await self._open_layer()
         old = self._record.layers
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
         try:
             taken = None
-            if copy and self._record.forked and self._copies and not hold:
-                taken = await self._copied_soon(files, base, top, name, durable=durable)
-            taken = taken or await self._written(files, base, top, hold=hold)
+            if copy and self._record.forked and self._copies and not spec.hold:
+                taken = await self._copied_soon(files, base, top, spec)
+            taken = taken or await self._written(files, base, top, hold=spec.hold)
         except TooLate as error:
             log.info("vm.not_copied", vm=self._record.config.vm_id, reason=error.message)
             self._note_layers((*old, top))
-            return await self._snapshot_since(base, into, name=name, hold=hold, durable=durable, copy=False)
+            return await self._snapshot_since(base, into, spec, copy=False)
         except BaseException:
             await self._take_back(top)
             raise
@@ -194,32 +193,31 @@ class QemuMachine:
         return Taken(files, _ms(begun, ended), phases)
 
     async def _copied_soon(
-        self, files: SnapshotFiles, base: SnapshotFiles, top: str, name: str, *, durable: bool
+        self, files: SnapshotFiles, base: SnapshotFiles, top: str, spec: SnapshotSpec
     ) -> Taken | None:
         """By a copy of the process; None when it cannot be copied for some time, as on a very busy host."""
         for turn in range(COPY_TURNS):
             try:
-                return await self._copied(files, base, top, name, durable=durable)
+                return await self._copied(files, base, top, spec)
             except NotNow as error:
                 log.info("vm.not_copied", vm=self._record.config.vm_id, turn=turn, reason=error.message)
                 await asyncio.sleep(COPY_PAUSE_SECONDS)
         return None
 
-    async def _copied(
-        self, files: SnapshotFiles, base: SnapshotFiles, top: str, name: str, *, durable: bool
-    ) -> Taken:
+    async def _copied(self, files: SnapshotFiles, base: SnapshotFiles, top: str, spec: SnapshotSpec) -> Taken:
         """The machine stands still for as long as it takes to fork its process; the copy is read then."""
         begun = time.perf_counter()
-        copy, pause_ms = await copied(self.home / ORDERS, (*self._record.layers, top), f"pandastack-{name}")
+        disk = (*self._record.layers, top)
+        copy, pause_ms = await copied(self.home / ORDERS, disk, f"pandastack-{spec.id}", once=spec.once)
         phases = {"copy": _ms(begun, time.perf_counter())}
         try:
-            if durable:
+            if spec.durable:
                 phases |= await self._read(copy, files, base)
         except BaseException:
             await copy.close()
             raise
         assert self._copies is not None  # noqa: S101  # the caller has looked
-        await self._copies.keep(name, copy, durable=durable)
+        await self._copies.keep(spec.id, copy, durable=spec.durable)
         return Taken(files, pause_ms, phases)
 
     async def _read(self, copy: Zygote, files: SnapshotFiles, base: SnapshotFiles) -> dict[str, float]:

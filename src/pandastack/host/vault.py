@@ -103,9 +103,7 @@ class Vault:
         prepared = await self._origin(vm, durable=spec.durable)
         target = self._snapshots / spec.id
         with full_disk_said(), (new_directory if spec.durable else _passing_directory)(target) as folder:
-            taken = await vm.machine.snapshot_since(
-                prepared.snapshot, folder, name=spec.id, hold=spec.hold, durable=spec.durable
-            )
+            taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec)
             kept = kept_of(spec, vm, prepared, taken, target)
             if spec.durable:
                 await self._publish(kept, taken, vm)

@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 from pandastack.errors import MachineError
@@ -41,7 +41,8 @@ class Zygote:
     """One fork server: a QEMU process, with a channel for orders. Ends when this program does.
 
     `disk` names the layers of its disk, which every fork has in its home under the same names; the last one
-    is empty: a copy of the file `empty`, or of the template's.
+    is empty: a copy of the file `empty`, or of the template's. One that is to be forked `once` becomes the
+    machine itself, and `is_machine` then.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Zygote:
         *,
         disk: tuple[str, ...] = (layers.FIRST,),
         empty: Path | None = None,
+        once: bool = False,
     ) -> None:
         self.pid = child.pid
         self.disk = disk
@@ -58,6 +60,8 @@ class Zygote:
         self.has_served = False
         self._broken = False
         self._child = child
+        self._once = once
+        self.is_machine = False
         self._channel = channel
         self._channel.setblocking(False)
         self._loop = asyncio.get_running_loop()
@@ -94,13 +98,9 @@ class Zygote:
 
         MachineError when the server does not answer. A fork that is cancelled is carried out and undone.
         """
-        order = b"\0".join((os.fsencode(home), name.encode(), b"hold" if hold else b"", b""))
-        forking = asyncio.ensure_future(self._forked(order, listeners, file_size_limit))
-        try:
-            return await asyncio.shield(forking)
-        except asyncio.CancelledError:
-            await _undo(forking)
-            raise
+        how = "itself" if self._once else "hold" if hold else ""
+        order = b"\0".join((os.fsencode(home), name.encode(), how.encode(), b""))
+        return await _carried_out(self._forked(order, listeners, file_size_limit))
 
     async def save_devices(self, into: Path) -> None:
         """Write the state of all devices to a file. MachineError."""
@@ -109,16 +109,22 @@ class Zygote:
     def abandon(self) -> None:
         """Tell the server to end; `close` still has to be awaited some time."""
         self._hang_up()
-        self._child.signal(signal.SIGKILL)
+        if not self.is_machine:
+            self._child.signal(signal.SIGKILL)
 
     async def close(self) -> None:
         """End the server; its machines run on. Twice is fine."""
         self._hang_up()
-        await self._child.end(0)
-        self._child.close()
+        if not self.is_machine:
+            await self._child.end(0)
+            self._child.close()
 
     async def _forked(self, order: bytes, listeners: Sequence[int], file_size_limit: int) -> jail.Child:
         pid = await self._ask(order, listeners)
+        if self._once:
+            self.is_machine = True
+            self._hang_up()
+            return self._child
         try:
             child = jail.hold(pid, self._status_of, file_size_limit=file_size_limit)
         except OSError as error:
@@ -193,18 +199,19 @@ class TooLate(MachineError):
     code = "machine.not_copied"
 
 
-async def copied(orders: Path, disk: Sequence[str], name: str) -> tuple[Zygote, float]:
+async def copied(orders: Path, disk: Sequence[str], name: str, *, once: bool) -> tuple[Zygote, float]:
     """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
     which, new and empty, is put on top before it.
 
-    It serves forks that go on from that moment. Also how long the machine stood still, in ms. MachineError.
+    It serves forks that go on from that moment, or is to be the only one. Also how long the machine stood
+    still, in ms. MachineError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with theirs:
             words = ("C", layers.node(disk[-2]), layers.node(disk[-1]), name)
             pid, pause_us = await _ordered(orders, words, theirs)
-        copy = Zygote(_held(pid), ours, disk=tuple(disk))
+        copy = Zygote(_held(pid), ours, disk=tuple(disk), once=once)
     except BaseException:
         ours.close()  # which ends the copy
         raise
@@ -250,12 +257,17 @@ async def _ordered(orders: Path, words: Sequence[str], *descriptors: socket.sock
     return int(answer[1]), int(answer[2])
 
 
-async def _undo(forking: asyncio.Future[jail.Child]) -> None:
-    """Nobody wants it any more."""
-    await asyncio.wait([forking])
-    if forking.exception() is None:
-        await forking.result().end(0)
-        forking.result().close()
+async def _carried_out(making: Coroutine[None, None, jail.Child]) -> jail.Child:
+    """The machine that is being made; when nobody wants it any more it is made all the same, and ended."""
+    task = asyncio.ensure_future(making)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            await task.result().end(0)
+            task.result().close()
+        raise
 
 
 async def ensure_library(cache: Cache) -> Path | None:

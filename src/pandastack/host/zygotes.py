@@ -76,6 +76,8 @@ class Zygotes:
     def find(self, key: str) -> Zygote | None:
         """The server for `key`, if it can fork now."""
         zygote = self._ready.get(key)
+        if zygote is not None and zygote.is_machine:
+            return None
         if zygote is not None and not zygote.alive():
             self.abandon(key, zygote, "it has ended")
             return None

@@ -39,6 +39,8 @@ class SnapshotSpec(Struct, frozen=True):
     durable: bool = True
     """On the disk, flushed and with its hashes, before it is acknowledged. One that is not serves to fork
     now: it may be kept in memory alone, and does not outlive this host's program."""
+    once: bool = False
+    """One machine goes on from it and no more, which costs less."""
     hold: bool = False
     """The machine stands still afterwards, until it is resumed or stopped."""
 

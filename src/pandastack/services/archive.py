@@ -82,6 +82,7 @@ class Archive:
         label: SnapshotRequest = UNNAMED,
         *,
         durable: bool = True,
+        once: bool = False,
         hold: bool = False,
     ) -> AsyncIterator[Snapshot]:
         """A snapshot of a machine that stands, for the block to publish.
@@ -95,7 +96,7 @@ class Archive:
         try:
             await self._database.write_soon(partial(self._insert, draft=draft))
             await self._failpoint("snapshot.drafted")
-            order = SnapshotSpec(draft.id, sandbox.id, durable=durable, hold=hold)
+            order = SnapshotSpec(draft.id, sandbox.id, durable=durable, once=once, hold=hold)
             host = self._placement.host_of(sandbox.id)
             report = await self._placement.ordered(host.snapshot(order), "snapshot", seconds=self._patience)
             await self._failpoint("snapshot.taken")

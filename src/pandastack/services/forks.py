@@ -109,7 +109,7 @@ class Forks:
             check_metadata(child.metadata)
             check_ttl(child.ttl_seconds)
         async with AsyncExitStack() as stack:
-            source = await self._moment(caller, plan.parent, name, stack)
+            source = await self._moment(caller, plan, name, stack)
             await self._failpoint("fork.taken")
             outcomes = await self._bear_all(caller, plan, source)
             await self._failpoint("fork.borne")
@@ -136,8 +136,9 @@ class Forks:
 
         await self._ledger.write(litter.parent_id, transaction)
 
-    async def _moment(self, caller: Caller, parent: Sandbox, name: str, stack: AsyncExitStack) -> Snapshot:
+    async def _moment(self, caller: Caller, plan: _Plan, name: str, stack: AsyncExitStack) -> Snapshot:
         """The snapshot that the children go on from, kept until the stack closes; the parent goes on."""
+        parent, once = plan.parent, len(plan.children) == 1
         async with self._turns.turn(parent.id):
             found = await self._ledger.find(caller, parent.id)
             if found.status is SandboxState.HIBERNATED and found.snapshot_id is not None:
@@ -145,7 +146,8 @@ class Forks:
                 return await self._archive.find(caller.workspace, found.snapshot_id)
             if found.status not in AWAKE:
                 raise wrong_state(found, SandboxState.RUNNING)
-            taking = self._archive.taken(found, SnapshotKind.FORK, SnapshotRequest(name=name), durable=False)
+            label = SnapshotRequest(name=name)
+            taking = self._archive.taken(found, SnapshotKind.FORK, label, durable=False, once=once)
             async with self._causes.explaining(caller, parent.id):
                 return await stack.enter_async_context(taking)
 

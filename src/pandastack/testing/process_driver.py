@@ -20,6 +20,7 @@ from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, procfs, snapshots, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.record import read_record
+from pandastack.model.host import SnapshotSpec
 from pandastack.model.sandbox import Isolation
 
 SOCKET = "agent"
@@ -88,13 +89,11 @@ class ProcessMachine:
     async def prepare(self) -> None:
         """There is nothing to prepare."""
 
-    async def snapshot_since(
-        self, base: SnapshotFiles | None, into: Path, *, name: str, hold: bool, durable: bool
-    ) -> Taken:
-        """As `snapshot`: there is nothing that differs. With `hold` the agent stops."""
+    async def snapshot_since(self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec) -> Taken:
+        """As `snapshot`: there is nothing that differs. One that is to hold stops."""
         begun = time.perf_counter()
         files = await self.snapshot(into)
-        if hold:
+        if spec.hold:
             self._freeze()
         return Taken(files, (time.perf_counter() - begun) * 1000, {})
 
