@@ -11,7 +11,7 @@ from pandastack.errors import PandastackError
 from pandastack.host.vm import Vm
 from pandastack.model.host import VmState
 
-FIRST_REST_SECONDS = 0.25
+FIRST_REST_SECONDS = 0.5
 """So long a new machine is left alone: many are gone by then."""
 REST_SECONDS = 0.03
 """And so long one that was just kept, whose children start now."""
