@@ -20,8 +20,9 @@ must allow. Every answer carries `X-Request-Id`. Errors are told in [Errors](err
 take long sends interim responses, so that a client whose read timeout is 30 seconds waits as long as it
 must.
 
-`POST /v1/sandboxes` takes an `Idempotency-Key`: the same key with the same body makes one sandbox, however
-often it is sent."""
+What makes something takes an `Idempotency-Key` (creates, snapshots, forks, fork trees, `at`): the same key
+with the same request makes it once, however often it is sent, and the answer that is given again has
+`Idempotent-Replayed: true`. With another request it is refused."""
 
 
 def page() -> str:

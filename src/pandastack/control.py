@@ -43,10 +43,12 @@ from pandastack.services.events import Bell, Events
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.ground import Ground, Terms
+from pandastack.services.keys import Keys
 from pandastack.services.ledger import Ledger
 from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.line import Line
 from pandastack.services.lineages import Lineages
+from pandastack.services.litters import Litters
 from pandastack.services.placement import Placement
 from pandastack.services.recorder import Recorder
 from pandastack.services.rollbacks import Rollbacks
@@ -173,7 +175,8 @@ class Plane:
         self.births = Births(self.ground, self.archive, self.endings, self.recorder)
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
-        self.adoption = Adoption(self.ground, self.archive, self.births, self.endings)
+        self.litters = Litters(self.ground, self.endings)
+        self.adoption = Adoption(self.ground, self.archive, self.births, self.endings, self.litters)
         self.reaper = Reaper(config.workspace, self.activity, self.endings, self.sleep, self.metrics)
         retention = Retention(config.retention_seconds, config.audit_retention_seconds)
         self.purge = Purge(database, clock, retention)
@@ -194,7 +197,7 @@ class Plane:
             lifecycles=Lifecycles(self.ledger, self.activity, self._clock, self.recorder),
             lineages=Lineages(self.ledger, self._database),
             snapshots=Snapshots(ground, self.archive),
-            forks=Forks(ground, self.archive, self.births, self.endings),
+            forks=Forks(ground, self.archive, self.births, self.endings, self.litters),
             rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
             timelines=timelines,
             diffs=Diffs(ground, self.archive, self.births, self.endings, self.sandboxes, timelines),
@@ -254,6 +257,7 @@ class Plane:
             activity=Activity(clock),
             causes=Causes(ledger),
             turns=Turns(),
+            keys=Keys(database),
             line=Line(config.concurrent_creates, config.queue_seconds, self.metrics.queued),
             clock=clock,
             new_id=self._chance.new_id,

@@ -108,6 +108,25 @@ async def live(order: Mortal) -> None:
     await order("DELETE", f"{ALL}/{box}")
 
 
+async def test_a_fork_of_a_sleeper_that_is_killed_leaves_no_child_and_its_key_free(
+    tmp_path: Path, leak_check: LeakCheck
+) -> None:
+    """What its children go on from is no crash's to take away: its parent sleeps in it."""
+    keyed: dict[str, Any] = {"headers": {"idempotency-key": "k"}, "json": {"count": 2}}
+    async with server(tmp_path, "fork.borne=exit") as http:
+        box = (await http.post(ALL, json={"template": "base"})).json()["id"]
+        await http.post(f"{ALL}/{box}/hibernate")
+        with pytest.raises(httpx2.TransportError):
+            await http.post(f"{ALL}/{box}/fork", **keyed)
+    async with server(tmp_path, leave="destroy") as http:
+        assert [row["id"] for row in (await http.get(ALL)).json()] == [box]
+        await check_world(http, tmp_path / "state")
+        made = await http.post(f"{ALL}/{box}/fork", **keyed)
+        assert made.status_code == 201 and "idempotent-replayed" not in made.headers
+        assert {row["id"] for row in (await http.get(ALL)).json()} == {box, *made.json()["children"]}
+        assert (await http.post(f"{ALL}/{box}/wake")).status_code == 200
+
+
 async def test_kills_at_every_step_leave_nothing_half_done(tmp_path: Path, leak_check: LeakCheck) -> None:
     """One life after the other, each ended at another step, each beginning with what the last one left."""
     for point in POINTS:

@@ -27,6 +27,8 @@ def test_a_snapshot_from_end_to_end(pandastack: Run, made: str) -> None:
     copy = pandastack("sandbox", "create", "--from-snapshot", taken)
     assert "snapshot" in copy.stderr
     assert f"from_snapshot: {taken}" in pandastack("sandbox", "get", copy.stdout.strip()).stdout
+    booted = pandastack("sandbox", "create", "--from-snapshot", taken, "--disk-only")
+    assert " cold " in booted.stderr
     assert pandastack("snapshot", "rm", taken).stdout.strip() == taken
     assert "pandastack snapshot ls" in pandastack("snapshot", "get", taken, status=1).stderr
     pandastack("sandbox", "rm", "--all")
@@ -67,6 +69,9 @@ def test_sleep_and_what_prevents_it(pandastack: Run, made: str) -> None:
     assert "on_timeout: hibernate" in limits
     assert "expires_at: " in limits
     assert "expires_at: " not in pandastack("sandbox", "ttl", made, "--lifetime", "0").stdout
+    pandastack("sandbox", "hibernate", made)
+    pandastack("sandbox", "wake", made, "--disk-only")
+    assert "boot_mode: cold" in pandastack("sandbox", "get", made).stdout
     pandastack("sandbox", "rm", made)
 
 

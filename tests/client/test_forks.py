@@ -49,6 +49,7 @@ async def test_a_snapshot_is_an_id(sandbox: AsyncSandbox, server: Scripted) -> N
     server.answers(*[httpx2.Response(201, json=SNAPSHOT)] * 2)
     assert await sandbox.snapshot() == "snap1"
     assert (server.path(), body(server)) == ("POST /v1/sandboxes/s1/snapshots", None)
+    assert len(server.asked[-1].headers["idempotency-key"]) == 32
     await sandbox.snapshot("warm", "loaded")
     assert body(server) == {"name": "warm", "comment": "loaded"}
 
@@ -156,7 +157,10 @@ async def test_a_promotion(client: AsyncClient, sandbox: AsyncSandbox, server: S
 
 
 async def test_a_rollback_takes_over_what_is_told(sandbox: AsyncSandbox, server: Scripted) -> None:
-    server.answers(httpx2.Response(200, json={**SANDBOX, "status": "running", "from_snapshot": "snap1"}))
+    told = {**SANDBOX, "status": "running", "from_snapshot": "snap1"}
+    server.answers(*[httpx2.Response(200, json=told)] * 2)
+    await sandbox.rollback("snap1", disk_only=True)
+    assert body(server) == {"snapshot_id": "snap1", "disk_only": True}
     assert await sandbox.rollback("snap1") is sandbox
     assert (server.path(), body(server)) == ("POST /v1/sandboxes/s1/rollback", {"snapshot_id": "snap1"})
     assert sandbox.from_snapshot == "snap1"
@@ -170,6 +174,7 @@ Verb = Callable[[AsyncSandbox], Any]
     [
         (lambda sandbox: sandbox.hibernate(), "POST hibernate", None),
         (lambda sandbox: sandbox.wake(), "POST wake", None),
+        (lambda sandbox: sandbox.wake(disk_only=True), "POST wake", {"disk_only": True}),
         (lambda sandbox: sandbox.pause(), "POST pause", None),
         (lambda sandbox: sandbox.resume(), "POST resume", None),
         (lambda sandbox: sandbox.why_awake(), "GET why-awake", None),

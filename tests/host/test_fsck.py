@@ -17,11 +17,11 @@ from pandastack.errors import SnapshotRefused
 from pandastack.host import fsck, marks, snapshots, sparse
 from pandastack.host.driver import SnapshotFiles
 from pandastack.host.fsck import Finding, State
-from pandastack.host.kept import RECORD
+from pandastack.host.kept import RECORD, Damage
 from pandastack.host.marks import CHUNK, FileMark
 from pandastack.host.scrub import DAY_SECONDS, Scrub
 from pandastack.host.vault import Vault
-from pandastack.testing.process_driver import ProcessDriver
+from pandastack.testing.process_driver import MACHINERY, ProcessDriver
 from tests.host.kept import MIB, fill, flip, make_base, make_kept
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +130,21 @@ async def test_what_was_cut_is_refused_before_anything_starts(
         vault.prepare("s")
 
 
+async def test_the_disk_is_left_where_the_memory_does_not_fit(
+    state: Path, kept: SnapshotFiles, process_driver: ProcessDriver
+) -> None:
+    vault = opened(process_driver, state)
+    await snapshots.seal(
+        kept, structs.replace(MACHINERY, version="0"), "none", 1, 64, (kept.directory / RECORD,)
+    )
+    with pytest.raises(SnapshotRefused, match=r"made with version '0', .* booted: disk_only\.$"):
+        vault.prepare("s")
+    await vault.prepare_cold("s")
+    flip(kept.layers[0], 5 * MIB)
+    with pytest.raises(SnapshotRefused, match=r"layer-0\.qcow2: chunk 1 .* is damaged\.$"):
+        await vault.prepare_cold("s")
+
+
 async def test_the_state_of_the_devices_is_read_each_time(
     state: Path, kept: SnapshotFiles, process_driver: ProcessDriver
 ) -> None:
@@ -150,7 +165,7 @@ async def test_a_refusal_names_another_that_is_whole(
     with pytest.raises(SnapshotRefused, match="The one before, a of 1970-01-01 00:00:00 UTC, is good"):
         vault.prepare("c")
     os.truncate(state / "s" / "other" / "pages", 10)
-    with pytest.raises(SnapshotRefused, match=r"had 9449529\.$"):
+    with pytest.raises(SnapshotRefused, match=r"had 9449529\. Its disk alone can be booted: disk_only\.$"):
         vault.prepare("other")
 
 
@@ -258,7 +273,7 @@ async def test_what_goes_meanwhile_is_no_damage(
     folders = vault.folders()
     await vault.drop("s")
     assert kept.directory in folders
-    vault.note(kept.directory, "it cannot be read")
+    vault.note(kept.directory, Damage("it cannot be read"))
     await scrub.look_through()
     assert vault.reports() == []
     assert check(state)["k" * 24].state is State.UNREFERENCED

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pandastack.model.account import Caller, Limits, Scope, Token, Usage
 from pandastack.model.sandbox import Sandbox, SandboxState
-from pandastack.store import accounts, audit, events, idempotency, sandboxes
+from pandastack.model.snapshot import ChildError, Fork
+from pandastack.store import accounts, audit, events, forks, idempotency, sandboxes
 from pandastack.store.db import Connection, Database
-from pandastack.store.idempotency import Use
+from pandastack.store.idempotency import Identity, Use
 from pandastack.store.tables import EPOCH, Moment
 from tests.store.conftest import NOON, sandbox
 
@@ -121,12 +122,30 @@ async def test_the_audit_tells_who_what_and_how_it_was_answered(database: Databa
 
 
 async def test_a_key_is_remembered_until_it_is_forgotten(database: Database) -> None:
-    use = Use("fingerprint", "a")
-    await database.write(partial(idempotency.insert, workspace="w", key="k", use=use, at=NOON))
-    assert await database.read(partial(idempotency.find, workspace="w", key="k")) == use
+    for identity, made in ((Identity("k", "fingerprint"), "a"), (None, "b")):
+        insert = partial(idempotency.insert, workspace="w", identity=identity, made_id=made, at=NOON)
+        await database.write(insert)
+    found = await database.read(partial(idempotency.find, workspace="w", key="k"))
+    assert found == Use("fingerprint", "a")
     assert await database.read(partial(idempotency.find, workspace="v", key="k")) is None
-    await database.write(partial(idempotency.forget, sandbox_id="a"))
+    await database.write(partial(idempotency.forget, made_id="a"))
     assert await database.read(partial(idempotency.find, workspace="w", key="k")) is None
+
+
+async def test_a_fork_is_half_made_until_it_is_complete(database: Database) -> None:
+    fork = Fork("f", "w", "p", "s", "t", ["a", "b"], NOON)
+    await database.write(partial(forks.insert, fork=fork))
+    assert await database.read(forks.half_made) == [fork]
+    await database.write(partial(forks.purge, before=NOON + timedelta(days=1)))
+    failed = ChildError(1, "no room", "no room", "capacity.unavailable")
+    conclude = partial(forks.conclude, fork_id="f", children=["a"], errors=[failed], at=NOON)
+    await database.write(conclude)
+    assert await database.read(forks.half_made) == []
+    whole = msgspec.structs.replace(fork, children=["a"], errors=[failed], at=NOON)
+    assert await database.read(partial(forks.find, fork_id="f", workspace="w")) == whole
+    assert await database.read(partial(forks.find, fork_id="f", workspace="v")) is None
+    await database.write(partial(forks.purge, before=NOON + timedelta(days=1)))
+    assert await database.read(partial(forks.find, fork_id="f")) is None
 
 
 async def test_tokens_are_kept_as_digests(database: Database) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from pandastack.api.calls import Api
+from pandastack.api.keys import created, key_of
 from pandastack.endpoint import Nothing, Reply
-from pandastack.errors import InvalidRequest
 from pandastack.model.sandbox import (
     Lifecycle,
     LifecycleChange,
@@ -23,7 +23,6 @@ from pandastack.services.vitals import SandboxMetrics
 
 SECRET = "secret."  # noqa: S105  # the prefix of metadata keys, no password
 REDACTED = "[redacted]"
-KEY_LENGTH = 255
 
 
 class SandboxView(Sandbox, frozen=True, kw_only=True):
@@ -58,12 +57,8 @@ def view(sandbox: Sandbox) -> SandboxView:
 
 
 async def create(call: Api[SandboxCreate, Nothing]) -> Reply:
-    key = call.connection.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= KEY_LENGTH:
-        raise InvalidRequest(f"An Idempotency-Key has 1 to {KEY_LENGTH} characters.")
-    created = await call.app.births.create(call.caller, call.body, key)
-    headers = {"idempotent-replayed": "true"} if created.replayed else {}
-    return Reply(view(created.sandbox), 201, headers)
+    made = await call.app.births.create(call.caller, call.body, key_of(call))
+    return created(made, view(made.value))
 
 
 async def list_all(call: Api[None, WhichOnes]) -> list[SandboxView]:

@@ -7,8 +7,9 @@ from datetime import datetime
 from msgspec import Struct
 
 from pandastack.api.calls import Api
+from pandastack.api.keys import created, key_of
 from pandastack.api.sandboxes import SandboxView, view
-from pandastack.endpoint import Nothing
+from pandastack.endpoint import Nothing, Reply
 from pandastack.model.snapshot import (
     ChildError,
     ForkRequest,
@@ -18,6 +19,7 @@ from pandastack.model.snapshot import (
     Snapshot,
     SnapshotChange,
     SnapshotRequest,
+    WakeRequest,
 )
 
 
@@ -62,8 +64,9 @@ class Told(Struct, frozen=True):
     status: str
 
 
-async def take(call: Api[SnapshotRequest, Nothing]) -> Snapshot:
-    return await call.app.snapshots.take(call.caller, call.path["sandbox_id"], call.body)
+async def take(call: Api[SnapshotRequest, Nothing]) -> Reply:
+    made = await call.app.snapshots.take(call.caller, call.path["sandbox_id"], call.body, key_of(call))
+    return created(made, made.value)
 
 
 async def list_of(call: Api[None, Nothing]) -> SnapshotList:
@@ -86,10 +89,11 @@ async def delete(call: Api[None, Nothing]) -> None:
     await call.app.snapshots.delete(call.caller, call.path["snapshot_id"])
 
 
-async def fork(call: Api[ForkRequest, Nothing]) -> Forked:
-    litter = await call.app.forks.fork(call.caller, call.path["sandbox_id"], call.body)
+async def fork(call: Api[ForkRequest, Nothing]) -> Reply:
+    made = await call.app.forks.fork(call.caller, call.path["sandbox_id"], call.body, key_of(call))
+    litter = made.value
     views = [view(child) for child in litter.children]
-    return Forked(
+    forked = Forked(
         parent_id=litter.parent_id,
         snapshot_id=litter.snapshot_id,
         children=[child.id for child in litter.children],
@@ -98,11 +102,13 @@ async def fork(call: Api[ForkRequest, Nothing]) -> Forked:
         at=litter.at,
         errors=litter.errors,
     )
+    return created(made, forked)
 
 
-async def fork_tree(call: Api[ForkTreeRequest, Nothing]) -> ForkedTree:
-    litter = await call.app.forks.fork_tree(call.caller, call.path["sandbox_id"], call.body)
-    return ForkedTree(
+async def fork_tree(call: Api[ForkTreeRequest, Nothing]) -> Reply:
+    made = await call.app.forks.fork_tree(call.caller, call.path["sandbox_id"], call.body, key_of(call))
+    litter = made.value
+    forked = ForkedTree(
         tree_id=litter.tree_id or "",
         parent_id=litter.parent_id,
         snapshot_id=litter.snapshot_id,
@@ -110,6 +116,7 @@ async def fork_tree(call: Api[ForkTreeRequest, Nothing]) -> ForkedTree:
         at=litter.at,
         errors=litter.errors,
     )
+    return created(made, forked)
 
 
 async def promote(call: Api[PromoteRequest, Nothing]) -> Promotion:
@@ -121,6 +128,6 @@ async def hibernate(call: Api[None, Nothing]) -> Told:
     return Told("hibernated")
 
 
-async def wake(call: Api[None, Nothing]) -> Told:
-    await call.app.sleep.wake(call.caller, call.path["sandbox_id"])
+async def wake(call: Api[WakeRequest, Nothing]) -> Told:
+    await call.app.sleep.wake(call.caller, call.path["sandbox_id"], disk_only=call.body.disk_only)
     return Told("running")

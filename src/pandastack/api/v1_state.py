@@ -18,6 +18,7 @@ from pandastack.model.snapshot import (
     SnapshotChange,
     SnapshotRequest,
     Timeline,
+    WakeRequest,
 )
 
 ONE = "/v1/sandboxes/{sandbox_id}"
@@ -117,6 +118,7 @@ STATE: tuple[Endpoint, ...] = (
             f"{ONE}/{name}",
             snapshots.wake,
             summary,
+            body=WakeRequest,
             answer=snapshots.Told,
             audited=True,
             patient=True,

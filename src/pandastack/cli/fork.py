@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pandastack import ForkTree, Sandbox
+from pandastack.cli.lifecycle import DiskOnly
 from pandastack.cli.session import SandboxId, Session, console, pairs, session_of
 
 app = typer.Typer(add_completion=False)
@@ -87,12 +88,13 @@ def rollback(
     step: Annotated[
         int | None, typer.Option(help="As `sandbox timeline` shows it, instead; -1 is the newest.")
     ] = None,
+    disk_only: DiskOnly = False,
 ) -> None:
     """Put a sandbox back to a snapshot of it or of an ancestor; what has happened since is gone."""
     if (snapshot_id is None) == (step is None):
         raise typer.BadParameter("Name a SNAPSHOT, or say --step.")
     session = session_of(ctx)
     with console(stderr=True).status("rolling back"):
-        sandbox = session.named(sandbox_id).rollback(snapshot_id, step=step)
+        sandbox = session.named(sandbox_id).rollback(snapshot_id, step=step, disk_only=disk_only)
     typer.echo(f"{sandbox.status}, as it was in {snapshot_id or f'step {step}'}", err=True)
     session.show(sandbox.to_dict(), sandbox.id)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pandastack import CreateOptions
+from pandastack import TimeOptions
 from pandastack.cli.session import SandboxId, Session, console, session_of
 
 app = typer.Typer(add_completion=False)
@@ -31,9 +31,14 @@ Lifetime = Annotated[
 ]
 
 
-def times_of(on_timeout: Timeout | None, idle_timeout: int | None, lifetime: int | None) -> CreateOptions:
+DiskOnly = Annotated[
+    bool, typer.Option("--disk-only", help="Boot with the disk of that state, without what was in memory.")
+]
+
+
+def times_of(on_timeout: Timeout | None, idle_timeout: int | None, lifetime: int | None) -> TimeOptions:
     """The options that were given; 0 takes a limit away."""
-    times: CreateOptions = {}
+    times: TimeOptions = {}
     if on_timeout is not None:
         times["on_timeout"] = on_timeout.value
     if idle_timeout is not None:
@@ -75,11 +80,11 @@ def hibernate(ctx: typer.Context, sandbox_id: SandboxId) -> None:
 
 
 @app.command()
-def wake(ctx: typer.Context, sandbox_id: SandboxId) -> None:
+def wake(ctx: typer.Context, sandbox_id: SandboxId, disk_only: DiskOnly = False) -> None:
     """Wake a hibernated sandbox before it is used."""
     session = session_of(ctx)
     with console(stderr=True).status("waking"):
-        session.named(sandbox_id).wake()
+        session.named(sandbox_id).wake(disk_only=disk_only)
     done(session, sandbox_id, "running")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 import pandastack
 from pandastack.cli import copy, fork, lifecycle, shell, timeline
-from pandastack.cli.lifecycle import IdleTimeout, Lifetime, OnTimeout, times_of
+from pandastack.cli.lifecycle import DiskOnly, IdleTimeout, Lifetime, OnTimeout, times_of
 from pandastack.cli.run import GREEDY, attached, standard_input
 from pandastack.cli.session import SandboxId, age, pairs, plain, session_of
+
+if TYPE_CHECKING:
+    from pandastack import CreateOptions
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, use and destroy sandboxes.")
 app.add_typer(lifecycle.app)
@@ -25,6 +28,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     from_snapshot: Annotated[
         str | None, typer.Option("--from-snapshot", metavar="SNAPSHOT", help="Go on from this instead.")
     ] = None,
+    disk_only: DiskOnly = False,
     ttl: Annotated[int | None, typer.Option(help="Seconds it may idle.")] = None,
     persistent: Annotated[bool, typer.Option("--persistent", help="Never end it for idling.")] = False,
     on_timeout: OnTimeout = None,
@@ -45,7 +49,9 @@ def create(  # noqa: PLR0913  # each is an option of the command line
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
-    options = times_of(on_timeout, idle_timeout, lifetime)
+    options = cast("CreateOptions", times_of(on_timeout, idle_timeout, lifetime))
+    if disk_only:
+        options["disk_only"] = True
     if checkpoints:
         options["checkpoints"] = "exec"
     if keep is not None:

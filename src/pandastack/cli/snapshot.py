@@ -48,11 +48,12 @@ def list_all(
             each["template"],
             megabytes(each["size_bytes"]),
             age(each["created_at"]),
+            "damaged" if each.get("damaged") else each["state"],
             each.get("comment") or "",
         )
         for each in found
     ]
-    session.table(found, ("ID", "NAME", "SANDBOX", "TEMPLATE", "SIZE", "AGE", "COMMENT"), rows)
+    session.table(found, ("ID", "NAME", "SANDBOX", "TEMPLATE", "SIZE", "AGE", "STATE", "COMMENT"), rows)
 
 
 @app.command()

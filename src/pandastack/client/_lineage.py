@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
+
+from pandastack.client import _wire
+from pandastack.client._wire import Call
 
 S = TypeVar("S")
 
@@ -40,6 +43,8 @@ class Snapshot(TypedDict):
     command: str
     exit_code: int | None
     duration_ms: int | None
+    damaged: NotRequired[str]
+    """What was found wrong with its files, in one sentence; not there when nothing is."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,13 @@ class ForkTree(list[S], Generic[S]):
         self.tree_id = tree_id
         self.snapshot_id = snapshot_id
         self.errors = list(errors)
+
+
+def snapshot_call(sandbox_id: str, name: str | None, comment: str | None) -> Call:
+    """The request for a snapshot."""
+    path = f"/sandboxes/{_wire.segment(sandbox_id)}/snapshots"
+    body = _wire.clean(name=name, comment=comment) or None
+    return Call(method="POST", path=path, json=body, read_timeout=_wire.SNAPSHOT_SECONDS)
 
 
 def failures_of(answer: Mapping[str, Any]) -> list[ForkFailure]:

@@ -166,16 +166,20 @@ class TimeOptions(TypedDict, total=False):
 
 class CreateOptions(TimeOptions, total=False):
     """The same, and what is kept of a sandbox by itself: with `checkpoints` "exec" (else "off") its state
-    behind each command, the newest `keep_checkpoints` (20) of them.
+    behind each command, the newest `keep_checkpoints` (20) of them. With `disk_only` one that is made from a
+    snapshot boots with the disk of that, without what was in memory.
     """
 
     checkpoints: str
     keep_checkpoints: int
+    disk_only: bool
 
 
-class LifecycleOptions(CreateOptions, total=False):
-    """The same, and what else of a lifecycle can be changed."""
+class LifecycleOptions(TimeOptions, total=False):
+    """The same times, and what else of a lifecycle can be changed."""
 
+    checkpoints: str
+    keep_checkpoints: int
     ttl_seconds: int
     persistent: bool
 

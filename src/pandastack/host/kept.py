@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from pandastack.errors import SnapshotRefused
 from pandastack.host import layers, marks, snapshots
 from pandastack.host.driver import SnapshotFiles, Taken
 from pandastack.host.image import DiskRecord
@@ -32,9 +33,16 @@ class Kept(Struct, frozen=True):
 
 
 class Damage(Struct, frozen=True):
-    """`damaged.json`: what is wrong, in one sentence."""
+    """`damaged.json`: what is wrong, in one sentence, and where, as far as it is known."""
 
     reason: str
+    file: str | None = None
+    chunk: int | None = None
+
+    def refusal(self) -> SnapshotRefused:
+        """Why nothing starts from it."""
+        places = {"file": self.file, "chunk": self.chunk}
+        return SnapshotRefused(self.reason, **{name: at for name, at in places.items() if at is not None})
 
 
 def checked(folder: Path) -> Iterator[int]:
@@ -102,6 +110,7 @@ def kept_of(spec: SnapshotSpec, vm: Vm, prepared: Prepared, taken: Taken, target
         phases_ms=taken.phases_ms,
         durable=spec.durable,
         layers=len(files.layers),
+        held=spec.hold,
     )
     return Kept(report, structs.replace(prepared, snapshot=there))
 

@@ -16,7 +16,7 @@ import structlog
 
 from pandastack.errors import NoSpace, SnapshotRefused
 from pandastack.host import snapshots
-from pandastack.host.kept import checked
+from pandastack.host.kept import Damage, checked
 from pandastack.host.vault import Vault
 
 BYTES_PER_SECOND = 16 << 20
@@ -63,7 +63,7 @@ class Scrub:
         except (OSError, NoSpace) as error:  # a full disk, or a snapshot that was dropped meanwhile
             log.info("snapshot.not_noted", folder=folder.name, reason=str(error))
 
-    async def _damage(self, folder: Path) -> str | None:
+    async def _damage(self, folder: Path) -> Damage | None:
         """What is wrong with the files of a folder; None when nothing is."""
         try:
             parts = checked(folder)
@@ -72,7 +72,7 @@ class Scrub:
                 await asyncio.sleep(size / self._rate)
                 size = await asyncio.to_thread(next, parts, None)
         except SnapshotRefused as error:
-            return error.message
+            return Damage(error.message, error.details.get("file"), error.details.get("chunk"))
         return None
 
     def _now(self) -> float:

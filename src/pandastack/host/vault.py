@@ -29,6 +29,7 @@ from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmState
 
+DISK_LEFT = " Its disk alone can be booted: disk_only."
 log = structlog.get_logger("host")
 
 
@@ -40,7 +41,7 @@ class Vault:
         self._snapshots = root / "s"
         self._bases = root / "b"
         self._kept: dict[str, Kept] = {}
-        self._damaged: dict[Path, str] = {}
+        self._damaged: dict[Path, Damage] = {}
         self._all_readable = True
 
     def find(self, snapshot_id: str) -> SnapshotReport | None:
@@ -50,7 +51,8 @@ class Vault:
 
     def prepare(self, snapshot_id: str) -> Prepared:
         """What a machine starts from. SnapshotNotFound, SnapshotRefused when this host cannot restore it or a
-        file of it is known to be damaged; the sentence names another snapshot of the machine that is not.
+        file of it is known to be damaged; the sentence names another snapshot of the machine that is not,
+        and says whether the disk is left.
         """
         kept = self._kept.get(snapshot_id)
         if kept is None:
@@ -59,8 +61,12 @@ class Vault:
             try:
                 self._check_whole(kept)
             except SnapshotRefused as error:
-                raise SnapshotRefused(error.message + self._instead(kept), **error.details) from error
-            self._driver.check(kept.prepared.snapshot, kept.prepared.any_machine)
+                words = error.message + self._instead(kept) + _disk_left(kept, error)
+                raise SnapshotRefused(words, **error.details) from error
+            try:
+                self._driver.check(kept.prepared.snapshot, kept.prepared.any_machine)
+            except SnapshotRefused as error:
+                raise SnapshotRefused(error.message + DISK_LEFT, **error.details) from error
         return kept.prepared
 
     async def prepare_cold(self, snapshot_id: str) -> Prepared:
@@ -86,17 +92,17 @@ class Vault:
         own = [self._snapshots / name for name, kept in self._kept.items() if kept.report.durable]
         return own + self._held()
 
-    def note(self, folder: Path, reason: str | None) -> None:
+    def note(self, folder: Path, damage: Damage | None) -> None:
         """Remember that the files of a folder are damaged, or that they are whole. Fine when it is gone."""
         if folder not in self.folders():
             return
-        if reason is None:
+        if damage is None:
             self._damaged.pop(folder, None)
             (folder / DAMAGE).unlink(missing_ok=True)
         else:
-            log.warning("snapshot.damaged", folder=folder.name, reason=reason)
-            self._damaged[folder] = reason
-            write_record(folder / DAMAGE, Damage(reason))
+            log.warning("snapshot.damaged", folder=folder.name, reason=damage.reason)
+            self._damaged[folder] = damage
+            write_record(folder / DAMAGE, damage)
 
     async def keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
         """Take a snapshot of a machine. On any error nothing of it is left and the machine goes on."""
@@ -145,7 +151,7 @@ class Vault:
                 log.warning("snapshot.unreadable", snapshot=home.name)
         for folder in self.folders():
             if damage := read_record(folder / DAMAGE, Damage):
-                self._damaged[folder] = damage.reason
+                self._damaged[folder] = damage
 
     async def tidy(self, machines: Iterable[Prepared]) -> None:
         """Remove what no snapshot lies over, and none of the `machines`. No machine may be starting, and no
@@ -175,7 +181,8 @@ class Vault:
             return prepared
         held = self._bases / whole.directory.name
         if held in self._damaged:
-            raise SnapshotRefused(f"What the machine's snapshot would lie over: {self._damaged[held]}")
+            reason = self._damaged[held].reason
+            raise SnapshotRefused(f"What the machine's snapshot would lie over: {reason}")
         return await asyncio.to_thread(hold, prepared, whole, held)
 
     async def _seal(self, taken: Taken, prepared: Prepared) -> None:
@@ -194,8 +201,12 @@ class Vault:
         return [folder for folder in self._bases.glob("*") if not folder.name.startswith(".")]
 
     def _report(self, kept: Kept) -> SnapshotReport:
-        reasons = (self._damaged.get(folder) for folder in self._folders_of(kept))
-        return structs.replace(kept.report, damaged=next(filter(None, reasons), None))
+        damage = self._damage_of(kept)
+        return structs.replace(kept.report, damaged=damage.reason if damage else None)
+
+    def _damage_of(self, kept: Kept) -> Damage | None:
+        found = (self._damaged.get(folder) for folder in self._folders_of(kept))
+        return next(filter(None, found), None)
 
     def _folders_of(self, kept: Kept) -> list[Path]:
         """Its own, and that of what it lies over."""
@@ -205,17 +216,18 @@ class Vault:
 
     def _check_whole(self, kept: Kept) -> None:
         """SnapshotRefused for what was found damaged before, and what can be seen at a glance."""
-        if reason := self._report(kept).damaged:
-            raise SnapshotRefused(reason)
+        if damage := self._damage_of(kept):
+            raise damage.refusal()
         if kept.prepared.snapshot is not None:
             snapshots.check_sizes(kept.prepared.snapshot, snapshots.read_manifest(kept.prepared.snapshot))
 
     def _instead(self, damaged: Kept) -> str:
-        """Which other snapshot of the same machine can be had, the newest there is."""
+        """Which other snapshot of the same machine can be had by its name, the newest there is."""
+        named = [kept for kept in self._kept.values() if kept.report.durable and not kept.report.held]
         others = [
             (self._taken_at(kept), kept)
-            for kept in self._kept.values()
-            if kept is not damaged and kept.report.vm == damaged.report.vm and kept.report.durable
+            for kept in named
+            if kept is not damaged and kept.report.vm == damaged.report.vm
         ]
         for at, kept in sorted(others, key=lambda other: other[0], reverse=True):
             with suppress(SnapshotRefused):
@@ -231,6 +243,14 @@ class Vault:
             return (self._snapshots / kept.report.id / RECORD).stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+
+def _disk_left(kept: Kept, error: SnapshotRefused) -> str:
+    """Whether what is damaged is not the disk."""
+    files = kept.prepared.snapshot
+    parts = [each for each in (files, files.base if files else None) if each]
+    spare = {path.name for each in parts for path in (each.memory, each.state)}
+    return DISK_LEFT if error.details.get("file") in spare else ""
 
 
 @contextmanager

@@ -61,6 +61,8 @@ class SnapshotReport(Struct, frozen=True):
     durable: bool = True
     layers: int = 1
     """Disk layers over the template's."""
+    held: bool = False
+    """Its machine stood still behind it: what a sandbox sleeps in, and nobody asks for by its name."""
     damaged: str | None = None
     """What was found wrong with its files, in one sentence; nothing starts from it then."""
 

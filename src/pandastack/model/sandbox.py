@@ -89,7 +89,8 @@ IdleTimeout = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `POST /v1/sandboxes`. Sizes are the template's; a different one is refused.
 
-    With `from_snapshot` the sandbox goes on where the snapshot was taken, and `template` is ignored. Times
+    With `from_snapshot` the sandbox goes on where the snapshot was taken, and `template` is ignored; with
+    `disk_only` too it boots from the snapshot's disk, without what was in memory. Times
     are seconds: after `ttl_seconds` of idleness one that is not persistent is ended (or hibernated, as
     `on_timeout` says), after `idle_timeout_seconds` a persistent one is hibernated, and `lifetime_seconds` is
     the hard limit, counted while it is awake. With `checkpoints` "exec" its state is kept behind each
@@ -98,6 +99,7 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     template: str = "code-interpreter"
     from_snapshot: str | None = None
+    disk_only: bool = False
     metadata: dict[str, str] = {}
     ttl_seconds: int | None = None
     persistent: bool = False
@@ -115,8 +117,9 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Sandbox(Struct, frozen=True):
-    """A sandbox as its owner sees it. `boot_ms` and `phases_ms` are milliseconds of the create that made
-    it.
+    """A sandbox as its owner sees it. `boot_mode`, `boot_ms` and `phases_ms` are of its last coming up, in
+    milliseconds: the create, the wake or the rollback. The mode is `snapshot` when it went on, memory
+    included, and `cold` when it booted: of a state only the disk is there.
     """
 
     id: str

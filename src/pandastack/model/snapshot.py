@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pandastack.model.sandbox import Isolation, Sandbox
 
@@ -78,6 +78,8 @@ class Snapshot(Struct, frozen=True):
     """Of a checkpoint: the beginning of the command behind which it was taken; none for the first."""
     exit_code: int | None = None
     duration_ms: int | None = None
+    damaged: str | UnsetType = UNSET
+    """What its host found wrong with its files, in one sentence; not there when nothing is."""
 
 
 class SnapshotChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +170,20 @@ class Litter(Struct, frozen=True):
     tree_id: str | None = None
 
 
+class Fork(Struct, frozen=True):
+    """A fork as it is remembered. Until it is complete, `at` is None and `children` are those to come."""
+
+    id: str
+    workspace: str
+    parent_id: str
+    snapshot_id: str
+    tree_id: str | None
+    children: list[str]
+    begun_at: datetime
+    errors: list[ChildError] = []
+    at: datetime | None = None
+
+
 class PromoteRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST …/promote`. Without a `tree_id` the sandbox's own is meant."""
 
@@ -185,7 +201,18 @@ class Promotion(Struct, frozen=True):
 
 
 class RollbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST …/rollback`: a snapshot, or a step of the sandbox's own timeline."""
+    """The body of `POST …/rollback`: a snapshot, or a step of the sandbox's own timeline. With `disk_only` it
+    boots from the disk of that, without what was in memory.
+    """
 
     snapshot_id: str | None = None
     step: int | None = None
+    disk_only: bool = False
+
+
+class WakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST …/wake`. With `disk_only` it boots from the disk of its image, without what was in
+    memory.
+    """
+
+    disk_only: bool = False

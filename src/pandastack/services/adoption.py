@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pandastack.errors import PandastackError
 from pandastack.model.host import HostReport, VmReport, VmState
 from pandastack.model.sandbox import ALIVE, Sandbox, SandboxState
-from pandastack.model.snapshot import SnapshotKind
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
+from pandastack.services.litters import Litters
 from pandastack.telemetry import logger
 
 log = logger("adoption")
@@ -31,19 +31,23 @@ STANDING = {VmState.RUNNING: SandboxState.RUNNING, VmState.PAUSED: SandboxState.
 class Adoption:
     """Brings rows and machines together."""
 
-    def __init__(self, ground: Ground, archive: Archive, births: Births, endings: Endings) -> None:
+    def __init__(
+        self, ground: Ground, archive: Archive, births: Births, endings: Endings, litters: Litters
+    ) -> None:
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._activity = ground.activity
         self._archive = archive
         self._births = births
         self._endings = endings
+        self._litters = litters
         self._turns = ground.turns
         self._metrics = ground.metrics
 
     async def adopt(self) -> None:
         """Before anything is served: take over what runs, record what is gone, end what nobody knows."""
         report = await self._placement.refresh()
+        await self._archive.lose_missing(report)  # first: nobody is to be told that he can go back to it
         machines = {vm.id: vm for vm in report.vms}
         living = {sandbox.id: sandbox for sandbox in await self._ledger.listing(ALIVE)}
         held = {snapshot.sandbox_id for snapshot in await self._archive.interrupted()}
@@ -52,7 +56,7 @@ class Adoption:
         for unknown in machines.keys() - living.keys():
             log.warning("machine.unknown", sandbox_id=unknown)
             await self._endings.stop_quietly(unknown)
-        await self._end_half_litters()
+        await self._litters.end_half_made()
         await self._archive.settle(report)
 
     async def settle(self) -> None:
@@ -69,7 +73,7 @@ class Adoption:
                 await self._bury_late(sandbox.id)
         for stray in machines.keys() - rows.keys():
             await self._end_stray(stray)
-        await self._end_half_litters()
+        await self._litters.end_half_made()
         await self._archive.settle(report)
 
     async def bury(self, vm: VmReport) -> None:
@@ -125,13 +129,6 @@ class Adoption:
             await self._births.running(None, sandbox, vm)
         else:
             await self._endings.undo(sandbox, "its creation was interrupted before its machine ran")
-
-    async def _end_half_litters(self) -> None:
-        """End the children of forks that were cut off: nobody was told of them."""
-        for snapshot in await self._archive.interrupted():
-            if snapshot.kind is SnapshotKind.FORK:
-                for child in await self._ledger.born_of(snapshot.id):
-                    await self._endings.end_quietly(child, "its fork was cut off")
 
     async def _end_stray(self, sandbox_id: str) -> None:
         """End a machine whose row says that it has none, unless somebody is giving it one just now."""

@@ -8,11 +8,12 @@ so first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import msgspec
+from msgspec import UNSET
 
 from pandastack.errors import PandastackError, SnapshotNotFound, SnapshotQuotaExceeded
 from pandastack.model.account import Caller
@@ -21,8 +22,9 @@ from pandastack.model.sandbox import Sandbox, SandboxState
 from pandastack.model.snapshot import SHOWN, Snapshot, SnapshotKind, SnapshotRequest, SnapshotState
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
-from pandastack.store import sandboxes, snapshots
+from pandastack.store import idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection
+from pandastack.store.idempotency import Identity
 from pandastack.telemetry import logger
 
 log = logger("archive")
@@ -65,6 +67,12 @@ class Archive:
             raise SnapshotNotFound(f"There is no snapshot {snapshot_id}.")
         return found
 
+    async def examined(self, rows: Sequence[Snapshot]) -> list[Snapshot]:
+        """The same with what their host has found wrong with them."""
+        report = await self._placement.refresh()
+        damaged = {held.id: held.damaged for held in report.snapshots if held.damaged is not None}
+        return [msgspec.structs.replace(row, damaged=damaged.get(row.id, UNSET)) for row in rows]
+
     async def shown(self, workspace: str, sandbox_id: str | None = None) -> list[Snapshot]:
         """Those that people may ask for by name, newest first."""
         query = partial(snapshots.listing, workspace=workspace, sandbox_id=sandbox_id)
@@ -84,17 +92,18 @@ class Archive:
         durable: bool = True,
         once: bool = False,
         hold: bool = False,
+        identity: Identity | None = None,
     ) -> AsyncIterator[Snapshot]:
         """A snapshot of a machine that stands, for the block to publish.
 
-        What was not published when the block ends is dropped again; one that is not durable a little later,
-        as nobody waits for that. Errors: SnapshotQuotaExceeded before anything is paused, and those of
-        `Host.snapshot`.
+        What was not published when the block ends is dropped again, and its key is free; one that is not
+        durable a little later, as nobody waits for that. Errors: SnapshotQuotaExceeded before anything is
+        paused, and those of `Host.snapshot`.
         """
         draft = self._draft(sandbox, kind, label)
         self._working.add(draft.id)
         try:
-            await self._database.write_soon(partial(self._insert, draft=draft))
+            await self._database.write_soon(partial(self._insert, draft=draft, identity=identity))
             await self._failpoint("snapshot.drafted")
             order = SnapshotSpec(draft.id, sandbox.id, durable=durable, once=once, hold=hold)
             host = self._placement.host_of(sandbox.id)
@@ -216,6 +225,13 @@ class Archive:
         for doubt in self._grown(strays | lost):
             await (self._lose(rows[doubt]) if doubt in rows else self._drop_stray(doubt))
 
+    async def lose_missing(self, report: HostReport) -> None:
+        """Before anything is served: give up what its host does not have any more."""
+        held = {snapshot.id for snapshot in report.snapshots}
+        for row in await self._database.read(snapshots.listing):
+            if row.state is SnapshotState.READY and row.id not in held:
+                await self._lose(row)
+
     def _grown(self, doubted: set[str]) -> list[str]:
         """Of those that are in doubt now, the ones that have been for long enough."""
         now = self._clock.steady()
@@ -235,12 +251,15 @@ class Archive:
             if found is None:
                 return
             self._ledger.tell(connection, found.id, story)
-            if found.snapshot_id == snapshot.id:
-                sandboxes.change(connection, found.id, snapshot_id=None)
-                asleep = [SandboxState.HIBERNATED]
-                sandboxes.move(
-                    connection, found.id, SandboxState.FAILED, only_from=asleep, cause=cause, ended_at=now
-                )
+            if found.snapshot_id != snapshot.id:
+                return
+            sandboxes.change(connection, found.id, snapshot_id=None)
+            if found.status is SandboxState.FAILED:  # its cause may name the image as a way back
+                sandboxes.change(connection, found.id, cause=_and_now(found.cause, cause))
+            asleep = [SandboxState.HIBERNATED]
+            sandboxes.move(
+                connection, found.id, SandboxState.FAILED, only_from=asleep, cause=cause, ended_at=now
+            )
 
         await self._ledger.write(snapshot.sandbox_id, transaction)
 
@@ -263,7 +282,7 @@ class Archive:
     async def _drop(self, snapshot_id: str, state: SnapshotState) -> None:
         await self._order_drop(snapshot_id)
         await self._failpoint("drop.dropped")
-        await self._database.write_soon(partial(snapshots.forget, snapshot_id=snapshot_id, states=[state]))
+        await self._database.write_soon(partial(_forget, snapshot_id=snapshot_id, state=state))
 
     async def _order_drop(self, snapshot_id: str) -> None:
         host = self._placement.host_of(snapshot_id)
@@ -287,7 +306,7 @@ class Archive:
             parent_id=sandbox.from_snapshot,
         )
 
-    def _insert(self, connection: Connection, draft: Snapshot) -> None:
+    def _insert(self, connection: Connection, draft: Snapshot, identity: Identity | None) -> None:
         count, size = snapshots.held(connection, draft.workspace)
         most, room = self._limits.snapshots, self._limits.size_bytes
         if most is not None and draft.kind in SHOWN and count >= most:
@@ -299,6 +318,17 @@ class Archive:
                 f"The workspace's snapshots take {size} of {room} bytes. Delete some first."
             )
         snapshots.insert(connection, draft)
+        idempotency.insert(connection, draft.workspace, identity, draft.id, draft.created_at)
+
+
+def _and_now(before: str | None, since: str) -> str:
+    return f"{(before or '').removesuffix('.')}. Since then {since}."
+
+
+def _forget(connection: Connection, snapshot_id: str, state: SnapshotState) -> None:
+    snapshots.forget(connection, snapshot_id, [state])
+    if state is SnapshotState.CREATING:
+        idempotency.forget(connection, snapshot_id)
 
 
 def _as_reported(draft: Snapshot, report: SnapshotReport) -> Snapshot:

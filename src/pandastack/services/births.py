@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from hashlib import sha256
+from functools import partial
 
-import msgspec
-from msgspec import Struct
-
-from pandastack.errors import Conflict, IdempotencyMismatch, InFlight, OutcomeUnknown, PandastackError
+from pandastack.errors import Conflict, InFlight, OutcomeUnknown, PandastackError
 from pandastack.model.account import Caller
 from pandastack.model.host import VmReport, VmSpec
 from pandastack.model.sandbox import Sandbox, SandboxCreate, SandboxState
@@ -18,24 +15,11 @@ from pandastack.model.snapshot import Snapshot, SnapshotState
 from pandastack.services.archive import Archive
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
+from pandastack.services.keys import Made, identify
 from pandastack.services.ledger import Story
 from pandastack.services.recorder import Recorder
 from pandastack.services.requests import Sizes, check_create
-from pandastack.store.idempotency import Use
-
-
-class Created(Struct, frozen=True):
-    """A sandbox that a create gave; `replayed` when an earlier create with the same key had made it."""
-
-    sandbox: Sandbox
-    replayed: bool = False
-
-
-class Identity(Struct, frozen=True):
-    """An Idempotency-Key, and the digest of the request that it came with."""
-
-    key: str
-    fingerprint: str
+from pandastack.store.idempotency import Identity
 
 
 class Births:
@@ -45,6 +29,7 @@ class Births:
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._line = ground.line
+        self._keys = ground.keys
         self._activity = ground.activity
         self._archive = archive
         self._endings = endings
@@ -56,29 +41,38 @@ class Births:
         self._failpoint = ground.failpoint
         self._creating: dict[str, asyncio.Event] = {}
 
-    async def create(self, caller: Caller, request: SandboxCreate, key: str | None = None) -> Created:
+    async def create(self, caller: Caller, request: SandboxCreate, key: str | None = None) -> Made[Sandbox]:
         """A running sandbox: its restore gate has answered. With the same `key` again: the same sandbox.
 
         On any error, and when the caller is cancelled, nothing of it is left; after OutcomeUnknown the server
         finds out and settles it. Errors: InvalidRequest, TemplateNotFound, SnapshotNotFound, QuotaExceeded,
         NoCapacity, NoSpace, BootFailed, SnapshotRefused, IdempotencyMismatch, InFlight, OutcomeUnknown.
         """
-        identity = None if key is None else Identity(key, _fingerprint(request))
+        identity = identify(key, request)
+        making = partial(self.make, caller, request, identity)
+        return await self._keys.once(caller, identity, making, partial(self.made, caller))
+
+    async def make(self, caller: Caller, request: SandboxCreate, identity: Identity | None) -> Sandbox:
+        """As `create`, by one who has asked whether the key is new. Errors: as `create`."""
         origin = None
         if request.from_snapshot is None:
             sizes = Sizes.of(await self._placement.choose(request.template))
         else:
-            if identity and (replay := await self._replay(caller, identity)):
-                return replay  # also when its snapshot is gone since
             origin = await self._origin(caller, request.from_snapshot)
             sizes = Sizes(origin.template, origin.cpu, origin.memory_mb)
         check_create(request, sizes)
-        if identity and (replay := await self._replay(caller, identity)):
-            return replay
         sandbox = self.draft(caller, request, sizes, origin)
         with nullcontext() if origin is None else self._archive.pinned(origin.id):
-            born = await self.bear(caller, sandbox, request.env, identity=identity)
-        return Created(born) if born else await self._await_replay(caller, identity)
+            return await self.bear(
+                caller, sandbox, request.env, disk_only=request.disk_only, identity=identity
+            )
+
+    async def made(self, caller: Caller, sandbox_id: str) -> Sandbox:
+        """What an earlier create has made. Errors: SandboxNotFound; InFlight while nobody knows its end."""
+        found = await self._ledger.find_any(caller, sandbox_id)
+        if found.status is SandboxState.CREATING:
+            raise InFlight(f"Sandbox {sandbox_id} of this Idempotency-Key is still being created.")
+        return found
 
     def draft(self, caller: Caller, request: SandboxCreate, sizes: Sizes, origin: Snapshot | None) -> Sandbox:
         """A sandbox to be, of this request; its row is not written yet."""
@@ -112,20 +106,27 @@ class Births:
         sandbox: Sandbox,
         env: dict[str, str],
         *,
+        disk_only: bool = False,
         story: Story | None = None,
         identity: Identity | None = None,
-    ) -> Sandbox | None:
+    ) -> Sandbox:
         """Wait in line, write the row (with a first event), start the machine, pass its gate.
 
-        On any error nothing is left. None when an earlier create has used the same key. Errors: those of
-        `create`.
+        On any error nothing is left. Errors: those of `create`.
         """
+        spec = VmSpec(
+            sandbox.id,
+            sandbox.template,
+            env,
+            hostname=hostname(sandbox.id),
+            snapshot=sandbox.from_snapshot,
+            cold=disk_only,
+        )
         async with self._line.turn():
             with self._being_created(sandbox.id):
-                if await self._reserve(sandbox, identity, story or Story()) is not None:
-                    return None
+                await self._reserve(sandbox, identity, story or Story())
                 await self._failpoint("create.reserved")
-                return await self._start(caller, sandbox, env)
+                return await self._start(caller, sandbox, spec)
 
     async def running(self, caller: Caller | None, sandbox: Sandbox, vm: VmReport) -> Sandbox:
         """Its machine stands: make the row say so. Errors: Conflict when it was deleted meanwhile."""
@@ -138,12 +139,8 @@ class Births:
             SandboxState.RUNNING,
             Story("sandbox.running", payload, caller, 201),
             only_from=[SandboxState.CREATING],
-            boot_ms=round(vm.boot_ms),
-            boot_mode=vm.boot_mode,
-            phases_ms=vm.phases_ms,
-            guest_ip=vm.guest_ip,
-            restore_proof=vm.proof,
             awake_since=self._clock.now(),
+            **risen(vm),
         )
         if after is None:
             raise Conflict(f"Sandbox {sandbox.id} was deleted while it was being created.")
@@ -172,23 +169,15 @@ class Births:
         finally:
             self._creating.pop(sandbox_id).set()
 
-    async def _reserve(self, sandbox: Sandbox, identity: Identity | None, story: Story) -> Use | None:
-        key = None if identity is None else (identity.key, identity.fingerprint)
+    async def _reserve(self, sandbox: Sandbox, identity: Identity | None, story: Story) -> None:
         try:
-            return await self._ledger.reserve(sandbox, self._terms.limits, key, story)
+            await self._ledger.reserve(sandbox, self._terms.limits, identity, story)
         except asyncio.CancelledError as error:  # the row may have been written all the same
             await self._endings.undo(sandbox, _why(error))
             raise
 
-    async def _start(self, caller: Caller, sandbox: Sandbox, env: dict[str, str]) -> Sandbox:
+    async def _start(self, caller: Caller, sandbox: Sandbox, spec: VmSpec) -> Sandbox:
         try:
-            spec = VmSpec(
-                sandbox.id,
-                sandbox.template,
-                env,
-                hostname=hostname(sandbox.id),
-                snapshot=sandbox.from_snapshot,
-            )
             host = self._placement.host_of(sandbox.id)
             vm = await self._placement.ordered(
                 host.start(spec), "start", seconds=self._terms.create_timeout_seconds
@@ -205,37 +194,21 @@ class Births:
             raise
         return born
 
-    async def _replay(self, caller: Caller, identity: Identity) -> Created | None:
-        used = await self._ledger.used(caller.workspace, identity.key)
-        if used is None:
-            return None
-        if used.fingerprint != identity.fingerprint:
-            raise IdempotencyMismatch(
-                f"The Idempotency-Key {identity.key!r} came before with another request."
-            )
-        if (working := self._creating.get(used.sandbox_id)) is not None:
-            await working.wait()
-            return await self._replay(caller, identity)
-        sandbox = await self._ledger.find_any(caller, used.sandbox_id)
-        if sandbox.status is SandboxState.CREATING:
-            raise InFlight(f"Sandbox {sandbox.id} of this Idempotency-Key is still being created.")
-        return Created(sandbox, replayed=True)
-
-    async def _await_replay(self, caller: Caller, identity: Identity | None) -> Created:
-        """What the other create that came first with the same key has made."""
-        replay = await self._replay(caller, identity) if identity else None
-        if replay is None:
-            raise InFlight("The first create of this Idempotency-Key failed just now; send it again.")
-        return replay
-
 
 def hostname(sandbox_id: str) -> str:
     """What a guest is called: of use to people, and a different one for every restore."""
     return f"sandbox-{sandbox_id[:8]}"
 
 
-def _fingerprint(request: SandboxCreate) -> str:
-    return sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()
+def risen(vm: VmReport) -> dict[str, object]:
+    """What the row of a sandbox says of how its machine came up."""
+    return {
+        "boot_ms": round(vm.boot_ms),
+        "boot_mode": vm.boot_mode,
+        "phases_ms": vm.phases_ms,
+        "guest_ip": vm.guest_ip,
+        "restore_proof": vm.proof,
+    }
 
 
 def _why(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from pandastack.errors import Conflict, InternalError, InvalidRequest
+from pandastack.errors import Conflict, InvalidRequest
 from pandastack.model.account import Caller
 from pandastack.model.diff import (
     ChangeReason,
@@ -118,8 +118,7 @@ class Diffs:
         self._glimpses.add(draft.id)
         try:
             with self._archive.pinned(snapshot.id):
-                if await self._births.bear(caller, draft, {}) is None:
-                    raise InternalError("It has no key that could have been used before.")
+                await self._births.bear(caller, draft, {})
             try:
                 yield draft.id
             finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from pandastack.errors import NoSpace, PandastackError
 from pandastack.model.account import Caller, Scope
 from pandastack.model.sandbox import ALIVE, Sandbox, SandboxState
+from pandastack.model.snapshot import Fork
 from pandastack.services.archive import Archive
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
@@ -53,6 +55,13 @@ class Endings:
         except PandastackError as error:
             log.warning("sandbox.not_ended", sandbox_id=sandbox.id, error=error.message)
 
+    async def delete_all(self, caller: Caller, sandbox_ids: Iterable[str], cause: str) -> dict[str, str]:
+        """Delete them at once; what could not be deleted, and why. Those that are gone are fine."""
+        quiet = caller.quietly()
+        async with asyncio.TaskGroup() as group:
+            tasks = {each: group.create_task(self._try_delete(quiet, each, cause)) for each in sandbox_ids}
+        return {each: why for each, task in tasks.items() if (why := task.result()) is not None}
+
     async def undo(self, sandbox: Sandbox, cause: str, console: str = "") -> None:
         """Release everything of a create that failed, its key too; a later start does what is left."""
         await self._ledger.move(sandbox.id, SandboxState.STOPPING, Story(), cause=cause)
@@ -84,11 +93,18 @@ class Endings:
         except PandastackError as error:
             log.warning("machine.not_stopped", sandbox_id=sandbox_id, error=error.message)
 
+    async def _try_delete(self, caller: Caller, sandbox_id: str, cause: str) -> str | None:
+        try:
+            await self.delete(caller, sandbox_id, cause)
+        except PandastackError as error:
+            return None if error.status == 404 else error.message
+        return None
+
     def is_ending(self, sandbox_id: str) -> bool:
         """Whether a delete of this process works on it."""
         return sandbox_id in self._ending
 
 
-def server_of(sandbox: Sandbox) -> Caller:
-    """The server itself, as who changes a sandbox when it ends."""
-    return Caller(sandbox.workspace, "server", Scope.ADMIN, "internal", method="DELETE", path="/server")
+def server_of(owned: Sandbox | Fork) -> Caller:
+    """The server itself, as who changes what a workspace has when it ends."""
+    return Caller(owned.workspace, "server", Scope.ADMIN, "internal", method="DELETE", path="/server")

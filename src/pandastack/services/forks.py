@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 
 import msgspec
 from msgspec import Struct
 
-from pandastack.errors import InternalError, InvalidRequest, PandastackError
+from pandastack.errors import InvalidRequest, PandastackError
 from pandastack.model.account import Caller
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxCreate, SandboxState
 from pandastack.model.snapshot import (
     ChildError,
+    Fork,
     ForkRequest,
     ForkTreeRequest,
     Litter,
@@ -29,10 +29,13 @@ from pandastack.services.births import Births
 from pandastack.services.causes import wrong_state
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
+from pandastack.services.keys import Made, identify
 from pandastack.services.ledger import Story
+from pandastack.services.litters import Litters
 from pandastack.services.requests import Sizes, check_metadata, check_ttl
 from pandastack.store import sandboxes
 from pandastack.store.db import Connection
+from pandastack.store.idempotency import Identity
 
 TREE, ROLE, PARENT, INDEX = "fork_tree_id", "fork_tree_role", "fork_parent_id", "fork_index"
 """Metadata by which the children of a fork tree know each other."""
@@ -43,46 +46,57 @@ Outcome = Sandbox | PandastackError
 class _Plan(Struct, frozen=True):
     """A fork to be: what each child is asked for, and the tree that they are of."""
 
-    parent: Sandbox
+    parent_id: str
     children: list[SandboxCreate]
     tree_id: str | None = None
+    name: str = ""
+    identity: Identity | None = None
 
 
 class Forks:
     """The verbs fork, fork-tree and promote."""
 
-    def __init__(self, ground: Ground, archive: Archive, births: Births, endings: Endings) -> None:
+    def __init__(
+        self, ground: Ground, archive: Archive, births: Births, endings: Endings, litters: Litters
+    ) -> None:
         self._database = ground.database
         self._ledger = ground.ledger
         self._activity = ground.activity
         self._archive = archive
         self._births = births
         self._endings = endings
+        self._litters = litters
+        self._keys = ground.keys
         self._causes = ground.causes
         self._turns = ground.turns
         self._clock = ground.clock
         self._new_id = ground.new_id
         self._failpoint = ground.failpoint
 
-    async def fork(self, caller: Caller, sandbox_id: str, request: ForkRequest) -> Litter:
+    async def fork(
+        self, caller: Caller, sandbox_id: str, request: ForkRequest, key: str | None = None
+    ) -> Made[Litter]:
         """Children that go on from this moment, memory and disk, each with an identity of its own.
 
         The parent goes on as it was: running, paused, or asleep. A child that could not be made is told by
-        its index; when none could, its error is raised. When the caller is cancelled nothing is left. Errors:
-        SandboxNotFound, Conflict, NotSupported, InvalidRequest, and those of a create.
+        its index; when none could, its error is raised. When the caller is cancelled nothing is left. With
+        the same `key` again: the same children. Errors: SandboxNotFound, Conflict, NotSupported,
+        InvalidRequest, and those of a create.
         """
-        parent = await self._ledger.find(caller, sandbox_id)
         metadata = request.metadata | {"forked_from": sandbox_id, PARENT: sandbox_id}
-        child = _child(request, metadata)
-        return await self._litter(caller, _Plan(parent, [child] * request.count), request.name)
+        children = [_child(request, metadata)] * request.count
+        identity = identify(key, request, "fork", sandbox_id)
+        return await self._once(caller, _Plan(sandbox_id, children, name=request.name, identity=identity))
 
-    async def fork_tree(self, caller: Caller, sandbox_id: str, request: ForkTreeRequest) -> Litter:
+    async def fork_tree(
+        self, caller: Caller, sandbox_id: str, request: ForkTreeRequest, key: str | None = None
+    ) -> Made[Litter]:
         """As `fork`, with children that are siblings of one tree, in the order of their index."""
-        parent = await self._ledger.find(caller, sandbox_id)
         tree_id = self._new_id()
         tree = request.metadata | {TREE: tree_id, ROLE: "child", PARENT: sandbox_id}
         children = [_child(request, tree | {INDEX: str(index)}) for index in range(request.count)]
-        return await self._litter(caller, _Plan(parent, children, tree_id), "")
+        identity = identify(key, request, "fork-tree", sandbox_id)
+        return await self._once(caller, _Plan(sandbox_id, children, tree_id, identity=identity))
 
     async def promote(self, caller: Caller, sandbox_id: str, request: PromoteRequest) -> Promotion:
         """Make it independent of its fork tree, and with `cleanup_siblings` delete the others; idempotent.
@@ -95,7 +109,7 @@ class Forks:
             await self._ledger.change(sandbox_id, Story(caller=caller))
             return Promotion(sandbox_id, None, [], {})
         siblings = await self._siblings(caller, winner, tree_id) if request.cleanup_siblings else []
-        failures = await self._delete_all(caller, siblings, f"sandbox {sandbox_id} was promoted")
+        failures = await self._endings.delete_all(caller, siblings, f"sandbox {sandbox_id} was promoted")
         deleted = [sibling for sibling in siblings if sibling not in failures]
         payload: dict[str, object] = {"tree_id": tree_id, "winner": sandbox_id, "deleted": deleted}
         story = Story("fork_tree.promoted", payload | {"failed": [*failures]}, caller)
@@ -104,66 +118,90 @@ class Forks:
         self._activity.touch(sandbox_id)
         return Promotion(sandbox_id, tree_id, deleted, failures)
 
-    async def _litter(self, caller: Caller, plan: _Plan, name: str) -> Litter:
+    async def _once(self, caller: Caller, plan: _Plan) -> Made[Litter]:
+        making = partial(self._litter, caller, plan)
+        return await self._keys.once(caller, plan.identity, making, partial(self._litters.find, caller))
+
+    async def _litter(self, caller: Caller, plan: _Plan) -> Litter:
         for child in plan.children:
             check_metadata(child.metadata)
             check_ttl(child.ttl_seconds)
         async with AsyncExitStack() as stack:
-            source = await self._moment(caller, plan, name, stack)
+            source = await self._moment(caller, plan, stack)
             await self._failpoint("fork.taken")
-            outcomes = await self._bear_all(caller, plan, source)
-            await self._failpoint("fork.borne")
-            await self._tell_failures(plan.parent.id, outcomes)
-            litter = Litter(
-                parent_id=plan.parent.id,
-                snapshot_id=source.id,
-                children=[each for each in outcomes if isinstance(each, Sandbox)],
-                errors=_errors(outcomes),
-                at=self._clock.now(),
-                tree_id=plan.tree_id,
-            )
-            await self._conclude(caller, litter, source)
-        self._activity.touch(plan.parent.id)
+            drafts = self._drafts(caller, plan, source)
+            fork = self._begin(plan, drafts, source)
+            async with self._litters.begun(fork, plan.identity):
+                outcomes = await self._bear_all(caller, drafts, source)
+                await self._failpoint("fork.borne")
+                await self._tell_failures(plan.parent_id, outcomes)
+                litter = self._litter_of(fork, outcomes)
+                await self._conclude(caller, fork, litter, source)
+        self._activity.touch(plan.parent_id)
         return litter
 
-    async def _conclude(self, caller: Caller, litter: Litter, source: Snapshot) -> None:
-        """Write down that it is complete; from here on no crash takes the children back."""
+    def _begin(self, plan: _Plan, drafts: list[Sandbox], source: Snapshot) -> Fork:
+        return Fork(
+            id=self._new_id(),
+            workspace=source.workspace,
+            parent_id=plan.parent_id,
+            snapshot_id=source.id,
+            tree_id=plan.tree_id,
+            children=[draft.id for draft in drafts],
+            begun_at=self._clock.now(),
+        )
+
+    def _litter_of(self, fork: Fork, outcomes: list[Outcome]) -> Litter:
+        return Litter(
+            parent_id=fork.parent_id,
+            snapshot_id=fork.snapshot_id,
+            children=[each for each in outcomes if isinstance(each, Sandbox)],
+            errors=_errors(outcomes),
+            at=self._clock.now(),
+            tree_id=fork.tree_id,
+        )
+
+    async def _conclude(self, caller: Caller, fork: Fork, litter: Litter, source: Snapshot) -> None:
+        """Write down that it is complete."""
         event, payload = _told(litter, source)
 
         def transaction(connection: Connection) -> None:
             self._archive.conclude(connection, source)
+            self._litters.conclude(connection, fork, litter)
             self._ledger.tell(connection, litter.parent_id, Story(event, payload, caller, 201))
 
         await self._ledger.write(litter.parent_id, transaction)
 
-    async def _moment(self, caller: Caller, plan: _Plan, name: str, stack: AsyncExitStack) -> Snapshot:
+    async def _moment(self, caller: Caller, plan: _Plan, stack: AsyncExitStack) -> Snapshot:
         """The snapshot that the children go on from, kept until the stack closes; the parent goes on."""
-        parent, once = plan.parent, len(plan.children) == 1
-        async with self._turns.turn(parent.id):
-            found = await self._ledger.find(caller, parent.id)
+        async with self._turns.turn(plan.parent_id):
+            found = await self._ledger.find(caller, plan.parent_id)
             if found.status is SandboxState.HIBERNATED and found.snapshot_id is not None:
                 stack.enter_context(self._archive.pinned(found.snapshot_id))
                 return await self._archive.find(caller.workspace, found.snapshot_id)
             if found.status not in AWAKE:
                 raise wrong_state(found, SandboxState.RUNNING)
-            label = SnapshotRequest(name=name)
+            label = SnapshotRequest(name=plan.name)
+            once = len(plan.children) == 1
             taking = self._archive.taken(found, SnapshotKind.FORK, label, durable=False, once=once)
-            async with self._causes.explaining(caller, parent.id):
+            async with self._causes.explaining(caller, found.id):
                 return await stack.enter_async_context(taking)
 
-    async def _bear_all(self, caller: Caller, plan: _Plan, source: Snapshot) -> list[Outcome]:
-        """Every child at once, or why there is none. When that is cancelled, those that ran are ended."""
-        quiet = caller.quietly()
+    def _drafts(self, caller: Caller, plan: _Plan, source: Snapshot) -> list[Sandbox]:
         sizes = Sizes(source.template, source.cpu, source.memory_mb)
-        drafts = [
+        return [
             msgspec.structs.replace(
-                self._births.draft(quiet, child, sizes, source),
-                parent_id=plan.parent.id,
+                self._births.draft(caller, child, sizes, source),
+                parent_id=plan.parent_id,
                 tree_id=plan.tree_id,
             )
             for child in plan.children
         ]
-        async with self._or_nothing(caller, drafts), asyncio.TaskGroup() as group:
+
+    async def _bear_all(self, caller: Caller, drafts: list[Sandbox], source: Snapshot) -> list[Outcome]:
+        """Every child at once, or why there is none."""
+        quiet = caller.quietly()
+        async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._bear(quiet, draft, source)) for draft in drafts]
         return [task.result() for task in tasks]
 
@@ -171,34 +209,9 @@ class Forks:
         payload: dict[str, object] = {"parent": draft.parent_id, "snapshot": source.id}
         try:
             await self._failpoint("fork.child")
-            born = await self._births.bear(caller, draft, {}, story=Story("sandbox.forked", payload))
+            return await self._births.bear(caller, draft, {}, story=Story("sandbox.forked", payload))
         except PandastackError as error:
             return error
-        if born is None:
-            raise InternalError("A child has no key that could have been used before.")
-        return born
-
-    @asynccontextmanager
-    async def _or_nothing(self, caller: Caller, drafts: list[Sandbox]) -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException:
-            await self._delete_all(caller, [draft.id for draft in drafts], "its fork was given up")
-            raise
-
-    async def _delete_all(self, caller: Caller, sandbox_ids: list[str], cause: str) -> dict[str, str]:
-        """Delete them at once; what could not be deleted, and why. Those that are gone are fine."""
-        quiet = caller.quietly()
-        async with asyncio.TaskGroup() as group:
-            tasks = {each: group.create_task(self._delete(quiet, each, cause)) for each in sandbox_ids}
-        return {each: why for each, task in tasks.items() if (why := task.result()) is not None}
-
-    async def _delete(self, caller: Caller, sandbox_id: str, cause: str) -> str | None:
-        try:
-            await self._endings.delete(caller, sandbox_id, cause)
-        except PandastackError as error:
-            return None if error.status == 404 else error.message
-        return None
 
     async def _siblings(self, caller: Caller, winner: Sandbox, tree_id: str) -> list[str]:
         query = partial(sandboxes.of_tree, workspace=caller.workspace, tree_id=tree_id)

@@ -12,6 +12,7 @@ from pandastack.model.account import Limits, SnapshotLimits
 from pandastack.model.clock import Clock
 from pandastack.services.activity import Activity
 from pandastack.services.causes import Causes
+from pandastack.services.keys import Keys
 from pandastack.services.ledger import Ledger
 from pandastack.services.line import Line
 from pandastack.services.placement import Placement
@@ -39,6 +40,7 @@ class Ground:
     activity: Activity
     causes: Causes
     turns: Turns
+    keys: Keys
     line: Line
     clock: Clock
     new_id: Callable[[], str]

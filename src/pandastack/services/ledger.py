@@ -18,7 +18,7 @@ from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.events import Bell
 from pandastack.store import accounts, audit, events, idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection, Database
-from pandastack.store.idempotency import Use
+from pandastack.store.idempotency import Identity
 
 T = TypeVar("T")
 
@@ -73,34 +73,24 @@ class Ledger:
         """Every sandbox in one of these states, of one workspace or of all."""
         return await self._database.read(partial(sandboxes.listing, states=states, workspace=workspace))
 
-    async def born_of(self, snapshot_id: str) -> list[Sandbox]:
-        """Those that were made from this snapshot and are not deleted."""
-        return await self._database.read(partial(sandboxes.born_of, snapshot_id=snapshot_id))
-
     async def count_by_state(self) -> dict[SandboxState, int]:
         """How many there are in each state."""
         return await self._database.read(sandboxes.count_by_state)
 
     async def reserve(
-        self, sandbox: Sandbox, limits: Limits, key: tuple[str, str] | None, story: Story
-    ) -> Use | None:
-        """Write the row of a sandbox to be, within the quota; `key` is its Idempotency-Key and fingerprint.
-
-        Returns the earlier use of the key when there is one, and then writes nothing. Errors: QuotaExceeded.
+        self, sandbox: Sandbox, limits: Limits, identity: Identity | None, story: Story
+    ) -> None:
+        """Write the row of a sandbox to be, within the quota, and what its key makes. Errors:
+        QuotaExceeded.
         """
 
-        def transaction(connection: Connection) -> Use | None:
-            if key is not None:
-                if used := idempotency.find(connection, sandbox.workspace, key[0]):
-                    return used
-                use = Use(key[1], sandbox.id)
-                idempotency.insert(connection, sandbox.workspace, key[0], use, sandbox.created_at)
+        def transaction(connection: Connection) -> None:
+            idempotency.insert(connection, sandbox.workspace, identity, sandbox.id, sandbox.created_at)
             if not sandboxes.insert(connection, sandbox, limits):
                 raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
             self.tell(connection, sandbox.id, story)
-            return None
 
-        return await self._database.write_soon(transaction)
+        await self._database.write_soon(transaction)
 
     async def check_room(self, sandbox: Sandbox, limits: Limits) -> None:
         """Errors: QuotaExceeded when the workspace has no room for one more of its size."""
@@ -149,10 +139,6 @@ class Ledger:
             return snapshots.doom(connection, sandbox.id, SnapshotKind.HIBERNATION, but=image.id)
 
         return await self.write(sandbox.id, transaction)
-
-    async def used(self, workspace: str, key: str) -> Use | None:
-        """The earlier use of an Idempotency-Key."""
-        return await self._database.glance(partial(idempotency.find, workspace=workspace, key=key))
 
     async def move(
         self,

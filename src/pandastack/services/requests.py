@@ -34,6 +34,8 @@ def check_create(request: SandboxCreate, sizes: Sizes) -> None:
     """Errors: InvalidRequest for what cannot be, NotSupported for what this server cannot do yet."""
     if request.volumes:
         raise NotSupported("Volumes are not yet part of this server: leave volumes out.")
+    if request.disk_only and request.from_snapshot is None:
+        raise InvalidRequest("disk_only is for a sandbox that is made from a snapshot: say from_snapshot.")
     check_ttl(request.ttl_seconds)
     _check_size("cpu", request.cpu, sizes.cpu, sizes.template)
     _check_size("vcpus", request.vcpus, sizes.cpu, sizes.template)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from pandastack.errors import Conflict, SnapshotNotFound
 from pandastack.model.account import Caller
@@ -11,7 +10,7 @@ from pandastack.model.host import VmSpec
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import SHOWN, Snapshot, SnapshotState
 from pandastack.services.archive import Archive
-from pandastack.services.births import hostname
+from pandastack.services.births import hostname, risen
 from pandastack.services.causes import wrong_state
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
@@ -40,8 +39,11 @@ class Rollbacks:
         self._patience = ground.terms.create_timeout_seconds
         self._failpoint = ground.failpoint
 
-    async def rollback(self, caller: Caller, sandbox_id: str, snapshot_id: str) -> Sandbox:
-        """Go on from a snapshot of its own or of an ancestor; what came since is lost.
+    async def rollback(
+        self, caller: Caller, sandbox_id: str, snapshot_id: str, *, disk_only: bool = False
+    ) -> Sandbox:
+        """Go on from a snapshot of its own or of an ancestor; what came since is lost. With `disk_only` it
+        boots with the disk of that.
 
         One that is hibernated or has failed is brought back by it, also by the image that it last slept in.
         On any error it is as before. A caller who leaves does not stop it. Errors: SandboxNotFound,
@@ -54,14 +56,20 @@ class Rollbacks:
             await self._check(found, snapshot)
             story = Story("sandbox.rolled_back", {"snapshot_id": snapshot_id}, caller)
             if found.status in REVIVED:
-                return await self._sleep.revive(caller, found, snapshot_id, story)
+                return await self._sleep.revive(caller, found, snapshot_id, story, disk_only=disk_only)
             if found.status not in AWAKE:
                 raise wrong_state(found, SandboxState.RUNNING)
             with self._turns.away(sandbox_id), self._archive.pinned(snapshot_id):
-                return await unbroken(self._replace(caller, found, snapshot_id, story))
+                spec = VmSpec(
+                    found.id,
+                    found.template,
+                    hostname=hostname(found.id),
+                    snapshot=snapshot_id,
+                    cold=disk_only,
+                )
+                return await unbroken(self._replace(caller, found, spec, story))
 
-    async def _replace(self, caller: Caller, found: Sandbox, snapshot_id: str, story: Story) -> Sandbox:
-        spec = VmSpec(found.id, found.template, hostname=hostname(found.id), snapshot=snapshot_id)
+    async def _replace(self, caller: Caller, found: Sandbox, spec: VmSpec, story: Story) -> Sandbox:
         host = self._placement.host_of(found.id)
         async with self._causes.explaining(caller, found.id):
             vm = await self._placement.ordered(host.replace(spec), "replace", seconds=self._patience)
@@ -69,12 +77,12 @@ class Rollbacks:
         if (await self._ledger.find_any(caller, found.id)).status not in AWAKE:
             await self._endings.stop_quietly(found.id)  # deleted, or dead, while the new one came up
             raise ended_meanwhile(found.id)
-        values: dict[str, Any] = {"guest_ip": vm.guest_ip, "restore_proof": vm.proof}
         if found.status is SandboxState.PAUSED:
-            if await self._ledger.move(found.id, SandboxState.RUNNING, story, **values) is None:
+            to = SandboxState.RUNNING
+            if await self._ledger.move(found.id, to, story, only_from=None, **risen(vm)) is None:
                 raise ended_meanwhile(found.id)
         else:
-            await self._ledger.change(found.id, story, **values)
+            await self._ledger.change(found.id, story, **risen(vm))
         self._activity.touch(found.id)
         await self._failpoint("rollback.committed")
         return await self._ledger.find(caller, found.id)

@@ -16,7 +16,7 @@ from pandastack.model.host import VmSpec
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.archive import Archive
-from pandastack.services.births import hostname
+from pandastack.services.births import hostname, risen
 from pandastack.services.causes import wrong_state
 from pandastack.services.endings import Endings, server_of
 from pandastack.services.ground import Ground
@@ -69,23 +69,34 @@ class Sleep:
                 await self._put_to_sleep(caller, found, cause)
                 return True
 
-    async def wake(self, caller: Caller, sandbox_id: str) -> None:
+    async def wake(self, caller: Caller, sandbox_id: str, *, disk_only: bool = False) -> None:
         """Let it go on where it stopped; fine when it runs. All who ask at once share one restore.
 
-        On any error it sleeps on with all its data. Errors: SandboxNotFound, Conflict, QuotaExceeded,
-        NoCapacity, NoSpace, SnapshotNotFound, SnapshotRefused, BootFailed, OutcomeUnknown.
+        With `disk_only` it boots with its disk, for when its memory cannot be used. On any error it sleeps on
+        with all its data. Errors: SandboxNotFound, Conflict, QuotaExceeded, NoCapacity, NoSpace,
+        SnapshotNotFound, SnapshotRefused, BootFailed, OutcomeUnknown.
         """
         if (await self._ledger.find(caller, sandbox_id)).status is not SandboxState.RUNNING:
-            await self._flights.join(sandbox_id, partial(self._wake, caller, sandbox_id))
+            flight = f"{sandbox_id} from its disk" if disk_only else sandbox_id
+            await self._flights.join(flight, partial(self._wake, caller, sandbox_id, disk_only=disk_only))
 
-    async def revive(self, caller: Caller, asleep: Sandbox, snapshot_id: str, story: Story) -> Sandbox:
+    async def revive(
+        self, caller: Caller, asleep: Sandbox, snapshot_id: str, story: Story, *, disk_only: bool
+    ) -> Sandbox:
         """Within its turn: start a machine for one that has none, from a snapshot. Errors: as `wake`."""
         self._check_lifetime(asleep)
         await self._ledger.check_room(asleep, self._terms.limits)
         try:
             with self._archive.pinned(snapshot_id):
                 async with self._line.turn():
-                    return await self._restore(asleep, snapshot_id, story)
+                    spec = VmSpec(
+                        asleep.id,
+                        asleep.template,
+                        hostname=hostname(asleep.id),
+                        snapshot=snapshot_id,
+                        cold=disk_only,
+                    )
+                    return await self._restore(asleep, spec, story)
         except BaseException:
             if (await self._ledger.find_any(caller, asleep.id)).status is not SandboxState.RUNNING:
                 await self._endings.stop_quietly(asleep.id)
@@ -140,35 +151,38 @@ class Sleep:
         except PandastackError as error:
             log.warning("sandbox.held", sandbox_id=sandbox_id, error=error.message)
 
-    async def _wake(self, caller: Caller, sandbox_id: str) -> None:
+    async def _wake(self, caller: Caller, sandbox_id: str, *, disk_only: bool) -> None:
         async with self._turns.turn(sandbox_id):
             found = await self._ledger.find(caller, sandbox_id)
             if found.status is SandboxState.RUNNING:
                 return
             if found.status is not SandboxState.HIBERNATED or found.snapshot_id is None:
                 raise wrong_state(found, SandboxState.HIBERNATED)
-            await self.revive(caller, found, found.snapshot_id, Story("sandbox.woken", {}, caller))
+            story = Story("sandbox.woken", {}, caller)
+            await self.revive(caller, found, found.snapshot_id, story, disk_only=disk_only)
 
-    async def _restore(self, asleep: Sandbox, snapshot_id: str, story: Story) -> Sandbox:
-        spec = VmSpec(asleep.id, asleep.template, hostname=hostname(asleep.id), snapshot=snapshot_id)
+    async def _restore(self, asleep: Sandbox, spec: VmSpec, story: Story) -> Sandbox:
         host = self._placement.host_of(asleep.id)
         if asleep.status is SandboxState.FAILED:  # what is left of the dead machine has the same name
             await self._placement.ordered(host.stop(asleep.id), "stop")
         patience = self._terms.create_timeout_seconds
         vm = await self._placement.ordered(host.start(spec), "start", seconds=patience)
         await self._failpoint("wake.started")
-        told: dict[str, object] = {"boot_ms": round(vm.boot_ms), "phases": vm.phases_ms}
+        told: dict[str, object] = {
+            "boot_ms": round(vm.boot_ms),
+            "boot_mode": vm.boot_mode,
+            "phases": vm.phases_ms,
+        }
         now = self._clock.now()
         after = await self._ledger.revive(
             asleep,
             self._terms.limits,
             Story(story.event, story.payload | told, story.caller, story.status),
-            guest_ip=vm.guest_ip,
-            restore_proof=vm.proof,
             used_seconds=asleep.used_by(now),
             awake_since=now,
             cause=None,
             ended_at=None,
+            **risen(vm),
         )
         self._activity.begin(after)
         await self._failpoint("wake.committed")

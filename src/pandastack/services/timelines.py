@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pandastack.errors import InvalidRequest, SnapshotNotFound
 from pandastack.model.account import Caller
 from pandastack.model.sandbox import Sandbox, SandboxCreate
@@ -9,6 +11,8 @@ from pandastack.model.snapshot import AtRequest, RollbackRequest, Snapshot, Snap
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.ground import Ground
+from pandastack.services.keys import Made, identify
+from pandastack.store.idempotency import Identity
 
 
 class Timelines:
@@ -17,6 +21,7 @@ class Timelines:
     def __init__(self, ground: Ground, archive: Archive, births: Births) -> None:
         self._ledger = ground.ledger
         self._turns = ground.turns
+        self._keys = ground.keys
         self._archive = archive
         self._births = births
 
@@ -26,17 +31,26 @@ class Timelines:
         """
         return Timeline([_step(each) for each in await self._steps(caller, sandbox_id)])
 
-    async def at(self, caller: Caller, sandbox_id: str, request: AtRequest) -> Sandbox:
-        """A new sandbox that goes on from there. Errors: SandboxNotFound, SnapshotNotFound, and those of a
-        create.
+    async def at(
+        self, caller: Caller, sandbox_id: str, request: AtRequest, key: str | None = None
+    ) -> Made[Sandbox]:
+        """A new sandbox that goes on from there; with the same `key` again the same one. Errors:
+        SandboxNotFound, SnapshotNotFound, and those of a create.
         """
+        identity = identify(key, request, "at", sandbox_id)
+        making = partial(self._make, caller, sandbox_id, request, identity)
+        return await self._keys.once(caller, identity, making, partial(self._births.made, caller))
+
+    async def _make(
+        self, caller: Caller, sandbox_id: str, request: AtRequest, identity: Identity | None
+    ) -> Sandbox:
         create = SandboxCreate(
             from_snapshot=await self.named(caller, sandbox_id, request),
             metadata=request.metadata,
             ttl_seconds=request.ttl_seconds,
             persistent=request.persistent,
         )
-        return (await self._births.create(caller, create)).sandbox
+        return await self._births.make(caller, create, identity)
 
     async def named(self, caller: Caller, sandbox_id: str, request: AtRequest | RollbackRequest) -> str:
         """The id of the snapshot that a request names by itself or by its step.

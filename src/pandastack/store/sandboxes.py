@@ -97,13 +97,6 @@ def of_tree(connection: sa.Connection, workspace: str, tree_id: str) -> list[San
     return [_sandbox(row) for row in connection.execute(query.order_by(sandboxes.c.created_at))]
 
 
-def born_of(connection: sa.Connection, snapshot_id: str) -> list[Sandbox]:
-    """Those made from a snapshot that are not deleted, oldest first."""
-    living = sandboxes.c.state != SandboxState.DELETED
-    query = sandboxes.select().where(sandboxes.c.from_snapshot == snapshot_id, living)
-    return [_sandbox(row) for row in connection.execute(query.order_by(sandboxes.c.created_at))]
-
-
 def ancestors(connection: sa.Connection, sandbox: Sandbox) -> list[str]:
     """Ids from its parent to its root, which is the first that is not remembered or has no parent."""
     found: list[str] = []

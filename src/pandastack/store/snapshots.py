@@ -12,11 +12,12 @@ from pandastack.model.snapshot import MOVES, SHOWN, Snapshot, SnapshotKind, Snap
 from pandastack.store.tables import snapshots
 
 _INSERT = snapshots.insert()
+_COLUMNS = [column.name for column in snapshots.columns]
 _BY_ID = snapshots.select().where(snapshots.c.id == sa.bindparam("by_id"))
 
 
 def insert(connection: sa.Connection, snapshot: Snapshot) -> None:
-    connection.execute(_INSERT, {name: getattr(snapshot, name) for name in snapshot.__struct_fields__})
+    connection.execute(_INSERT, {name: getattr(snapshot, name) for name in _COLUMNS})
 
 
 def find(connection: sa.Connection, snapshot_id: str, workspace: str | None = None) -> Snapshot | None:
@@ -121,7 +122,7 @@ def held(connection: sa.Connection, workspace: str) -> tuple[int, int]:
 
 
 def _snapshot(row: sa.Row[Any]) -> Snapshot:
-    fields = {name: getattr(row, name) for name in Snapshot.__struct_fields__}
+    fields = {name: getattr(row, name) for name in _COLUMNS}
     fields["kind"] = SnapshotKind(row.kind)
     fields["state"] = SnapshotState(row.state)
     fields["isolation"] = Isolation(row.isolation)

@@ -130,5 +130,12 @@ audit = sa.Table(
 idempotency = sa.Table(
     "idempotency", metadata,
     _text("workspace", primary_key=True), _text("key", primary_key=True), _text("fingerprint"),
-    _text("sandbox_id"), _moment("created_at"), sa.Index("idempotency_by_sandbox", "sandbox_id"),
+    _text("made_id"), _moment("created_at"), sa.Index("idempotency_by_made", "made_id"),
+)  # fmt: skip
+
+forks = sa.Table(
+    "forks", metadata,
+    _text("id", primary_key=True), _text("workspace"), _text("parent_id"), _text("snapshot_id"),
+    _text("tree_id", nullable=True), _json("children"), _json("errors"), _moment("begun_at"),
+    _moment("at", nullable=True), sa.Index("forks_by_end", "at", "begun_at"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from pandastack.model.sandbox import OnTimeout, SandboxState
 from pandastack.services.activity import Activity, Overdue
 from pandastack.services.endings import Endings
 from pandastack.services.sleep import Sleep
-from pandastack.store import audit, events, idempotency, sandboxes, snapshots
+from pandastack.store import audit, events, forks, idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection, Database
 from pandastack.telemetry import Metrics, logger
 
@@ -84,7 +84,7 @@ class Purge:
         self._retention = retention
 
     async def purge(self) -> None:
-        """Ended sandboxes with their events, Idempotency-Keys and audit entries past their time."""
+        """Ended sandboxes with their events, Idempotency-Keys, forks and audit entries past their time."""
         now = self._clock.now()
         ended_before = now - timedelta(seconds=self._retention.ended)
         audited_before = now - timedelta(seconds=self._retention.audit)
@@ -96,6 +96,7 @@ class Purge:
                     snapshots.doom_with_sandbox(connection, sandbox.id)
             events.purge(connection, sandboxes.purge(connection, ended_before))
             idempotency.purge(connection, ended_before)
+            forks.purge(connection, ended_before)
             audit.purge(connection, audited_before)
 
         await self._database.write(transaction)

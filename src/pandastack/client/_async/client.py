@@ -237,7 +237,7 @@ class AsyncClient:
         return await self.connection.request(Call(method="GET", path="/capabilities")) or {}
 
     async def boot_stats(self, limit: int = 50) -> dict[str, Any]:
-        """How long the last creates took, in milliseconds, by mode and template."""
+        """How long the newest sandboxes took to come up, in milliseconds, by mode and template."""
         call = Call(method="GET", path="/stats/boot", params=_wire.query(limit=limit))
         return await self.connection.request(call) or {}
 

@@ -82,13 +82,19 @@ class AsyncConnection:
         _raise_for(response)
         return response.content
 
+    async def make(self, call: Call) -> JSON:
+        """Send a call that makes something, with an Idempotency-Key: however often it is sent again on the
+        way, it makes one.
+        """
+        return await self.request(_keyed(call))
+
     async def create(self, call: Call, *, cancel: AsyncCancelEvent | None = None) -> JSON:
         """Send a call that makes something, again and again while the server refuses it for lack of room.
 
         All attempts carry one Idempotency-Key. Nothing is sent once `cancel` is set: CreateCancelled.
         """
         check_cancel_async(cancel)
-        call = msgspec.structs.replace(call, headers={**call.headers, "Idempotency-Key": uuid.uuid4().hex})
+        call = _keyed(call)
         started = self.clock()
         refusal: PandastackError | None = None
         for attempt in itertools.count():
@@ -219,6 +225,10 @@ def _default_transport(api_url: str) -> httpx2.AsyncHTTPTransport:
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
         socket_options=KEEP_ALIVE,
     )
+
+
+def _keyed(call: Call) -> Call:
+    return msgspec.structs.replace(call, headers={**call.headers, "Idempotency-Key": uuid.uuid4().hex})
 
 
 def _read(response: httpx2.Response) -> JSON:

@@ -24,8 +24,8 @@ class AsyncForkVerbs(AsyncHandle):
         `Sandbox.create(from_snapshot=id)` goes on from there, any number of times. `client.snapshots` has
         them all. BadRequestError for a sandbox that neither runs nor is paused, and where the server cannot.
         """
-        body = _wire.clean(name=name, comment=comment) or None
-        answer = await self._verb("POST", "snapshots", body, gap=_wire.SNAPSHOT_SECONDS)
+        call = _lineage.snapshot_call(self.id, name, comment)
+        answer = await self._connection.make(call)
         return str(answer.get("id") or answer["snapshot_id"])
 
     async def fork(
@@ -78,14 +78,17 @@ class AsyncForkVerbs(AsyncHandle):
         body = _wire.clean(cleanup_siblings=cleanup_siblings, tree_id=tree_id)
         return cast("Promotion", await self._verb("POST", "promote", body, gap=_wire.SNAPSHOT_SECONDS))
 
-    async def rollback(self, snapshot_id: str | None = None, *, step: int | None = None) -> Self:
+    async def rollback(
+        self, snapshot_id: str | None = None, *, step: int | None = None, disk_only: bool = False
+    ) -> Self:
         """Put this sandbox, under the same id, back to a snapshot of it or of an ancestor of it, or to a step
         of its own timeline.
 
-        What has happened in it since is gone. When it fails, nothing has changed. Returns this object, with
-        what the server now says.
+        What has happened in it since is gone. With `disk_only` it boots with the disk of that, for when the
+        memory cannot be used. When it fails, nothing has changed. Returns this object, with what the server
+        now says.
         """
-        body = _wire.clean(snapshot_id=snapshot_id, step=step)
+        body = _wire.clean(snapshot_id=snapshot_id, step=step, disk_only=disk_only or None)
         answer = await self._verb("POST", "rollback", body, gap=_wire.CREATE_SECONDS)
         self._take_over(self.from_answer(answer, self._connection))
         return self

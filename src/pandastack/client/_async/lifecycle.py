@@ -28,9 +28,13 @@ class AsyncLifecycleVerbs(AsyncHandle):
         """
         await self._verb("POST", "hibernate", gap=_wire.SNAPSHOT_SECONDS)
 
-    async def wake(self) -> None:
-        """Wake a hibernated sandbox before it is used. Fine when it runs."""
-        await self._verb("POST", "wake", gap=_wire.SNAPSHOT_SECONDS)
+    async def wake(self, *, disk_only: bool = False) -> None:
+        """Wake a hibernated sandbox before it is used. Fine when it runs.
+
+        With `disk_only` it boots with its disk, for when its memory cannot be used: nothing runs in it then.
+        """
+        body = {"disk_only": True} if disk_only else None
+        await self._verb("POST", "wake", body, gap=_wire.SNAPSHOT_SECONDS)
 
     async def lifecycle(self) -> Lifecycle:
         """How long it may idle and live, and how long it has idled, in seconds."""

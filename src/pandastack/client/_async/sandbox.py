@@ -51,10 +51,11 @@ class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs):
         async with await AsyncSandbox.create() as sandbox:
             result = await sandbox.exec("python3 --version", check=True)
 
-    The fields are what the server last said; `refresh` asks again. `boot_ms` and `phases_ms` are milliseconds
-    of the create or fork that made it; `restore_proof` is what was renewed in it when it last went on from a
-    state. Using a hibernated sandbox wakes it, asking about it does not. Every verb raises NotFoundError once
-    the sandbox is gone and ConnectionError when the server cannot be reached.
+    The fields are what the server last said; `refresh` asks again. `boot_mode`, `boot_ms` and `phases_ms`
+    (milliseconds) tell how it last came up: `snapshot` when it went on from a state, `cold` when it booted
+    with nothing but a disk. `restore_proof` is what was renewed in it then. Using a hibernated sandbox wakes
+    it, asking about it does not. Every verb raises NotFoundError once the sandbox is gone and ConnectionError
+    when the server cannot be reached.
     """
 
     id: str
@@ -109,8 +110,9 @@ class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs):
     ) -> Self:
         """Create a sandbox with the default client; it runs and answers when this returns.
 
-        With `from_snapshot` it goes on from there, whatever `template` says. `ttl_seconds` counts from its
-        last activity. `times` are those of `CreateOptions`: `on_timeout`, `idle_timeout_seconds` and
+        With `from_snapshot` it goes on from there, whatever `template` says; with `disk_only=True` too it
+        boots with the disk of that, for when its memory cannot be used. `ttl_seconds` counts from its last
+        activity. `times` are those of `CreateOptions`: `on_timeout`, `idle_timeout_seconds` and
         `lifetime_seconds`, and with `checkpoints="exec"` (and `keep_checkpoints`) a `timeline`. `env` is the
         environment of all its commands. `cpu` and `memory_mb` are not sent: a sandbox has the size of its
         template. A refusal for lack of room is retried (`Client` says for how long); `cancel` gives that up

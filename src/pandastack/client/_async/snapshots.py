@@ -7,7 +7,7 @@ from typing import cast
 
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
-from pandastack.client._lineage import Snapshot
+from pandastack.client._lineage import Snapshot, snapshot_call
 from pandastack.client._wire import Call
 
 
@@ -21,10 +21,8 @@ class AsyncSnapshotsAPI:
         self, sandbox_id: str, *, name: str | None = None, comment: str | None = None
     ) -> Snapshot:
         """Keep a sandbox as it is now; as `sandbox.snapshot()`, which gives the id alone."""
-        path = f"/sandboxes/{_wire.segment(sandbox_id)}/snapshots"
-        body = _wire.clean(name=name, comment=comment) or None
-        call = Call(method="POST", path=path, json=body, read_timeout=_wire.SNAPSHOT_SECONDS)
-        return cast("Snapshot", await self._connection.request(call))
+        call = snapshot_call(sandbox_id, name, comment)
+        return cast("Snapshot", await self._connection.make(call))
 
     async def list(self, *, sandbox_id: str | None = None) -> Sequence[Snapshot]:
         """Every snapshot that the key may see, or those of one sandbox; the newest first."""

@@ -238,7 +238,7 @@ class Client:
         return self.connection.request(Call(method="GET", path="/capabilities")) or {}
 
     def boot_stats(self, limit: int = 50) -> dict[str, Any]:
-        """How long the last creates took, in milliseconds, by mode and template."""
+        """How long the newest sandboxes took to come up, in milliseconds, by mode and template."""
         call = Call(method="GET", path="/stats/boot", params=_wire.query(limit=limit))
         return self.connection.request(call) or {}
 

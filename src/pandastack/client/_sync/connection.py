@@ -83,13 +83,19 @@ class Connection:
         _raise_for(response)
         return response.content
 
+    def make(self, call: Call) -> JSON:
+        """Send a call that makes something, with an Idempotency-Key: however often it is sent again on the
+        way, it makes one.
+        """
+        return self.request(_keyed(call))
+
     def create(self, call: Call, *, cancel: CancelEvent | None = None) -> JSON:
         """Send a call that makes something, again and again while the server refuses it for lack of room.
 
         All attempts carry one Idempotency-Key. Nothing is sent once `cancel` is set: CreateCancelled.
         """
         check_cancel(cancel)
-        call = msgspec.structs.replace(call, headers={**call.headers, "Idempotency-Key": uuid.uuid4().hex})
+        call = _keyed(call)
         started = self.clock()
         refusal: PandastackError | None = None
         for attempt in itertools.count():
@@ -220,6 +226,10 @@ def _default_transport(api_url: str) -> httpx2.HTTPTransport:
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32),
         socket_options=KEEP_ALIVE,
     )
+
+
+def _keyed(call: Call) -> Call:
+    return msgspec.structs.replace(call, headers={**call.headers, "Idempotency-Key": uuid.uuid4().hex})
 
 
 def _read(response: httpx2.Response) -> JSON:

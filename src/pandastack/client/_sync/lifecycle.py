@@ -29,9 +29,13 @@ class LifecycleVerbs(Handle):
         """
         self._verb("POST", "hibernate", gap=_wire.SNAPSHOT_SECONDS)
 
-    def wake(self) -> None:
-        """Wake a hibernated sandbox before it is used. Fine when it runs."""
-        self._verb("POST", "wake", gap=_wire.SNAPSHOT_SECONDS)
+    def wake(self, *, disk_only: bool = False) -> None:
+        """Wake a hibernated sandbox before it is used. Fine when it runs.
+
+        With `disk_only` it boots with its disk, for when its memory cannot be used: nothing runs in it then.
+        """
+        body = {"disk_only": True} if disk_only else None
+        self._verb("POST", "wake", body, gap=_wire.SNAPSHOT_SECONDS)
 
     def lifecycle(self) -> Lifecycle:
         """How long it may idle and live, and how long it has idled, in seconds."""
