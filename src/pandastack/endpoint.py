@@ -164,9 +164,11 @@ class Resource:
             send=send,
             receive=receive,
         )
-        answer = await self._answer(endpoint, call)
-        if endpoint.method != WEBSOCKET:
-            await _response(endpoint, answer)(scope, receive, send)
+        if endpoint.patient:
+            beat = interim(scope)
+            await attended(receive, _serve(endpoint, call), beat, self._rules.beat_seconds)
+        else:
+            await _serve(endpoint, call)
 
     def _endpoint(self, scope: Connection) -> Endpoint:
         method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
@@ -184,13 +186,6 @@ class Resource:
             return None
         data = await read_body(connection, self._rules.limits[endpoint.body_limit])
         return decode_body(data, endpoint.body, decoder)
-
-    async def _answer(self, endpoint: Endpoint, call: Call[Any, Any, Any]) -> object:
-        work = endpoint.handler(call)
-        if not endpoint.patient:
-            return await work
-        beat = interim(call.connection.scope)
-        return await attended(call.receive, work, beat, self._rules.beat_seconds)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -242,6 +237,12 @@ def _explain(message: str, kind: object, place: str) -> str:
         return f"The {place} lacks the field `{problem.split('`')[1]}`."
     subject = f"The {place}'s field `{fields}`" if fields else f"The {place}"
     return f"{subject} does not fit: {problem[:1].lower()}{problem[1:]}."
+
+
+async def _serve(endpoint: Endpoint, call: Call[Any, Any, Any]) -> None:
+    answer = await endpoint.handler(call)
+    if endpoint.method != WEBSOCKET:
+        await _response(endpoint, answer)(call.connection.scope, call.receive, call.send)
 
 
 def _response(endpoint: Endpoint, answer: object) -> ASGIApp:

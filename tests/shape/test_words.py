@@ -29,6 +29,7 @@ KNOWN_HOSTS = frozenset(
         "semver.org",
         "www.apache.org",
         "json-schema.org",
+        "www.w3.org",
     }
 )
 """Whom a text may name. Hosts of `example` domains and placeholders are fine as well."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -88,6 +89,28 @@ async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
     assert not writing.done()
     await writing
     assert await exists(database, "a")
+
+
+async def test_a_glance_is_answered_from_memory_until_somebody_commits(
+    database: Database, tmp_path: Path
+) -> None:
+    asked = 0
+
+    def look(connection: Connection, sandbox_id: str) -> int | None:
+        nonlocal asked
+        asked += 1
+        found = sandboxes.find(connection, sandbox_id)
+        return None if found is None else found.cpu
+
+    async def glance() -> int | None:
+        return await database.glance(partial(look, sandbox_id="a"))
+
+    assert (await glance(), await glance(), asked) == (None, None, 1)
+    await database.write_soon(partial(add, sandbox_id="a"))
+    assert (await glance(), await glance(), asked) == (2, 2, 2)
+    with closing(sqlite3.connect(tmp_path / "control.db", isolation_level=None)) as other:
+        other.execute("UPDATE sandboxes SET cpu = 4")
+    assert (await glance(), await database.glance(partial(look, sandbox_id="b")), asked) == (4, None, 4)
 
 
 async def test_a_cancelled_write_is_settled_before_its_caller_goes_on(database: Database) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pandastack.host import snapshots
 from pandastack.host.driver import Driver, Feature, Taken
 from pandastack.host.kept import DAMAGE, RECORD, Damage, Kept, folders_of, hold, kept_of
 from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
+from pandastack.host.quiet import thawed
 from pandastack.host.record import read_record, write_record
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
@@ -104,12 +105,17 @@ class Vault:
             self._damaged[folder] = damage
             write_record(folder / DAMAGE, damage)
 
-    async def keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
-        """Take a snapshot of a machine. On any error nothing of it is left and the machine goes on."""
+    async def keep(
+        self, spec: SnapshotSpec, vm: Vm, quiet: AbstractAsyncContextManager[None]
+    ) -> SnapshotReport:
+        """Take a snapshot of a machine, which is `quiet` while its state is read, but not while it is hashed
+        and flushed. On any error nothing of it is left and the machine goes on.
+        """
         prepared = await self._origin(vm, durable=spec.durable)
         target = self._snapshots / spec.id
         with full_disk_said(), (new_directory if spec.durable else _passing_directory)(target) as folder:
-            taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec)
+            async with quiet:
+                taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec)
             kept = kept_of(spec, vm, prepared, taken, target)
             if spec.durable:
                 await self._publish(kept, taken, vm)
@@ -126,6 +132,7 @@ class Vault:
             await self._driver.release(kept.report.id)
             if vm.report.state is VmState.RUNNING:
                 await vm.machine.resume()
+                await thawed(vm)
             raise
 
     async def drop(self, snapshot_id: str) -> None:

@@ -219,8 +219,7 @@ class Vms:
     async def _keep(self, spec: SnapshotSpec, vm: Vm) -> SnapshotReport:
         self._resting.add(spec.vm)
         try:
-            async with quiet(vm, spec):
-                report = await self.vault.keep(spec, vm)
+            report = await self.vault.keep(spec, vm, quiet(vm, spec))
             if spec.hold:
                 self._move(vm, VmState.PAUSED)
         finally:

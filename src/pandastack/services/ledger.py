@@ -94,7 +94,9 @@ class Ledger:
 
     async def check_room(self, sandbox: Sandbox, limits: Limits) -> None:
         """Errors: QuotaExceeded when the workspace has no room for one more of its size."""
-        await self._database.glance(partial(_refuse_over_quota, sandbox=sandbox, limits=limits))
+        share = Usage(1, sandbox.cpu, sandbox.memory_mb)
+        room = partial(_refuse_over_quota, workspace=sandbox.workspace, share=share, limits=limits)
+        await self._database.glance(room)
 
     async def revive(self, before: Sandbox, limits: Limits, story: Story, **values: object) -> Sandbox:
         """Move one that no machine was held for to RUNNING, within the quota.
@@ -104,7 +106,7 @@ class Ledger:
         """
 
         def transaction(connection: Connection) -> Sandbox:
-            _refuse_over_quota(connection, before, limits)
+            _refuse_over_quota(connection, before.workspace, Usage(1, before.cpu, before.memory_mb), limits)
             moved = sandboxes.move(
                 connection, before.id, SandboxState.RUNNING, only_from=[before.status], **values
             )
@@ -250,9 +252,9 @@ def ended_meanwhile(sandbox_id: str) -> Conflict:
     return Conflict(f"Sandbox {sandbox_id} was ended at the same moment.")
 
 
-def _refuse_over_quota(connection: Connection, sandbox: Sandbox, limits: Limits) -> None:
-    if not accounts.has_room(connection, sandbox.workspace, sandbox.cpu, sandbox.memory_mb, limits):
-        raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
+def _refuse_over_quota(connection: Connection, workspace: str, share: Usage, limits: Limits) -> None:
+    if not accounts.has_room(connection, workspace, share.vcpus, share.memory_mb, limits):
+        raise _over_quota(accounts.usage(connection, workspace), limits)
 
 
 def _over_quota(usage: Usage, limits: Limits) -> QuotaExceeded:

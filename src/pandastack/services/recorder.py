@@ -75,17 +75,27 @@ class Recorder:
         self._due.put_nowait(_Due(caller.quietly(), sandbox_id, deed, least, back))
 
     async def _settle(self, due: _Due) -> None:
+        superseded: list[str] = []
         try:
             async with self._turns.turn(due.sandbox_id):
-                await self._take(due)
+                superseded = await self._take(due)
         except SandboxNotFound:
             log.info("checkpoint.unneeded", sandbox_id=due.sandbox_id)
         except Exception as error:  # a bug must not end the recording of the others
             await self._tell(due, error)
         finally:
             self._turns.let_in(due.sandbox_id, due.back)
+        await self._drop(superseded)
 
-    async def _take(self, due: _Due) -> None:
+    async def _drop(self, superseded: list[str]) -> None:
+        """Nobody waits for it; what is left is dropped when the rows are settled with the host."""
+        try:
+            await self._archive.drop(superseded)
+        except Exception:  # nor must that end the recording
+            log.exception("checkpoint.not_dropped", snapshots=superseded)
+
+    async def _take(self, due: _Due) -> list[str]:
+        """The machine as it is, made a step; the ids of those that are too old now."""
         found = await self._ledger.find(due.caller, due.sandbox_id)
         if found.status not in AWAKE:
             raise wrong_state(found, SandboxState.RUNNING)
@@ -93,8 +103,7 @@ class Recorder:
             self._causes.explaining(due.caller, found.id),
             self._archive.taken(found, SnapshotKind.CHECKPOINT) as snapshot,
         ):
-            superseded = await self._publish(due, found, snapshot)
-        await self._archive.drop(superseded)
+            return await self._publish(due, found, snapshot)
 
     async def _publish(self, due: _Due, sandbox: Sandbox, taken: Snapshot) -> list[str]:
         """Make it the newest step; the ids of those that are too old now."""
