@@ -49,6 +49,7 @@ void item_put(struct writer *writer, const char *name, size_t name_size, const s
     item_put_status(writer, status);
     put_number(writer, TAG_UID, status->st_uid);
     put_number(writer, TAG_GID, status->st_gid);
+    put_number(writer, TAG_CTIME_NS, since_1970(status->st_ctim));
     ssize_t size = S_ISLNK(status->st_mode) ? readlinkat(directory, entry, link, sizeof link) : -1;
     if (size >= 0)
         put_field(writer, TAG_LINK, link, (size_t)size);

@@ -135,7 +135,8 @@ enum tag {
     TAG_PROCESS_COUNT = 0x56,
     TAG_CPU_BUSY_MS = 0x57,
     TAG_EVENT = 0x58,
-    TAG_LIMIT = 0x59
+    TAG_CTIME_NS = 0x59,
+    TAG_LIMIT = 0x5a
 };
 
 #endif

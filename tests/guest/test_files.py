@@ -111,6 +111,7 @@ def test_list(wire: Wire, tree: Path) -> None:
     assert number(items["file"]["SIZE"]) == 5
     assert number(items["file"]["UID"]) == os.geteuid() and number(items["file"]["GID"]) == os.getegid()
     assert number(items["file"]["MODE"]) == stat.S_IMODE((tree / "file").stat().st_mode)
+    assert number(items["file"]["CTIME_NS"]) == (tree / "file").stat().st_ctime_ns
     assert items["link"]["LINK"] == b"dir" and items["dangling"]["LINK"] == b"no/such"
     assert "LINK" not in items["file"]
     assert items["file"]["NAME"] == b"file" and b"\xff\n " in {item["NAME"] for item in items.values()}

@@ -129,6 +129,7 @@ TAGS = {
     "PROCESS_COUNT": 0x56,
     "CPU_BUSY_MS": 0x57,
     "EVENT": 0x58,
+    "CTIME_NS": 0x59,
 }
 NAMES = {number: name for name, number in TAGS.items()}
 NUMBERS = frozenset(
@@ -167,6 +168,7 @@ NUMBERS = frozenset(
         "SIZE",
         "MODE",
         "MTIME_NS",
+        "CTIME_NS",
         "UID",
         "GID",
         "UPTIME_MS",

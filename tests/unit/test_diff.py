@@ -35,6 +35,7 @@ TABLE6 = """\
         ({"size": 6, "mode": 0o600}, ChangeReason.SIZE),
         ({"mode": 0o755, "mtime_ns": 2}, ChangeReason.MODE),
         ({"mtime_ns": 2}, ChangeReason.MTIME),
+        ({"ctime_ns": 2}, ChangeReason.MTIME),
     ],
 )
 def test_a_file_is_another_when_what_is_known_of_it_differs(

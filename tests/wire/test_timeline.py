@@ -53,10 +53,10 @@ SERVE = "import socket, time; s = socket.create_server(('127.0.0.1', 4711)); tim
 @pytest.mark.vm
 def test_a_diff_names_what_a_command_did(own_machine: Client) -> None:
     with own_machine.sandboxes.create("code-interpreter", checkpoints="exec") as sandbox:
-        line = "mkdir /srv/d; cd /srv/d; echo a > gone; echo b > grown; echo c > same; echo d > other"
+        line = "mkdir /srv/d; cd /srv/d; echo a > gone; echo b > grown; echo c > same; echo d > other; echo f > sly"
         sandbox.exec(line, check=True)
         line = "cd /srv/d; rm gone; echo bb > grown; touch same; echo e > other; ln -s x link; echo n > new"
-        sandbox.exec(line, check=True)
+        sandbox.exec(f"{line}; touch -r sly time; echo g > sly; touch -r time sly; rm time", check=True)
         sandbox.commands.start(["python3", "-c", SERVE])
         sandbox.exec("until grep -q :1267 /proc/net/tcp; do sleep 0.1; done", 30, check=True)
         with sandbox.at(1) as past:
@@ -64,14 +64,14 @@ def test_a_diff_names_what_a_command_did(own_machine: Client) -> None:
             assert {(file.path, file.size) for file in found.added} >= {("/srv/d/new", 2), ("/srv/d/link", 1)}
             assert [file.path for file in found.removed] == ["/srv/d/gone"]
             changed = {file.path: file.reason for file in found.changed if file.path.startswith("/srv")}
-            assert changed == {"/srv/d/grown": "size", "/srv/d/other": "content"}
+            assert changed == {"/srv/d/grown": "size", "/srv/d/other": "content", "/srv/d/sly": "content"}
             assert f"python3 -c {SERVE}" in {process.command for process in found.started}
             assert not found.ended
             assert [(port.port, port.address) for port in found.opened] == [(4711, "127.0.0.1")]
         kept = own_machine.diff(f"{sandbox.id}@0", f"{sandbox.id}@1", path="/srv")
         assert {file.path for file in kept.added} == {
             "/srv/d",
-            *(f"/srv/d/{name}" for name in ("gone", "grown", "same", "other")),
+            *(f"/srv/d/{name}" for name in ("gone", "grown", "same", "other", "sly")),
         }
         assert (kept.removed, kept.changed, kept.opened, kept.truncated) == ((), (), (), False)
         assert [each.id for each in own_machine.sandboxes.list()] == [sandbox.id]

@@ -85,6 +85,7 @@ class Tag(IntEnum):
     PROCESS_COUNT = 0x56
     CPU_BUSY_MS = 0x57
     EVENT = 0x58
+    CTIME_NS = 0x59
 
 
 _WORDS = {

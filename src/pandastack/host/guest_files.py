@@ -174,5 +174,6 @@ def _entry(item: Fields, path: str = "") -> FileEntry:
         mtime_ns=item.number(Tag.MTIME_NS),
         uid=item.number(Tag.UID),
         gid=item.number(Tag.GID),
+        ctime_ns=item.number(Tag.CTIME_NS) if Tag.CTIME_NS in item else 0,
         link=item.text(Tag.LINK) if Tag.LINK in item else None,
     )

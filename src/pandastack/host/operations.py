@@ -63,7 +63,8 @@ WRITTEN = _shape(Tag.ERRNO, optional=(Tag.MESSAGE, Tag.SIZE))
 """DONE of WRITE."""
 
 ENTRY = _shape(
-    *(Tag.NAME, Tag.KIND, Tag.SIZE, Tag.MODE, Tag.MTIME_NS, Tag.UID, Tag.GID), optional=(Tag.LINK,)
+    *(Tag.NAME, Tag.KIND, Tag.SIZE, Tag.MODE, Tag.MTIME_NS, Tag.UID, Tag.GID),
+    optional=(Tag.LINK, Tag.CTIME_NS),
 )
 """An item of LIST and STAT."""
 PROCESS = _shape(

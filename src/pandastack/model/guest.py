@@ -91,6 +91,8 @@ class FileEntry(Struct, frozen=True):
     mtime_ns: int
     uid: int = 0
     gid: int = 0
+    ctime_ns: int = 0
+    """When anything of it was last changed, which no program can set; 0 when the guest does not tell."""
     link: str | None = None
 
 

@@ -172,9 +172,14 @@ def difference(before: FileEntry, after: FileEntry) -> ChangeReason | None:
         return ChangeReason.LINK
     if before.mode != after.mode:
         return ChangeReason.MODE
-    if before.kind is FileKind.FILE and before.mtime_ns != after.mtime_ns:
+    if before.kind is FileKind.FILE and _times(before) != _times(after):
         return ChangeReason.MTIME
     return None
+
+
+def _times(file: FileEntry) -> tuple[int, int]:
+    """Both: a program can set the first back to what it was."""
+    return file.mtime_ns, file.ctime_ns
 
 
 def told(before: Sight, after: Sight, changed: dict[str, ChangeReason], limit: int) -> Diff:
