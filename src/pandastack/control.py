@@ -140,6 +140,7 @@ async def open_control(
         stack.push_async_callback(plane.flush)
         first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
         deaths = await stack.enter_async_context(host.deaths())
+        await plane.recorder.missed()
         await plane.adoption.adopt()
         jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
         jobs += [run_errands(plane.errands())] if work else []
@@ -287,8 +288,9 @@ class Plane:
 
 
 async def _bury(deaths: AsyncIterator[VmReport], adoption: Adoption) -> None:
-    async for vm in deaths:
-        await adoption.bury(vm)
+    async with asyncio.TaskGroup() as group:
+        async for vm in deaths:
+            group.create_task(adoption.bury(vm))
 
 
 @asynccontextmanager

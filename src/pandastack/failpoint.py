@@ -2,7 +2,7 @@
 
 A failpoint stands between two steps of a change, where a crash would leave the first done and the second not.
 What is armed is said as `name=action` joined by `;`: `exit` ends the process at once as a kill would, `error`
-raises, `sleep:S` waits S seconds, so that somebody can be killed meanwhile.
+raises, `sleep:S` waits S seconds, so that somebody can be killed meanwhile. The log tells which was reached.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import asyncio
 import os
 from typing import NoReturn
 
+import structlog
+
 from pandastack.errors import InternalError, InvalidRequest
+
+log = structlog.get_logger(noun="failpoint")
 
 EXIT_STATUS = 86
 """With which `exit` ends the process."""
@@ -48,6 +52,7 @@ class Failpoints:
 
 
 async def _act(name: str, action: str) -> None:
+    log.warning("failpoint.reached", point=name, action=action)
     if action == "exit":
         _end()
     if action == "error":

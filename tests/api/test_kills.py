@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pandastack.cli.state import holder
 from pandastack.failpoint import EXIT_STATUS, POINTS
 from pandastack.testing.fixtures import LeakCheck
 from tests.api.conftest import TOKEN, client
@@ -23,6 +25,8 @@ pytestmark = pytest.mark.anyio
 
 PROGRAM = Path(sys.executable).with_name("pandastack")
 ALL = "/v1/sandboxes"
+PROCESSES = {"PANDASTACK_DRIVER": "process", "PANDASTACK_INSECURE_NO_ISOLATION": "true"}
+"""Settings with which machines are plain processes."""
 
 
 def free_port() -> int:
@@ -33,13 +37,12 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def server(
-    home: Path, failpoints: str = "", *, leave: str = "keep"
+    home: Path, failpoints: str = "", *, leave: str = "keep", settings: Mapping[str, str] = PROCESSES
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A server on the state below `home`; one that killed itself is fine."""
+    """A server on the state below `home`; one that was killed, or killed itself, is fine."""
     listen = f"127.0.0.1:{free_port()}"
     words = ["up", "--state", str(home / "state"), "--listen", listen, "--on-exit", leave]
-    words += ["--driver", "process", "--insecure-no-isolation"]
-    environment = {"HOME": str(home), "PATH": os.defpath, "PANDASTACK_BOOTSTRAP_TOKEN": TOKEN}
+    environment = {"HOME": str(home), "PATH": os.defpath, "PANDASTACK_BOOTSTRAP_TOKEN": TOKEN, **settings}
     environment |= {"PANDASTACK_FAILPOINTS": failpoints} if failpoints else {}
     with (home / "log").open("ab") as log:
         process = subprocess.Popen([PROGRAM, *words], env=environment, stdout=log, stderr=log)  # noqa: ASYNC220  # returns at once
@@ -49,12 +52,12 @@ async def server(
             yield http
     finally:
         process.terminate()
-        assert process.wait(30) in {0, EXIT_STATUS}
+        assert process.wait(30) in {0, EXIT_STATUS, -signal.SIGKILL}
 
 
 async def ready(http: httpx2.AsyncClient, process: subprocess.Popen[bytes]) -> None:
     """Return when it answers, or has killed itself while it took up what the last one left."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while process.poll() is None:
             try:
                 if (await http.get("/healthz")).is_success:
@@ -125,6 +128,25 @@ async def test_a_fork_of_a_sleeper_that_is_killed_leaves_no_child_and_its_key_fr
         assert made.status_code == 201 and "idempotent-replayed" not in made.headers
         assert {row["id"] for row in (await http.get(ALL)).json()} == {box, *made.json()["children"]}
         assert (await http.post(f"{ALL}/{box}/wake")).status_code == 200
+
+
+async def test_a_checkpoint_that_was_due_is_told_by_the_next_server(
+    tmp_path: Path, leak_check: LeakCheck
+) -> None:
+    """It was due before the command was answered."""
+    async with server(tmp_path, "snapshot.taken=sleep:600") as http:
+        box = f"{ALL}/{(await http.post(ALL, json={'template': 'base'})).json()['id']}"
+        for checkpoints in ("exec", "off"):  # step 0 is not taken, and nothing else begins
+            changed = await http.patch(f"{box}/lifecycle", json={"checkpoints": checkpoints})
+            assert changed.status_code == 200, changed.text
+        os.kill(holder(tmp_path / "state") or 0, signal.SIGKILL)
+    async with server(tmp_path, leave="destroy") as http:
+        events = (await http.get(f"{box}/events")).json()["events"]
+        told = [event["payload"] for event in events if event["type"] == "checkpoint.failed"]
+        assert told == [{"command": "", "error": "the server ended before it was taken"}]
+        timeline = (await http.get(f"{box}/timeline")).json()
+        assert timeline == {"steps": [], "missing": [{"at": timeline["missing"][0]["at"], **told[0]}]}
+        await check_world(http, tmp_path / "state")
 
 
 async def test_kills_at_every_step_leave_nothing_half_done(tmp_path: Path, leak_check: LeakCheck) -> None:

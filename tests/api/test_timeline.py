@@ -144,6 +144,8 @@ async def test_a_checkpoint_that_fails_is_an_event_and_no_failure(world: World, 
     event = (await world.events(recorded))[-1]
     assert event["type"] == "checkpoint.failed" and event["payload"]["command"] == "echo on"
     assert event["payload"]["error"]
+    (missing,) = (await world.http.get(f"{ALL}/{recorded}/timeline")).json()["missing"]
+    assert missing == {"at": event["time"], **event["payload"]}
     await world.http.delete(f"{ALL}/{recorded}/processes/{started['process_id']}")
     await world.control.plane.archive.settle(await world.host.report())
     assert len(held(world)) == 1

@@ -102,6 +102,10 @@ def test_a_timeline_from_end_to_end(pandastack: Run) -> None:
     pandastack("sandbox", "rollback", box, status=2)
     assert "name: here" in pandastack("snapshot", "rename", steps[1]["snapshot_id"], "here").stdout
     assert " here " in pandastack("sandbox", "timeline", box).stdout
+    pandastack("sandbox", "exec", box, "--", "sh", "-c", "sleep 60 > /dev/null 2>&1 &")
+    told = pandastack("sandbox", "timeline", box)
+    kept = "sleep 60" in told.stdout  # local processes have no memory image: nothing is kept of one that runs
+    assert kept != ("no step behind sh -c 'sleep 60" in told.stderr)
     pandastack("sandbox", "rm", "--all")
     pandastack("snapshot", "rm", steps[1]["snapshot_id"])
 

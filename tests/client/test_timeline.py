@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from pandastack import Diff, FileAt, FileChange, Point, PortAt, ProcessAt, Step
+from pandastack import Diff, FileAt, FileChange, MissedStep, Point, PortAt, ProcessAt, Step
 from pandastack.client import AsyncClient, AsyncSandbox
 
 from .conftest import SANDBOX, Scripted
@@ -35,6 +35,12 @@ async def test_a_timeline_is_a_list_of_steps(sandbox: AsyncSandbox, server: Scri
     steps = await sandbox.timeline()
     assert server.path() == "GET /v1/sandboxes/s1/timeline"
     assert steps == [Step(0, "a"), Step(1, "b", command="make", exit_code=3, pause_ms=2.5)]
+
+
+async def test_steps_that_are_missing_are_told(sandbox: AsyncSandbox, server: Scripted) -> None:
+    missed = {"at": "then", "command": "make", "error": "no room", "new": 1}
+    server.answers(httpx2.Response(200, json={"steps": [], "missing": [missed]}))
+    assert await sandbox.missed_steps() == [MissedStep("then", "make", "no room")]
 
 
 async def test_one_goes_on_from_a_step(sandbox: AsyncSandbox, server: Scripted) -> None:

@@ -22,9 +22,14 @@ Number = Annotated[
 def timeline(ctx: typer.Context, sandbox_id: SandboxId) -> None:
     """List the steps of a sandbox that was created with --checkpoints: one behind each command."""
     session = session_of(ctx)
-    steps = session.named(sandbox_id).timeline()
+    sandbox = session.named(sandbox_id)
+    steps = sandbox.timeline()
     columns = ("STEP", "AGE", "EXIT", "TOOK", "SIZE", "NAME", "COMMAND")
     session.table([asdict(each) for each in steps], columns, [_row(each) for each in steps])
+    for missed in sandbox.missed_steps():
+        line = " ".join(missed.command.split())
+        where = f"behind {line}" if line else "before the first command"
+        console(stderr=True).print(f"no step {where}: {missed.error}", style="yellow", markup=False)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

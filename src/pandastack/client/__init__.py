@@ -42,7 +42,16 @@ from pandastack.client._errors import (
     ServerError,
 )
 from pandastack.client._explore import BranchOutcome, Candidate, ExploreError, ExploreResult
-from pandastack.client._lineage import ForkFailure, ForkTree, Lineage, LineageNode, Promotion, Snapshot, Step
+from pandastack.client._lineage import (
+    ForkFailure,
+    ForkTree,
+    Lineage,
+    LineageNode,
+    MissedStep,
+    Promotion,
+    Snapshot,
+    Step,
+)
 from pandastack.client._pair import CancelEvent
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.client import (
@@ -123,6 +132,7 @@ __all__ = [
     "Lineage",
     "LineageNode",
     "Metrics",
+    "MissedStep",
     "NotFoundError",
     "PandastackError",
     "Point",

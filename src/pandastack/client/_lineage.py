@@ -65,6 +65,15 @@ class Step:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class MissedStep:
+    """A command behind which no checkpoint could be taken, and why. It has no number."""
+
+    at: str = ""
+    command: str = ""
+    error: str = ""
+
+
 class ForkFailure(TypedDict):
     """A child that did not come up: which one, and the sentence and the code of its error."""
 

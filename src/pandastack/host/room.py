@@ -7,8 +7,11 @@ after room has been made.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from pandastack.errors import MachineError, NoSpace
 from pandastack.telemetry import logger
 
 FULL_BYTES = 1 << 20
@@ -36,3 +39,16 @@ class Room:
         if was_full and not self._full:
             log.info("disk.has_room", directory=str(self._directory))
         return was_full and not self._full
+
+
+@contextmanager
+def full_disk_found(directory: Path) -> Iterator[None]:
+    """NoSpace for what a machine could not do in the block while the disk was full: its process does not
+    always say why.
+    """
+    try:
+        yield
+    except MachineError as error:
+        if shutil.disk_usage(directory).free >= FULL_BYTES:
+            raise
+        raise NoSpace(f"The disk is full. Free some space and try again: {error.message}") from error

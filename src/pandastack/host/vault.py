@@ -26,6 +26,7 @@ from pandastack.host.kept import DAMAGE, RECORD, Damage, Kept, folders_of, hold,
 from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.quiet import thawed
 from pandastack.host.record import read_record, write_record
+from pandastack.host.room import full_disk_found
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmState
@@ -114,8 +115,9 @@ class Vault:
         prepared = await self._origin(vm, durable=spec.durable)
         target = self._snapshots / spec.id
         with full_disk_said(), (new_directory if spec.durable else _passing_directory)(target) as folder:
-            async with quiet:
-                taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec)
+            with full_disk_found(folder):  # a guest that it has stopped cannot be quiet
+                async with quiet:
+                    taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec)
             kept = kept_of(spec, vm, prepared, taken, target)
             if spec.durable:
                 await self._publish(kept, taken, vm)

@@ -111,10 +111,19 @@ class Step(Struct, frozen=True):
     name: str
 
 
+class MissedStep(Struct, frozen=True):
+    """A command behind which no checkpoint could be taken, and why; it has no number."""
+
+    at: datetime
+    command: str
+    error: str
+
+
 class Timeline(Struct, frozen=True):
-    """The checkpoints of one sandbox, oldest first."""
+    """The checkpoints of one sandbox, oldest first, and the newest of those that are missing."""
 
     steps: list[Step]
+    missing: list[MissedStep] = []
 
 
 class AtRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,8 @@ each machine a living row; whatever did not fit is ended, with its cause recorde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pandastack.errors import PandastackError
 from pandastack.model.host import HostReport, VmReport, VmState
@@ -77,23 +78,28 @@ class Adoption:
         await self._archive.settle(report)
 
     async def bury(self, vm: VmReport) -> None:
-        """As `died`; what the database refuses is tried again by `settle`: the host remembers its dead."""
-        try:
-            await self.died(vm)
-        except PandastackError as error:
-            log.warning("death.unrecorded", sandbox_id=vm.id, error=error.message)
+        """As `died`, also of one whose row is just being made to say that it runs. What the database refuses
+        is tried again by `settle`: the host remembers its dead.
+        """
+        with _noting(vm.id):
+            if not await self.died(vm):
+                await self._births.created(vm.id)
+                await self._bury_late(vm.id)
 
-    async def died(self, vm: VmReport) -> None:
-        """A machine ended by itself: record why, keep its last words, remove what is left of it."""
+    async def died(self, vm: VmReport) -> bool:
+        """A machine ended by itself: record why, keep its last words, remove what is left of it. False when
+        its row does not say that it ran.
+        """
         cause = await self._with_way_back(vm.id, vm.cause or "its machine ended")
         console = vm.console[-CONSOLE_KEPT:]
         story = Story("vm.died", {"pid": vm.pid, "cause": cause, "console": console})
         self._activity.end(vm.id)
-        failed = await self._ledger.fail(vm.id, cause, story)
-        if failed is not None:
-            self._metrics.deaths.inc()
-            log.warning("sandbox.died", sandbox_id=vm.id, cause=cause)
-            await self._endings.stop_quietly(vm.id)
+        if await self._ledger.fail(vm.id, cause, story) is None:
+            return False
+        self._metrics.deaths.inc()
+        log.warning("sandbox.died", sandbox_id=vm.id, cause=cause)
+        await self._endings.stop_quietly(vm.id)
+        return True
 
     async def _with_way_back(self, sandbox_id: str, cause: str) -> str:
         """The cause of a death, with what of the dead can be had again."""
@@ -106,10 +112,11 @@ class Adoption:
 
     async def _bury_late(self, sandbox_id: str) -> None:
         """A machine that died while its row was being made to say that it runs."""
-        async with self._turns.turn(sandbox_id):
-            for vm in (await self._placement.refresh()).vms:
-                if vm.id == sandbox_id and vm.state is VmState.DEAD:
-                    await self.bury(vm)
+        with _noting(sandbox_id):
+            async with self._turns.turn(sandbox_id):
+                for vm in (await self._placement.refresh()).vms:
+                    if vm.id == sandbox_id and vm.state is VmState.DEAD:
+                        await self.died(vm)
 
     def _is_busy(self, sandbox_id: str) -> bool:
         return self._births.is_creating(sandbox_id) or self._endings.is_ending(sandbox_id)
@@ -141,7 +148,7 @@ class Adoption:
     async def _meet(self, sandbox: Sandbox, machines: Mapping[str, VmReport], held: set[str]) -> None:
         vm = machines.get(sandbox.id)
         if sandbox.status in UNSETTLED:
-            await self._settle(sandbox, vm)
+            await self._settle_quietly(sandbox, vm)
         elif vm is None:
             gone = "its machine was gone when the server started"
             cause = await self._with_way_back(sandbox.id, gone)
@@ -167,3 +174,12 @@ class Adoption:
 
 def _is_dead(sandbox_id: str, report: HostReport) -> bool:
     return any(vm.id == sandbox_id and vm.state is VmState.DEAD for vm in report.vms)
+
+
+@contextmanager
+def _noting(sandbox_id: str) -> Iterator[None]:
+    """A death that cannot be recorded in the block is logged."""
+    try:
+        yield
+    except PandastackError as error:
+        log.warning("death.unrecorded", sandbox_id=sandbox_id, error=error.message)

@@ -19,7 +19,7 @@ from pandastack.errors import PandastackError, SnapshotNotFound, SnapshotQuotaEx
 from pandastack.model.account import Caller
 from pandastack.model.host import HostReport, SnapshotReport, SnapshotSpec
 from pandastack.model.sandbox import Sandbox, SandboxState
-from pandastack.model.snapshot import SHOWN, Snapshot, SnapshotKind, SnapshotRequest, SnapshotState
+from pandastack.model.snapshot import SHOWN, Deed, Snapshot, SnapshotKind, SnapshotRequest, SnapshotState
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
 from pandastack.store import idempotency, sandboxes, snapshots
@@ -33,6 +33,7 @@ GRACE_SECONDS = 60.0
 """So long rows and host may disagree about a snapshot before the one is made to follow the other."""
 
 UNNAMED = SnapshotRequest()
+NO_DEED = Deed()
 
 
 class Archive:
@@ -48,7 +49,7 @@ class Archive:
         self._patience = ground.terms.create_timeout_seconds
         self._failpoint = ground.failpoint
         self._working: set[str] = set()
-        self._leftover: asyncio.Queue[str] = asyncio.Queue()
+        self._leftover: asyncio.Queue[Snapshot] = asyncio.Queue()
         self._pins: dict[str, int] = {}
         self._doubts: dict[str, float] = {}
 
@@ -82,6 +83,35 @@ class Archive:
             if found.kind in SHOWN and found.state is not SnapshotState.DELETING
         ]
 
+    async def drafted(
+        self,
+        sandbox: Sandbox,
+        kind: SnapshotKind,
+        label: SnapshotRequest = UNNAMED,
+        *,
+        deed: Deed = NO_DEED,
+        identity: Identity | None = None,
+    ) -> Snapshot:
+        """The row of a snapshot that is to be `taken`: one that never is can be told. Errors:
+        SnapshotQuotaExceeded.
+        """
+        draft = self._draft(sandbox, kind, label)
+        draft = msgspec.structs.replace(draft, **msgspec.structs.asdict(deed))
+        self._working.add(draft.id)
+        try:
+            await self._database.write_soon(partial(self._insert, draft=draft, identity=identity))
+        except BaseException:
+            await self.give_up(draft)
+            raise
+        return draft
+
+    async def give_up(self, draft: Snapshot) -> None:
+        """Leave nothing of one that was drafted, unless it was published."""
+        try:
+            await self._discard_quietly(draft.id)
+        finally:
+            self._working.discard(draft.id)
+
     @asynccontextmanager
     async def taken(
         self,
@@ -89,6 +119,7 @@ class Archive:
         kind: SnapshotKind,
         label: SnapshotRequest = UNNAMED,
         *,
+        draft: Snapshot | None = None,
         durable: bool = True,
         once: bool = False,
         hold: bool = False,
@@ -100,10 +131,8 @@ class Archive:
         durable a little later, as nobody waits for that. Errors: SnapshotQuotaExceeded before anything is
         paused, and those of `Host.snapshot`.
         """
-        draft = self._draft(sandbox, kind, label)
-        self._working.add(draft.id)
+        draft = draft or await self.drafted(sandbox, kind, label, identity=identity)
         try:
-            await self._database.write_soon(partial(self._insert, draft=draft, identity=identity))
             await self._failpoint("snapshot.drafted")
             order = SnapshotSpec(draft.id, sandbox.id, durable=durable, once=once, hold=hold)
             host = self._placement.host_of(sandbox.id)
@@ -112,20 +141,14 @@ class Archive:
             yield _as_reported(draft, report)
         finally:
             if durable:
-                await self._discard_after_work(draft.id)
+                await self.give_up(draft)
             else:
-                self._leftover.put_nowait(draft.id)
+                self._leftover.put_nowait(draft)
 
     async def drop_leftovers(self) -> None:
         """Drop the snapshots whose forks stand, for ever."""
         while True:
-            await self._discard_after_work(await self._leftover.get())
-
-    async def _discard_after_work(self, snapshot_id: str) -> None:
-        try:
-            await self._discard_quietly(snapshot_id)
-        finally:
-            self._working.discard(snapshot_id)
+            await self.give_up(await self._leftover.get())
 
     def conclude(self, connection: Connection, snapshot: Snapshot) -> None:
         """Within a transaction: what went on from a snapshot that is not to last stands for good."""

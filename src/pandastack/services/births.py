@@ -146,7 +146,7 @@ class Births:
             raise Conflict(f"Sandbox {sandbox.id} was deleted while it was being created.")
         self._activity.begin(after)
         if caller is not None:
-            self._recorder.begin(caller, after)
+            await self._recorder.begin(caller, after)
         self._metrics.creates.labels("created", vm.boot_mode).inc()
         self._metrics.boot.labels(vm.boot_mode).observe(vm.boot_ms / 1000)
         return after
@@ -154,6 +154,11 @@ class Births:
     def is_creating(self, sandbox_id: str) -> bool:
         """Whether a create of this process works on it."""
         return sandbox_id in self._creating
+
+    async def created(self, sandbox_id: str) -> None:
+        """Return when no create of this process works on it."""
+        if (working := self._creating.get(sandbox_id)) is not None:
+            await working.wait()
 
     async def _origin(self, caller: Caller, snapshot_id: str) -> Snapshot:
         found = await self._archive.find_shown(caller.workspace, snapshot_id)

@@ -37,9 +37,16 @@ class Causes:
             return Conflict(f"Sandbox {sandbox_id} was hibernated meanwhile.", state=found.status)
         if found.cause is None:
             return error if isinstance(error, MachineError) else MachineError(error.message)
-        if found.status is SandboxState.FAILED:
-            return MachineError(f"The sandbox ended meanwhile: {found.cause}", sandbox_id=sandbox_id)
-        return Conflict(f"Sandbox {sandbox_id} was ended meanwhile: {found.cause}.", state=found.status)
+        return ended(found)
+
+
+def ended(sandbox: Sandbox) -> PandastackError:
+    """What is told of a change whose sandbox has ended while it was made: MachineError when it died, Conflict
+    when somebody ended it.
+    """
+    if sandbox.status is SandboxState.FAILED:
+        return MachineError(f"The sandbox ended meanwhile: {sandbox.cause}", sandbox_id=sandbox.id)
+    return Conflict(f"Sandbox {sandbox.id} was ended meanwhile: {sandbox.cause}.", state=sandbox.status)
 
 
 def wrong_state(sandbox: Sandbox, wanted: SandboxState) -> Conflict:

@@ -41,7 +41,7 @@ class Lifecycles:
         after = await self._ledger.find(caller, sandbox_id)
         self._activity.allow(after)
         if before.checkpoints is not after.checkpoints:
-            self._recorder.begin(caller, after)
+            await self._recorder.begin(caller, after)
         return self._of(after)
 
     async def why_awake(self, caller: Caller, sandbox_id: str) -> WhyAwake:

@@ -7,6 +7,7 @@ that it is the state behind its command and nothing else. It is taken within the
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -29,6 +30,10 @@ log = logger("recorder")
 LABEL_CHARACTERS = 200
 """So much of a command's line is kept beside its checkpoint."""
 
+FAILED = "checkpoint.failed"
+"""The event of one that could not be taken."""
+CUT_OFF = "the server ended before it was taken"
+
 
 class _Due(Struct, frozen=True):
     """A checkpoint to be taken for `caller`, whose step is `least` or later."""
@@ -38,6 +43,8 @@ class _Due(Struct, frozen=True):
     deed: Deed
     least: int
     back: asyncio.Event
+    draft: Snapshot | None
+    """Its row; None when it could not be written yet."""
 
 
 class Recorder:
@@ -51,10 +58,10 @@ class Recorder:
         self._turns = ground.turns
         self._due: asyncio.Queue[_Due] = asyncio.Queue()
 
-    def begin(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def begin(self, caller: Caller, sandbox: Sandbox) -> None:
         """The first of its steps is due, if it is to have any."""
         if sandbox.checkpoints is Checkpoints.EXEC:
-            self._owe(caller, sandbox.id, Deed(), 0)
+            await self._owe(caller, sandbox, Deed(), 0)
 
     async def note(self, caller: Caller, sandbox_id: str, deed: Deed) -> None:
         """A command of a sandbox has ended: a step is due, if it is to have any."""
@@ -62,7 +69,7 @@ class Recorder:
         found = await self._database.glance(query)
         if found is not None and found.checkpoints is Checkpoints.EXEC and found.status in AWAKE:
             label = msgspec.structs.replace(deed, command=deed.command[:LABEL_CHARACTERS])
-            self._owe(caller, sandbox_id, label, 1)
+            await self._owe(caller, found, label, 1)
 
     async def work(self) -> None:
         """Take what is due, for ever; one that fails is an event of its sandbox."""
@@ -70,9 +77,21 @@ class Recorder:
             while True:
                 group.create_task(self._settle(await self._due.get()))
 
-    def _owe(self, caller: Caller, sandbox_id: str, deed: Deed, least: int) -> None:
-        back = self._turns.hold_off(sandbox_id)
-        self._due.put_nowait(_Due(caller.quietly(), sandbox_id, deed, least, back))
+    async def missed(self) -> None:
+        """Before anything is served: tell of what was due when the last server ended."""
+        for draft in await self._archive.interrupted():
+            if draft.kind is SnapshotKind.CHECKPOINT:
+                await self._tell(draft.sandbox_id, draft.command, CUT_OFF)
+
+    async def _owe(self, caller: Caller, sandbox: Sandbox, deed: Deed, least: int) -> None:
+        """Who would use it waits from now on; when this returns, the next server would know of it too."""
+        back = self._turns.hold_off(sandbox.id)
+        draft = None
+        try:
+            with suppress(PandastackError):  # why not, is told when it is to be taken
+                draft = await self._archive.drafted(sandbox, SnapshotKind.CHECKPOINT, deed=deed)
+        finally:
+            self._due.put_nowait(_Due(caller.quietly(), sandbox.id, deed, least, back, draft))
 
     async def _settle(self, due: _Due) -> None:
         superseded: list[str] = []
@@ -81,10 +100,18 @@ class Recorder:
                 superseded = await self._take(due)
         except SandboxNotFound:
             log.info("checkpoint.unneeded", sandbox_id=due.sandbox_id)
-        except Exception as error:  # a bug must not end the recording of the others
-            await self._tell(due, error)
+        except PandastackError as error:
+            await self._tell(due.sandbox_id, due.deed.command, error.message)
+        except Exception:  # a bug must not end the recording of the others
+            log.exception("checkpoint.crashed", sandbox_id=due.sandbox_id)
+            await self._tell(due.sandbox_id, due.deed.command, "an internal error of the server")
+        except asyncio.CancelledError:
+            await self._tell(due.sandbox_id, due.deed.command, CUT_OFF)
+            raise
         finally:
             self._turns.let_in(due.sandbox_id, due.back)
+            if due.draft is not None:
+                await self._archive.give_up(due.draft)
         await self._drop(superseded)
 
     async def _drop(self, superseded: list[str]) -> None:
@@ -101,7 +128,7 @@ class Recorder:
             raise wrong_state(found, SandboxState.RUNNING)
         async with (
             self._causes.explaining(due.caller, found.id),
-            self._archive.taken(found, SnapshotKind.CHECKPOINT) as snapshot,
+            self._archive.taken(found, SnapshotKind.CHECKPOINT, draft=due.draft) as snapshot,
         ):
             return await self._publish(due, found, snapshot)
 
@@ -121,16 +148,14 @@ class Recorder:
 
         return await self._ledger.write(sandbox.id, transaction)
 
-    async def _tell(self, due: _Due, error: Exception) -> None:
+    async def _tell(self, sandbox_id: str, command: str, why: str) -> None:
         """Into the history of the sandbox; what cannot be written there is in the log."""
-        known = isinstance(error, PandastackError)
-        log.warning("checkpoint.failed", sandbox_id=due.sandbox_id, exc_info=None if known else error)
-        why = error.message if isinstance(error, PandastackError) else "an internal error of the server"
-        payload: dict[str, object] = {"command": due.deed.command, "error": why}
+        log.warning(FAILED, sandbox_id=sandbox_id, error=why)
+        payload: dict[str, object] = {"command": command, "error": why}
         try:
-            await self._ledger.change(due.sandbox_id, Story("checkpoint.failed", payload))
+            await self._ledger.change(sandbox_id, Story(FAILED, payload))
         except PandastackError as unwritten:
-            log.warning("checkpoint.untold", sandbox_id=due.sandbox_id, error=unwritten.message)
+            log.warning("checkpoint.untold", sandbox_id=sandbox_id, error=unwritten.message)
 
 
 def _told(step: Snapshot) -> dict[str, object]:

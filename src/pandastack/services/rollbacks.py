@@ -11,7 +11,7 @@ from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import SHOWN, Snapshot, SnapshotState
 from pandastack.services.archive import Archive
 from pandastack.services.births import hostname, risen
-from pandastack.services.causes import wrong_state
+from pandastack.services.causes import ended, wrong_state
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story, ended_meanwhile
@@ -74,9 +74,10 @@ class Rollbacks:
         async with self._causes.explaining(caller, found.id):
             vm = await self._placement.ordered(host.replace(spec), "replace", seconds=self._patience)
         await self._failpoint("rollback.replaced")
-        if (await self._ledger.find_any(caller, found.id)).status not in AWAKE:
+        now = await self._ledger.find_any(caller, found.id)
+        if now.status not in AWAKE:
             await self._endings.stop_quietly(found.id)  # deleted, or dead, while the new one came up
-            raise ended_meanwhile(found.id)
+            raise ended(now)
         if found.status is SandboxState.PAUSED:
             to = SandboxState.RUNNING
             if await self._ledger.move(found.id, to, story, only_from=None, **risen(vm)) is None:

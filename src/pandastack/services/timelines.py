@@ -6,19 +6,33 @@ from functools import partial
 
 from pandastack.errors import InvalidRequest, SnapshotNotFound
 from pandastack.model.account import Caller
-from pandastack.model.sandbox import Sandbox, SandboxCreate
-from pandastack.model.snapshot import AtRequest, RollbackRequest, Snapshot, SnapshotState, Step, Timeline
+from pandastack.model.sandbox import Event, Sandbox, SandboxCreate
+from pandastack.model.snapshot import (
+    AtRequest,
+    MissedStep,
+    RollbackRequest,
+    Snapshot,
+    SnapshotState,
+    Step,
+    Timeline,
+)
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.ground import Ground
 from pandastack.services.keys import Made, identify
+from pandastack.services.recorder import FAILED
+from pandastack.store import events
 from pandastack.store.idempotency import Identity
+
+MISSING_MOST = 200
+"""So many of those that are missing are told: as many as steps may be kept."""
 
 
 class Timelines:
     """The verbs on timelines. All wait for the checkpoint that is being taken, and none wakes a sandbox."""
 
     def __init__(self, ground: Ground, archive: Archive, births: Births) -> None:
+        self._database = ground.database
         self._ledger = ground.ledger
         self._turns = ground.turns
         self._keys = ground.keys
@@ -26,10 +40,12 @@ class Timelines:
         self._births = births
 
     async def get(self, caller: Caller, sandbox_id: str) -> Timeline:
-        """Its steps, oldest first, of one that is gone too as long as any are kept. Errors:
-        SandboxNotFound.
+        """Its steps, oldest first, of one that is gone too as long as any are kept, and those that could not
+        be taken. Errors: SandboxNotFound.
         """
-        return Timeline([_step(each) for each in await self._steps(caller, sandbox_id)])
+        steps = [_step(each) for each in await self._steps(caller, sandbox_id)]
+        query = partial(events.newest, sandbox_id=sandbox_id, kind=FAILED, limit=MISSING_MOST)
+        return Timeline(steps, [_missed(event) for event in await self._database.read(query)])
 
     async def at(
         self, caller: Caller, sandbox_id: str, request: AtRequest, key: str | None = None
@@ -89,6 +105,10 @@ class Timelines:
         found = await self._archive.shown(caller.workspace, sandbox_id)
         ready = [each for each in found if each.step is not None and each.state is SnapshotState.READY]
         return sorted(ready, key=lambda each: each.step or 0)
+
+
+def _missed(event: Event) -> MissedStep:
+    return MissedStep(event.time, str(event.payload["command"]), str(event.payload["error"]))
 
 
 def _step(snapshot: Snapshot) -> Step:

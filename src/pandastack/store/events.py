@@ -25,6 +25,13 @@ def tail(connection: sa.Connection, sandbox_id: str, limit: int) -> list[tuple[i
     return _read(connection, query)[::-1]
 
 
+def newest(connection: sa.Connection, sandbox_id: str, kind: str, limit: int) -> list[Event]:
+    """The newest `limit` of one kind, oldest first."""
+    mine = (events.c.sandbox_id == sandbox_id, events.c.type == kind)
+    query = events.select().where(*mine).order_by(events.c.id.desc()).limit(limit)
+    return [event for _, event in _read(connection, query)][::-1]
+
+
 def after(connection: sa.Connection, sandbox_id: str, number: int) -> list[tuple[int, Event]]:
     """All newer than `number`, oldest first."""
     mine = events.c.sandbox_id == sandbox_id

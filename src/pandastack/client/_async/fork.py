@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 from pandastack.client import _lineage, _wire
 from pandastack.client._async.handle import AsyncHandle
 from pandastack.client._diff import Diff, Place, diff_call
-from pandastack.client._lineage import ForkTree, Lineage, Promotion, Step
+from pandastack.client._lineage import ForkTree, Lineage, MissedStep, Promotion, Step
 from pandastack.client._pair import AsyncCancelEvent
 from pandastack.client._values import take
 from pandastack.client._wire import Call
@@ -97,6 +97,11 @@ class AsyncForkVerbs(AsyncHandle):
         """What was kept of it by itself, step by step, the oldest first; see `create(checkpoints="exec")`."""
         answer = await self._verb("GET", "timeline")
         return [take(Step, each) for each in answer["steps"]]
+
+    async def missed_steps(self) -> Sequence[MissedStep]:
+        """The newest of the commands behind which no checkpoint could be taken, the oldest first."""
+        answer = await self._verb("GET", "timeline")
+        return [take(MissedStep, each) for each in answer.get("missing", [])]
 
     async def at(
         self,

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from pandastack.client import _lineage, _wire
 from pandastack.client._diff import Diff, Place, diff_call
-from pandastack.client._lineage import ForkTree, Lineage, Promotion, Step
+from pandastack.client._lineage import ForkTree, Lineage, MissedStep, Promotion, Step
 from pandastack.client._pair import CancelEvent
 from pandastack.client._sync.handle import Handle
 from pandastack.client._values import take
@@ -98,6 +98,11 @@ class ForkVerbs(Handle):
         """What was kept of it by itself, step by step, the oldest first; see `create(checkpoints="exec")`."""
         answer = self._verb("GET", "timeline")
         return [take(Step, each) for each in answer["steps"]]
+
+    def missed_steps(self) -> Sequence[MissedStep]:
+        """The newest of the commands behind which no checkpoint could be taken, the oldest first."""
+        answer = self._verb("GET", "timeline")
+        return [take(MissedStep, each) for each in answer.get("missing", [])]
 
     def at(
         self,
