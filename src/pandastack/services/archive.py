@@ -49,7 +49,7 @@ class Archive:
         self._patience = ground.terms.create_timeout_seconds
         self._failpoint = ground.failpoint
         self._working: set[str] = set()
-        self._leftover: asyncio.Queue[Snapshot] = asyncio.Queue()
+        self._leftover: asyncio.Queue[str] = asyncio.Queue()
         self._pins: dict[str, int] = {}
         self._doubts: dict[str, float] = {}
 
@@ -120,39 +120,45 @@ class Archive:
         label: SnapshotRequest = UNNAMED,
         *,
         draft: Snapshot | None = None,
-        durable: bool = True,
-        once: bool = False,
         hold: bool = False,
         identity: Identity | None = None,
     ) -> AsyncIterator[Snapshot]:
         """A snapshot of a machine that stands, for the block to publish.
 
-        What was not published when the block ends is dropped again, and its key is free; one that is not
-        durable a little later, as nobody waits for that. Errors: SnapshotQuotaExceeded before anything is
-        paused, and those of `Host.snapshot`.
+        What was not published when the block ends is dropped again, and its key is free. Errors:
+        SnapshotQuotaExceeded before anything is paused, and those of `Host.snapshot`.
         """
         draft = draft or await self.drafted(sandbox, kind, label, identity=identity)
         try:
             await self._failpoint("snapshot.drafted")
-            order = SnapshotSpec(draft.id, sandbox.id, durable=durable, once=once, hold=hold)
-            host = self._placement.host_of(sandbox.id)
-            report = await self._placement.ordered(host.snapshot(order), "snapshot", seconds=self._patience)
-            await self._failpoint("snapshot.taken")
-            yield _as_reported(draft, report)
+            yield await self._take(draft, SnapshotSpec(draft.id, sandbox.id, hold=hold))
         finally:
-            if durable:
-                await self.give_up(draft)
-            else:
-                self._leftover.put_nowait(draft)
+            await self.give_up(draft)
+
+    @asynccontextmanager
+    async def passing(self, sandbox: Sandbox, name: str, *, once: bool) -> AsyncIterator[Snapshot]:
+        """One that machines go on from within the block, or a single one. It has no row: they have theirs,
+        and neither it nor what is made of it survives a crash.
+
+        It is dropped a little later, as nobody waits for that. Errors: those of `Host.snapshot`.
+        """
+        draft = self._draft(sandbox, SnapshotKind.FORK, SnapshotRequest(name=name))
+        self._working.add(draft.id)
+        try:
+            yield await self._take(draft, SnapshotSpec(draft.id, sandbox.id, durable=False, once=once))
+        finally:
+            self._leftover.put_nowait(draft.id)
 
     async def drop_leftovers(self) -> None:
-        """Drop the snapshots whose forks stand, for ever."""
+        """Drop the snapshots that have passed, for ever."""
         while True:
-            await self.give_up(await self._leftover.get())
-
-    def conclude(self, connection: Connection, snapshot: Snapshot) -> None:
-        """Within a transaction: what went on from a snapshot that is not to last stands for good."""
-        snapshots.forget(connection, snapshot.id, [SnapshotState.CREATING])
+            snapshot_id = await self._leftover.get()
+            try:
+                await self._order_drop(snapshot_id)
+            except PandastackError as error:  # later it is a stray
+                log.warning("snapshot.not_dropped", snapshot_id=snapshot_id, error=error.message)
+            finally:
+                self._working.discard(snapshot_id)
 
     async def publish(self, snapshot: Snapshot, caller: Caller) -> Snapshot:
         """Make it READY, with its event and audit row."""
@@ -306,6 +312,12 @@ class Archive:
         await self._order_drop(snapshot_id)
         await self._failpoint("drop.dropped")
         await self._database.write_soon(partial(_forget, snapshot_id=snapshot_id, state=state))
+
+    async def _take(self, draft: Snapshot, order: SnapshotSpec) -> Snapshot:
+        host = self._placement.host_of(order.vm)
+        report = await self._placement.ordered(host.snapshot(order), "snapshot", seconds=self._patience)
+        await self._failpoint("snapshot.taken")
+        return _as_reported(draft, report)
 
     async def _order_drop(self, snapshot_id: str) -> None:
         host = self._placement.host_of(snapshot_id)

@@ -21,8 +21,6 @@ from pandastack.model.snapshot import (
     PromoteRequest,
     Promotion,
     Snapshot,
-    SnapshotKind,
-    SnapshotRequest,
 )
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
@@ -166,7 +164,6 @@ class Forks:
         event, payload = _told(litter, source)
 
         def transaction(connection: Connection) -> None:
-            self._archive.conclude(connection, source)
             self._litters.conclude(connection, fork, litter)
             self._ledger.tell(connection, litter.parent_id, Story(event, payload, caller, 201))
 
@@ -181,9 +178,7 @@ class Forks:
                 return await self._archive.find(caller.workspace, found.snapshot_id)
             if found.status not in AWAKE:
                 raise wrong_state(found, SandboxState.RUNNING)
-            label = SnapshotRequest(name=plan.name)
-            once = len(plan.children) == 1
-            taking = self._archive.taken(found, SnapshotKind.FORK, label, durable=False, once=once)
+            taking = self._archive.passing(found, plan.name, once=len(plan.children) == 1)
             async with self._causes.explaining(caller, found.id):
                 return await stack.enter_async_context(taking)
 
