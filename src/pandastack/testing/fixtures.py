@@ -61,7 +61,7 @@ class LeakCheck:
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
-        """A word of this test alone; a command that has it in its arguments is found wherever it fled to."""
+        """A word of this run of this test alone; a command that has it in its arguments is found wherever it fled to."""
         self._children = procfs.children(os.getpid())
         self._descriptors = descriptors()
         self._empty: list[Path] = []
@@ -93,7 +93,7 @@ def leak_check(tmp_path: Path) -> Iterator[LeakCheck]:
     import uvloop  # noqa: PLC0415 - the plugin imports little
 
     uvloop.new_event_loop().close()  # the first one opens a pipe for as long as the process lives
-    check = LeakCheck(tmp_path.name)
+    check = LeakCheck(str(tmp_path))
     yield check
     left = check.leaks()
     for pid in check.processes():
