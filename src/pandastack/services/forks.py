@@ -160,14 +160,14 @@ class Forks:
         )
 
     async def _conclude(self, caller: Caller, fork: Fork, litter: Litter, source: Snapshot) -> None:
-        """Write down that it is complete."""
+        """Write down that it is complete. Not flushed, as creates are not: the power takes their machines."""
         event, payload = _told(litter, source)
 
         def transaction(connection: Connection) -> None:
             self._litters.conclude(connection, fork, litter)
             self._ledger.tell(connection, litter.parent_id, Story(event, payload, caller, 201))
 
-        await self._ledger.write(litter.parent_id, transaction)
+        await self._ledger.write_soon(litter.parent_id, transaction)
 
     async def _moment(self, caller: Caller, plan: _Plan, stack: AsyncExitStack) -> Snapshot:
         """The snapshot that the children go on from, kept until the stack closes; the parent goes on."""

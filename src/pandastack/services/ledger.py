@@ -164,9 +164,7 @@ class Ledger:
             self.tell(connection, sandbox_id, story)
             return moved[1]
 
-        moved = await self._database.write_soon(transaction)
-        self._bell.ring(sandbox_id)
-        return moved
+        return await self.write_soon(sandbox_id, transaction)
 
     async def change(self, sandbox_id: str, story: Story, **values: object) -> None:
         """Set fields other than the state."""
@@ -227,6 +225,12 @@ class Ledger:
     async def write(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction about the sandbox, flushed, and wake those who follow it."""
         value = await self._database.write(transaction)
+        self._bell.ring(sandbox_id)
+        return value
+
+    async def write_soon(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
+        """As `write`, not flushed: for what the power would take with it anyway."""
+        value = await self._database.write_soon(transaction)
         self._bell.ring(sandbox_id)
         return value
 
