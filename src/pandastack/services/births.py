@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -19,7 +19,17 @@ from pandastack.services.keys import Made, identify
 from pandastack.services.ledger import Story
 from pandastack.services.recorder import Recorder
 from pandastack.services.requests import Sizes, check_create
+from pandastack.store import idempotency
+from pandastack.store.db import Connection
 from pandastack.store.idempotency import Identity
+
+
+def _nothing(_connection: Connection) -> None:
+    """A sandbox of no key and no fork."""
+
+
+def _remember(connection: Connection, sandbox: Sandbox, identity: Identity | None) -> None:
+    idempotency.insert(connection, sandbox.workspace, identity, sandbox.id, sandbox.created_at)
 
 
 class Births:
@@ -64,7 +74,11 @@ class Births:
         sandbox = self.draft(caller, request, sizes, origin)
         with nullcontext() if origin is None else self._archive.pinned(origin.id):
             return await self.bear(
-                caller, sandbox, request.env, disk_only=request.disk_only, identity=identity
+                caller,
+                sandbox,
+                request.env,
+                disk_only=request.disk_only,
+                before=partial(_remember, sandbox=sandbox, identity=identity),
             )
 
     async def made(self, caller: Caller, sandbox_id: str) -> Sandbox:
@@ -108,9 +122,10 @@ class Births:
         *,
         disk_only: bool = False,
         story: Story | None = None,
-        identity: Identity | None = None,
+        before: Callable[[Connection], None] = _nothing,
     ) -> Sandbox:
-        """Wait in line, write the row (with a first event), start the machine, pass its gate.
+        """Wait in line, write the row (with a first event, and what comes `before` it in its transaction),
+        start the machine, pass its gate.
 
         On any error nothing is left. Errors: those of `create`.
         """
@@ -124,7 +139,7 @@ class Births:
         )
         async with self._line.turn():
             with self._being_created(sandbox.id):
-                await self._reserve(sandbox, identity, story or Story())
+                await self._reserve(sandbox, story or Story(), before)
                 await self._failpoint("create.reserved")
                 return await self._start(caller, sandbox, spec)
 
@@ -174,9 +189,9 @@ class Births:
         finally:
             self._creating.pop(sandbox_id).set()
 
-    async def _reserve(self, sandbox: Sandbox, identity: Identity | None, story: Story) -> None:
+    async def _reserve(self, sandbox: Sandbox, story: Story, before: Callable[[Connection], None]) -> None:
         try:
-            await self._ledger.reserve(sandbox, self._terms.limits, identity, story)
+            await self._ledger.reserve(sandbox, self._terms.limits, story, before)
         except asyncio.CancelledError as error:  # the row may have been written all the same
             await self._endings.undo(sandbox, _why(error))
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -129,8 +130,8 @@ class Forks:
             await self._failpoint("fork.taken")
             drafts = self._drafts(caller, plan, source)
             fork = self._begin(plan, drafts, source)
-            async with self._litters.begun(fork, plan.identity):
-                outcomes = await self._bear_all(caller, drafts, source)
+            async with self._litters.begun(fork, plan.identity) as before:
+                outcomes = await self._bear_all(caller, drafts, before)
                 await self._failpoint("fork.borne")
                 await self._tell_failures(plan.parent_id, outcomes)
                 litter = self._litter_of(fork, outcomes)
@@ -193,18 +194,21 @@ class Forks:
             for child in plan.children
         ]
 
-    async def _bear_all(self, caller: Caller, drafts: list[Sandbox], source: Snapshot) -> list[Outcome]:
+    async def _bear_all(
+        self, caller: Caller, drafts: list[Sandbox], before: Callable[[Connection], None]
+    ) -> list[Outcome]:
         """Every child at once, or why there is none."""
         quiet = caller.quietly()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._bear(quiet, draft, source)) for draft in drafts]
+            tasks = [group.create_task(self._bear(quiet, draft, before)) for draft in drafts]
         return [task.result() for task in tasks]
 
-    async def _bear(self, caller: Caller, draft: Sandbox, source: Snapshot) -> Outcome:
-        payload: dict[str, object] = {"parent": draft.parent_id, "snapshot": source.id}
+    async def _bear(self, caller: Caller, draft: Sandbox, before: Callable[[Connection], None]) -> Outcome:
+        payload: dict[str, object] = {"parent": draft.parent_id, "snapshot": draft.from_snapshot}
         try:
             await self._failpoint("fork.child")
-            return await self._births.bear(caller, draft, {}, story=Story("sandbox.forked", payload))
+            story = Story("sandbox.forked", payload)
+            return await self._births.bear(caller, draft, {}, story=story, before=before)
         except PandastackError as error:
             return error
 

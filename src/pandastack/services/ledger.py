@@ -18,7 +18,6 @@ from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.events import Bell
 from pandastack.store import accounts, audit, events, idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection, Database
-from pandastack.store.idempotency import Identity
 
 T = TypeVar("T")
 
@@ -78,14 +77,14 @@ class Ledger:
         return await self._database.read(sandboxes.count_by_state)
 
     async def reserve(
-        self, sandbox: Sandbox, limits: Limits, identity: Identity | None, story: Story
+        self, sandbox: Sandbox, limits: Limits, story: Story, before: Callable[[Connection], None]
     ) -> None:
-        """Write the row of a sandbox to be, within the quota, and what its key makes. Errors:
+        """Write the row of a sandbox to be, within the quota, and what comes `before` it. Errors:
         QuotaExceeded.
         """
 
         def transaction(connection: Connection) -> None:
-            idempotency.insert(connection, sandbox.workspace, identity, sandbox.id, sandbox.created_at)
+            before(connection)
             if not sandboxes.insert(connection, sandbox, limits):
                 raise _over_quota(accounts.usage(connection, sandbox.workspace), limits)
             self.tell(connection, sandbox.id, story)

@@ -1,12 +1,12 @@
 """Forks as they are remembered: begun, complete, cut off.
 
-The row of a fork is written before its first child and completed with its last: whatever is not complete was
+The row of a fork is written with its first child and completed with its last: whatever is not complete was
 told to nobody, and none of its children stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -33,14 +33,15 @@ class Litters:
         self._making: set[str] = set()
 
     @asynccontextmanager
-    async def begun(self, fork: Fork, identity: Identity | None) -> AsyncIterator[None]:
-        """A fork whose children are made in the block; unless it is complete at its end, none of them stays,
-        and its key is free again.
+    async def begun(
+        self, fork: Fork, identity: Identity | None
+    ) -> AsyncIterator[Callable[[Connection], None]]:
+        """A fork whose children are made in the block, by transactions that do first what this yields; unless
+        it is complete at its end, none of them stays, and its key is free again.
         """
         self._making.add(fork.id)
         try:
-            await self._database.write_soon(partial(_insert, fork=fork, identity=identity))
-            yield
+            yield partial(_insert, fork=fork, identity=identity)
         except BaseException:
             await self._give_up(fork, "its fork was given up")
             raise
@@ -90,6 +91,9 @@ class Litters:
 
 
 def _insert(connection: Connection, fork: Fork, identity: Identity | None) -> None:
+    """With its first child."""
+    if forks.find(connection, fork.id) is not None:
+        return
     idempotency.insert(connection, fork.workspace, identity, fork.id, fork.begun_at)
     forks.insert(connection, fork)
 

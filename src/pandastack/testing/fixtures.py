@@ -61,8 +61,8 @@ class LeakCheck:
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
-        """A word of this run of this test alone; a command that has it in its arguments is found wherever it fled
-        to."""
+        """A word of this run of this test alone; a command that has it in its arguments is found wherever it
+        fled to."""
         self._children = procfs.children(os.getpid())
         self._descriptors = descriptors()
         self._empty: list[Path] = []
