@@ -119,29 +119,34 @@ class Sleep:
             await self._endings.end_quietly(sandbox, why)
 
     async def _put_to_sleep(self, caller: Caller, found: Sandbox, cause: str) -> None:
+        superseded: list[str] = []
         try:
             async with (
                 self._causes.explaining(caller, found.id),
                 self._archive.taken(found, SnapshotKind.HIBERNATION, hold=True) as image,
             ):
                 await self._failpoint("hibernate.taken")
-                await self._commit(caller, found, image, cause)
+                superseded = await self._commit(caller, found, image, cause)
         finally:  # the row has the last word, also when we were cancelled while it was written
             after = await self._ledger.find_any(caller, found.id)
             if after.status is SandboxState.HIBERNATED:
-                await self._release(found.id)
+                await self._release(found.id, superseded)
             elif after.status is SandboxState.RUNNING:
                 await self._go_on(found.id)
 
-    async def _commit(self, caller: Caller, found: Sandbox, image: Snapshot, cause: str) -> None:
+    async def _commit(self, caller: Caller, found: Sandbox, image: Snapshot, cause: str) -> list[str]:
+        """The ids of the images that this one supersedes."""
         payload: dict[str, object] = {"snapshot_id": image.id, "size_bytes": image.size_bytes, "cause": cause}
         superseded = await self._ledger.hibernated(found, image, Story("sandbox.hibernated", payload, caller))
         await self._failpoint("hibernate.committed")
-        await self._archive.drop(superseded)
+        return superseded
 
-    async def _release(self, sandbox_id: str) -> None:
+    async def _release(self, sandbox_id: str, superseded: list[str]) -> None:
+        """Give back its machine and the images that it slept in before; what cannot be is left for later."""
         self._activity.end(sandbox_id)
-        await self._endings.stop_quietly(sandbox_id)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._endings.stop_quietly(sandbox_id))
+            group.create_task(self._archive.drop(superseded))
         await self._failpoint("hibernate.stopped")
 
     async def _go_on(self, sandbox_id: str) -> None:
