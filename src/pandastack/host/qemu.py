@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+import structlog
 from msgspec import structs
 
 from pandastack.errors import MachineError, SnapshotRefused
@@ -30,6 +31,8 @@ from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP, RECORD, QemuMa
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Plan, Zygotes
 from pandastack.model.sandbox import Isolation
+
+log = structlog.get_logger("host")
 
 
 class QemuDriver:
@@ -114,7 +117,12 @@ class QemuDriver:
         child = jail.adopt(record.pid, record.started)
         if child is None:
             return None
-        return QemuMachine(home, record, child, self.machinery(record.config), self.zygotes)
+        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes)
+        try:
+            await machine.recover()
+        except MachineError as error:  # it ends, or does not answer: whoever greets it finds out
+            log.warning("vm.not_recovered", vm=record.config.vm_id, reason=error.message)
+        return machine
 
     async def close(self) -> None:
         """End the fork servers; machines run on."""

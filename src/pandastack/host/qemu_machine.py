@@ -106,6 +106,16 @@ class QemuMachine:
         async with self._turn, self._monitor() as qmp:
             return await _status(qmp)
 
+    async def recover(self) -> None:
+        """Find out what an earlier program has done last: a layer that is on top by now is noted.
+        MachineError.
+        """
+        async with self._turn, self._monitor() as qmp:
+            top = await qmp.execute("qom-get", {"path": DISK_PATH, "property": "drive"})
+        following = layers.after(self._record.layers)
+        if top == layers.node(following):
+            self._note_layers((*self._record.layers, following))
+
     def dial(self) -> socket.socket:
         """A connection to its agent: the one that its start has waited for, once; then new ones."""
         dialed, self._dialed = self._dialed, None
@@ -324,20 +334,24 @@ class QemuMachine:
                 return
             order = {"job-id": FLATTENING, "device": layers.node(top), "base-node": BASE_DISK}
             async with self._turn, self._monitor() as qmp:
-                await qmp.execute("block-stream", {**order, "auto-dismiss": False})
+                if not await _jobs(qmp):  # an earlier program may have begun it
+                    await qmp.execute("block-stream", {**order, "auto-dismiss": False})
             await self._flattened()
             async with self._turn, self._monitor() as qmp:
-                for file in reversed(lower):
-                    await qmp.execute("blockdev-del", {"node-name": layers.node(file)})
+                nodes = await qmp.execute("query-named-block-nodes", {"flat": True})
+                there = {node["node-name"] for node in nodes}
+                for name in (layers.node(file) for file in reversed(lower)):
+                    if name in there:
+                        await qmp.execute("blockdev-del", {"node-name": name})
             self._note_layers((top,))
             for file in lower:
-                (self.home / file).unlink()
+                (self.home / file).unlink(missing_ok=True)
 
     async def _flattened(self) -> None:
         """Wait for the end of the job; QEMU is asked now and then, and can be asked other things between."""
         while True:
             async with self._turn, self._monitor() as qmp:
-                (job,) = [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
+                (job,) = await _jobs(qmp)
                 if job["status"] == "concluded":
                     await qmp.execute("job-dismiss", {"id": FLATTENING})
                     break
@@ -376,6 +390,11 @@ class QemuMachine:
             tail(self.home / name, _WORDS_BYTES).decode(errors="replace").strip() for name in (LOG, CONSOLE)
         ]
         return "\n".join(part for part in parts if part)
+
+
+async def _jobs(qmp: Qmp) -> list[dict[str, Any]]:
+    """The job that makes the layers one, if there is any."""
+    return [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
 
 
 async def _status(qmp: Qmp) -> str:

@@ -387,10 +387,15 @@ class Vms:
             return
         vm = Vm(home, record, machine, None)
         try:
+            if vm.report.state is VmState.RUNNING:
+                with suppress(MachineError):  # it may stand still for a snapshot that came to nothing
+                    await machine.resume()
             vm.link = await self._birth.greet_again(vm)
-        except (PandastackError, OSError):  # the latter: nobody listens there
+        except OSError:  # nobody listens there
             self._bury(found_dead(home, record, await _end_silent(machine)))
             return
+        except PandastackError as error:
+            log.warning("vm.unreachable", vm=home.name, reason=error.message)
         self._hold(vm)
 
     async def let_go(self) -> None:
