@@ -19,23 +19,24 @@ log = structlog.get_logger("host")
 
 
 class Spares:
-    """Has machines prepare, one after another, unless they are gone (`is_held` says so) or stand still."""
+    """Has machines prepare, one after another, unless they are gone (`find` says so) or stand still."""
 
-    def __init__(self, is_held: Callable[[Vm], bool]) -> None:
-        self._is_held = is_held
-        self._due: asyncio.Queue[Vm] = asyncio.Queue()
+    def __init__(self, find: Callable[[str], Vm | None]) -> None:
+        self._find = find
+        self._due: asyncio.Queue[str] = asyncio.Queue()
 
-    def later(self, vm: Vm, seconds: float) -> None:
-        """The machine is to prepare in so many seconds."""
-        asyncio.get_running_loop().call_later(seconds, self._due.put_nowait, vm)
+    def later(self, vm_id: str, seconds: float) -> None:
+        """The machine is to prepare in so many seconds; one that is gone by then is not kept for it."""
+        asyncio.get_running_loop().call_later(seconds, self._due.put_nowait, vm_id)
 
     async def go_on(self) -> None:
         """For ever."""
         while True:
-            vm = await self._due.get()
-            if not self._is_held(vm) or vm.report.state is not VmState.RUNNING:
+            vm = self._find(await self._due.get())
+            if vm is None or vm.report.state is not VmState.RUNNING:
                 continue
             try:
                 await vm.machine.prepare()
             except (PandastackError, OSError) as error:  # its next snapshot tries again, and tells
                 log.info("vm.not_prepared", vm=vm.spec.id, reason=str(error))
+            del vm  # it may end while the next one is waited for

@@ -83,7 +83,7 @@ class Vms:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[VmReport]] = set()
         self._room = Room(home)
-        self.spares = Spares(lambda vm: self._vms.get(vm.spec.id) is vm)
+        self.spares = Spares(self._vms.get)
 
     async def start(self, spec: VmSpec) -> VmReport:
         """Restore (or boot) the machine and pass its gate. See `model.host.Host.start` for what is
@@ -224,7 +224,7 @@ class Vms:
                 self._move(vm, VmState.PAUSED)
         finally:
             self._resting.discard(spec.vm)
-        self.spares.later(vm, REST_SECONDS)
+        self.spares.later(spec.vm, REST_SECONDS)
         return report
 
     async def drop_snapshot(self, snapshot_id: str) -> None:
@@ -286,7 +286,7 @@ class Vms:
 
     def _hold(self, vm: Vm) -> None:
         self._vms[vm.spec.id] = vm
-        self.spares.later(vm, FIRST_REST_SECONDS)
+        self.spares.later(vm.spec.id, FIRST_REST_SECONDS)
         self._watchers[vm.spec.id] = asyncio.create_task(self._watch(vm), name=f"watch {vm.spec.id}")
 
     async def _unwatch(self, vm_id: str) -> None:
