@@ -12,8 +12,11 @@ import pytest
 
 from pandastack.config import HostConfig
 from pandastack.host.app import LocalHost, open_host
+from pandastack.host.tool import run_tool
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.real import CACHE
+from tests.api.test_kills import PROGRAM
+from tests.vm.yard import Yard
 
 
 def quiet(line: str, fraction: float | None) -> None:
@@ -33,7 +36,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 async def _bake(state: Path) -> None:
-    async with open_host(HostConfig(state_dir=state, cache_dir=CACHE), quiet) as host:
+    async with open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet) as host:
         await host.bake("base")
 
 
@@ -46,7 +49,7 @@ def state(tmp_path: Path, leak_check: LeakCheck) -> Path:
 
 @pytest.fixture
 def open_state(state: Path, images: None) -> OpenHost:
-    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE), quiet)
+    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet)
 
 
 @pytest.fixture
@@ -57,3 +60,13 @@ async def host(open_state: OpenHost) -> AsyncIterator[LocalHost]:
             yield host
         finally:
             await host.end_all()
+
+
+@pytest.fixture
+async def yard(leak_check: LeakCheck, tmp_path: Path, images: None) -> AsyncIterator[Yard]:
+    """A yard; a test that succeeds has its last server take everything along."""
+    yard = Yard(tmp_path)
+    leak_check.expect_empty(yard.state / "v")
+    yield yard
+    if any((yard.state / "v").iterdir()):
+        await run_tool([PROGRAM, "down", "--state", yard.state], timeout=60)

@@ -19,7 +19,7 @@ from pandastack.testing.fixtures import processes_with
 from pandastack.testing.real import CACHE
 from tests.api.test_kills import ALL, server
 
-MACHINES = {"PANDASTACK_CACHE_DIR": str(CACHE)}
+MACHINES = {"PANDASTACK_CACHE_DIR": str(CACHE), "PANDASTACK_REHEARSE": "false"}
 """Settings with which machines are virtual ones."""
 
 PIPES = "mkfifo /dev/shm/ask /dev/shm/say; echo {} > /root/token; sync"
@@ -118,6 +118,15 @@ class Yard:
     async def snapshots(self, sandbox_id: str) -> list[dict[str, Any]]:
         found = (await self.call("GET", "/v1/snapshots"))["snapshots"]
         return [each for each in found if each["sandbox_id"] == sandbox_id]
+
+    async def unclaimed(self) -> list[str]:
+        """The sandboxes that nobody was told of, once they are up."""
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while True:
+                rows = [row for row in (await self.http.get(ALL)).json() if row["id"] not in self.tokens]
+                if all(row["status"] == "running" for row in rows):
+                    return [row["id"] for row in rows]
+                await asyncio.sleep(0.1)
 
     async def row(self, sandbox_id: str) -> dict[str, Any]:
         return await self.call("GET", f"{ALL}/{sandbox_id}")
