@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 
 import httpx2
 import msgspec
@@ -14,6 +15,7 @@ from benchmarks.notebook import Notebook
 from benchmarks.own import MB, fill, own_of, pid_of
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, Bar, at_most
+from pandastack.host.zygotes import MOST_COPIES
 from pandastack.testing.server import Server
 
 OWN_BYTES = 10 * MB
@@ -21,6 +23,7 @@ SHARE = 5
 """Rounds of one sandbox before another takes over."""
 WARM_UP = 3
 AT_ONCE = 100
+FORGOTTEN = 10
 HIBERNATE_LIMIT, WAKE_LIMIT = 2.0, 1.3
 
 HOW = (
@@ -28,8 +31,10 @@ HOW = (
     " created, runs `true` and is deleted, and the first is hibernated, woken, hibernated again and used:"
     f" `true` is run in it, which wakes it. After {SHARE} rounds another sandbox takes over. A command alone"
     " costs a multiple of a create, which the bar of the last does not allow for; beside it stands the ratio"
-    f" to a create and its first command. At last {AT_ONCE} commands are sent at once to a hibernated one."
-    " The phases are those of waking."
+    " to a create and its first command. The host keeps the processes of those that have gone to sleep last:"
+    f" {MOST_COPIES} at most. So {FORGOTTEN} more sandboxes are hibernated and, when as many others have been"
+    " that their processes are gone, used again: they wake from the disk alone. At last"
+    f" {AT_ONCE} commands are sent at once to a hibernated one. The phases are those of waking."
 )
 
 
@@ -40,11 +45,15 @@ def measure(stage: Stage, count: int) -> Answer:
     parts, share = -(-count // SHARE), min(count, SHARE)
     for _ in stage.times(parts, f"sandboxes that sleep {2 * share} times"):
         _sleeper(stage, notes, share)
+    _forgotten(stage, notes, min(count, FORGOTTEN))
     restores = _at_once(stage, notes)
     facts: dict[str, float | str] = {
         "p50 of wake / p50 of create": round(notes.creates("wake_ms"), 2),
         "p50 of wake until exec answers / p50 of create and first exec": round(
             notes.of("wake_and_exec_ms").p50 / notes.of("create_and_exec_ms").p50, 2
+        ),
+        "p50 of wake from the disk alone until exec answers / p50 of create": round(
+            notes.creates("wake_from_disk_and_exec_ms"), 2
         ),
         f"restores for {AT_ONCE} commands at once": restores,
     }
@@ -84,6 +93,18 @@ def _round(stage: Stage, notes: Notebook, sandbox_id: str) -> None:
     for hibernate in (first, second):
         notes.add(hibernate_ms=hibernate)
     notes.add(wake_ms=wake, wake_and_exec_ms=used)
+
+
+def _forgotten(stage: Stage, notes: Notebook, count: int) -> None:
+    """Wakes of those whose processes the host keeps no more."""
+    with ExitStack() as stack:
+        asleep = [stack.enter_context(stage.api.sandbox()) for _ in range(count + MOST_COPIES)]
+        for sandbox_id in asleep:
+            fill(stage.api, sandbox_id, OWN_BYTES)
+            stage.api.order(sandbox_id, "hibernate")
+        for sandbox_id in asleep[:count]:
+            with notes.attempt("wake from the disk alone"):
+                notes.add(wake_from_disk_and_exec_ms=stage.api.exec(sandbox_id, "true")[1])
 
 
 def _told(stage: Stage, sandbox_id: str, event: str) -> list[JSON]:

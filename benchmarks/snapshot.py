@@ -19,6 +19,7 @@ SNAPSHOTS = MOST_COPIES + 2
 CREATES = 5
 WARM_UP = 3
 STORAGE_LIMIT = 1.05
+VERB_LIMIT_MS = 5.0
 
 FROM_FILES = frozenset({"load", "spawn"})
 """Phases of a start from files: they are read into a fork of the base, or by a process that is started."""
@@ -29,7 +30,8 @@ HOW = (
     " base does not hold and what disk layers take that no earlier snapshot has, is counted just before. The"
     f" snapshot is on the disk, with its hashes, when the call returns. {CREATES} sandboxes are created from"
     f" the first snapshot while the copy of a process serves it, and {CREATES} more after {SNAPSHOTS}"
-    " snapshots, when it is restored from its files. The pause is what the host tells."
+    " snapshots, when it is restored from its files. The pause is what the host tells. Behind each its"
+    " sandbox is paused and resumed by two calls of their own."
 )
 
 
@@ -44,6 +46,8 @@ def measure(stage: Stage, count: int) -> Answer:
         HOW,
         [
             *pause_bars(notes),
+            at_most("p50 of pausing a sandbox", notes.of("verb_pause_ms").p50, VERB_LIMIT_MS, "ms"),
+            at_most("p50 of resuming it", notes.of("verb_resume_ms").p50, VERB_LIMIT_MS, "ms"),
             at_most("largest size of a snapshot / what its sandbox had of its own", size, STORAGE_LIMIT, "×"),
         ],
         {
@@ -89,6 +93,8 @@ def _snapshot(stage: Stage, notes: Notebook, source: str, pid: int) -> JSON:
     notes.add(snapshot_ms=wall, pause_ms=snapshot["pause_ms"], **phases(snapshot["phases_ms"], wall))
     notes.add(own_pages_MB=own.pages / MB, own_disk_MB=own.fresh / MB)
     notes.add(size_MB=size / MB, size_to_own_ratio=size / fresh)
+    for verb in ("pause", "resume"):
+        notes.add(**{f"verb_{verb}_ms": stage.api.order(source, verb)[1]})
     return snapshot
 
 

@@ -107,6 +107,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Allows the process driver, which has no isolation at all."""
     emulate: bool = False
     """Runs machines emulated even where KVM works."""
+    rehearse: bool = True
+    """Has emulated machines start with the code of their template's programs translated. It takes a processor
+    some seconds for each template, some time after the template was first wanted.
+    """
 
 
 class ClientConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -64,7 +64,7 @@ async def make_kept(state: Path, name: str, base: SnapshotFiles, *, vm: str = "b
     )
     report = SnapshotReport(name, vm, "base", 1, 64, 10 * MIB, 5.0, {}, layers=2)
     write_record(home / RECORD, Kept(report, Prepared(TEMPLATE, config, files)))
-    await snapshots.seal(files, MACHINERY, "none", 1, 64, (home / RECORD,))
+    await snapshots.seal(files, MACHINERY, "none", 1, 64, also=(home / RECORD,))
     return files
 
 

@@ -135,7 +135,7 @@ async def test_the_disk_is_left_where_the_memory_does_not_fit(
 ) -> None:
     vault = opened(process_driver, state)
     await snapshots.seal(
-        kept, structs.replace(MACHINERY, version="0"), "none", 1, 64, (kept.directory / RECORD,)
+        kept, structs.replace(MACHINERY, version="0"), "none", 1, 64, also=(kept.directory / RECORD,)
     )
     with pytest.raises(SnapshotRefused, match=r"made with version '0', .* booted: disk_only\.$"):
         vault.prepare("s")

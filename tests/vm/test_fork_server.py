@@ -21,6 +21,7 @@ from pandastack.host.zygote import Zygote
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec
+from pandastack.testing.fixtures import eventually
 from pandastack.testing.real import CACHE
 from tests.vm.conftest import OpenHost, quiet
 
@@ -38,7 +39,9 @@ python3 -c 'import random, uuid; print(random.random()); print(uuid.uuid4())'
 @pytest.fixture
 def open_state(state: Path, images: None) -> OpenHost:
     """Emulated, also where KVM works: that has no fork servers."""
-    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE, emulate=True), quiet)
+    return lambda: open_host(
+        HostConfig(state_dir=state, cache_dir=CACHE, emulate=True, rehearse=False), quiet
+    )
 
 
 @pytest.fixture
@@ -207,6 +210,35 @@ async def test_machines_start_without_a_server_that_has_died_and_one_is_made_aga
     await until_forked(host)
     assert "fork" in (await start(host, "third")).phases_ms
     assert first.pid != second.pid
+
+
+NUMBERS = "sh -c 'echo $PPID $$'; ls -A /root /tmp"
+"""Numbers that the guest's kernel gives one after the other, and what programs leave on the disk."""
+
+
+async def test_a_server_that_has_rehearsed_programs_takes_the_place_of_the_first(
+    state: Path, images: None
+) -> None:
+    """Nothing of the programs is in its forks. The first stays as long as machines whose end it tells."""
+    config = HostConfig(state_dir=state, cache_dir=CACHE, emulate=True)
+    async with open_host(config, quiet) as host:
+        await until_forked(host)
+        first = the_zygote(host)
+        old = await start(host, "old")
+        numbers = await say(host, "old", NUMBERS)
+        async with asyncio.timeout(READY_SECONDS):
+            while find(host) is first:
+                await asyncio.sleep(0.2)
+        new = await start(host, "new")
+        assert "fork" in new.phases_ms
+        assert await say(host, "new", NUMBERS) == numbers
+        assert await say(host, "new", NUMBERS) != numbers
+        async with host.deaths() as deaths:
+            os.kill(old.pid, signal.SIGKILL)
+            assert "SIGKILL" in str((await anext(deaths)).cause)
+        await eventually(lambda: procfs.start_ticks(first.pid) is None)
+        assert await say(host, "new", "echo alive") == "alive\n"
+        await host.end_all()
 
 
 async def test_a_server_that_hangs_costs_one_create_some_seconds_and_the_others_nothing(

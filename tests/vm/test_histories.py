@@ -23,7 +23,7 @@ CYCLES = 3
 
 def real_host(state: Path) -> AbstractAsyncContextManager[LocalHost]:
     """One that runs virtual machines, with the user's cache of images."""
-    return open_host(HostConfig(state_dir=state, cache_dir=CACHE), quiet)
+    return open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet)
 
 
 class OfMachines(Histories):

@@ -37,7 +37,7 @@ WRITE = "i=0; while :; do i=$((i+1)); head -c 65536 /dev/urandom > /root/$i; syn
 async def small(leak_check: LeakCheck, tmp_path: Path, images: None) -> AsyncIterator[tuple[LocalHost, Path]]:
     """A host on a file system of its own, and a machine `box`, of which there is a snapshot `old`."""
     with small_disk(tmp_path / "small", "1200m") as folder:
-        async with open_host(HostConfig(state_dir=folder, cache_dir=CACHE), quiet) as host:
+        async with open_host(HostConfig(state_dir=folder, cache_dir=CACHE, rehearse=False), quiet) as host:
             try:
                 await start(host, "box")
                 await say(host, "box", FILL)

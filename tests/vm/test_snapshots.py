@@ -29,7 +29,7 @@ TICK = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/ticks; sleep 0.05; done"
 
 @pytest.fixture
 def open_state(state: Path, images: None) -> OpenHost:
-    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE), quiet)
+    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet)
 
 
 async def say(host: LocalHost, vm_id: str, line: str) -> str:

@@ -76,6 +76,7 @@ def running(
             "HOME": str(home),
             "PANDASTACK_CACHE_DIR": str(CACHE),
             "PANDASTACK_BOOTSTRAP_TOKEN": token,
+            "PANDASTACK_REHEARSE": "false",
             **(settings or {}),
         }
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -92,7 +92,7 @@ static bool revert_others(const struct memory *memory, const uint8_t *kept)
     bool read_all = entries && pread(pagemap, entries, size, at) == (ssize_t)size;
     for (size_t page = 0; read_all && page < memory->pages; page++) {
         bool own = !(entries[page] & FILE_PAGE) && (entries[page] & (PRESENT | SWAPPED));
-        if (!own || kept[page])
+        if (!own || (kept && kept[page]))
             continue;
         madvise(memory->start + page * PAGE, PAGE, MADV_DONTNEED);
         changed(memory, page, 1);
@@ -133,6 +133,15 @@ static bool load_memory(const char *base, const char *pages)
     free(runs);
     close(file);
     return done;
+}
+
+bool load_base(const char *base, const char *state)
+{
+    struct memory memory;
+    if (!find_memory(base, &memory) || !revert_others(&memory, NULL))
+        return false;
+    madvise(memory.start, memory.pages * PAGE, MADV_DONTNEED); /* what was only read need not be known to children */
+    return guest_load_devices(state);
 }
 
 bool load_snapshot(const char *base, const char *pages, const char *state)

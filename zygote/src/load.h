@@ -10,4 +10,7 @@
  */
 bool load_snapshot(const char *base, const char *pages, const char *state);
 
+/* The same with no pages that differ: a machine goes back to its base, with the devices in `state`. */
+bool load_base(const char *base, const char *state);
+
 #endif

@@ -37,6 +37,11 @@ void order_receive(int channel, struct order *order)
         _exit(0);
 }
 
+bool order_is_go_back(const struct order *order)
+{
+    return strcmp(order->text, "B") == 0 && order->count == 0;
+}
+
 bool order_is_stand_still(const struct order *order)
 {
     return strcmp(order->text, "S") == 0;

@@ -6,6 +6,8 @@
 
 /* What the host and a fork server tell each other: one SOCK_SEQPACKET message each way.
  *
+ *   "B\0BASE\0STATE\0"  go back        answer "B 0", or "E errno": the guest has become what it was when the process was restored
+ *                                      (see load.h), and runs; only before the next one
  *   "S"             stand still        answer "S 0", or "E errno"
  *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with three descriptors, of the sockets where the
  *                                      machine's monitor, its agent's connection and its own orders are listened for
@@ -18,10 +20,10 @@
  *
  * A machine that is a fork takes one order a connection, a SOCK_STREAM one:
  *
- *   "C\0OLD\0NEW\0NAME\0"  be copied      answer "C pid microseconds", or "E errno". The disk layer NEW is put on top of OLD; then a
+ *   "C\0OLD\0NEW\0NAME\0" be copied      answer "C pid microseconds", or "E errno". The disk layer NEW is put on top of OLD; then a
  *                                      copy of the process is made, which is a fork server called NAME that takes its orders
- *                                      by the descriptor that came with this one, and the machine goes on. It stood still for
- *                                      so many microseconds.
+ *                                      by the descriptor that came with this one, and the machine goes on; not with a fifth
+ *                                      word, "hold". It stood still for so many microseconds.
  *   "L\0BASE\0PAGES\0STATE\0"  load  answer "L 0 microseconds", or "E errno". The guest, which was held, has become that of the
  *                                      snapshot, and runs.
  */
@@ -41,6 +43,7 @@ bool order_take(int channel, struct order *order);
 /* As `order_take`, but then the process ends. */
 void order_receive(int channel, struct order *order);
 
+bool order_is_go_back(const struct order *order);
 bool order_is_stand_still(const struct order *order);
 bool order_is_fork(const struct order *order);
 bool order_is_for_itself(const struct order *order);

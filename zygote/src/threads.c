@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
@@ -22,7 +23,7 @@
 
 #include "preload.h"
 
-enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, LAST_PATIENCE_MS = 50, TID_WITHIN = 512, CLEANUP_WITHIN = 256 };
+enum { MAX_THREADS = 128, STACK_BYTES = 8 << 20, IDLE_MS = 20, LOOK_US = 100, LAST_PATIENCE_MS = 50, MAX_POLLED = 64, TID_WITHIN = 512, CLEANUP_WITHIN = 256 };
 
 /* What a wait has on the stack below our own frame stays as it is: ending the wait needs it. */
 enum { RED_ZONE = 4096 };
@@ -34,6 +35,8 @@ struct thread {
     bool locks;          /* its wait is over, but for its mutex that somebody else has */
     pthread_cond_t *condition; /* what it waits for; NULL for descriptors */
     pthread_mutex_t *mutex;
+    const struct pollfd *polled; /* the descriptors that it waits for */
+    nfds_t count;
     void *(*routine)(void *);
     void *argument;
     pthread_t self;
@@ -234,6 +237,8 @@ EXPORT __attribute__((noinline)) int poll(struct pollfd *polled, nfds_t count, i
         rcu_register_thread();
         return 0;
     }
+    own->polled = polled;
+    own->count = count;
     note_wait(NULL, NULL);
     int result = real_poll(polled, count, timeout);
     own->waiting = false;
@@ -253,6 +258,16 @@ static bool find_call(const struct thread *thread, long *number, uintptr_t *argu
     return size > 0 && sscanf(line, "%ld %" SCNxPTR, number, argument) == 2;
 }
 
+/* Whether what it waits for has come: it is asleep still, and will not be in a moment. */
+static bool is_due(const struct thread *thread)
+{
+    struct pollfd look[MAX_POLLED];
+    if (thread->count > MAX_POLLED)
+        return true;
+    memcpy(look, thread->polled, thread->count * sizeof *look);
+    return real_poll(look, thread->count, 0) != 0;
+}
+
 /* Whether it is where its noted wait can be ended: asleep in it, or behind it before its mutex. One that is on its way in or
  * out is not: the C library has begun something there that only it can end.
  */
@@ -263,7 +278,7 @@ static bool is_asleep(struct thread *thread)
     if (!thread->waiting || !find_call(thread, &number, &argument))
         return false;
     if (!thread->condition)
-        return number == SYS_poll || number == SYS_ppoll;
+        return (number == SYS_poll || number == SYS_ppoll) && !is_due(thread);
     uintptr_t condition = (uintptr_t)thread->condition;
     thread->locks = argument == (uintptr_t)&thread->mutex->__data.__lock;
     return number == SYS_futex &&

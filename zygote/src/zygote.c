@@ -166,11 +166,27 @@ static bool stand_still(void)
     return threads_stand_still(PATIENCE_MS) && descriptors_note(channel);
 }
 
+/* Of all that the guest has done the translated code is left. */
+static void go_back(const struct order *order)
+{
+    guest_lock();
+    guest_stop();
+    bool is_back = load_base(order_word(order, 1), order_word(order, 2));
+    if (is_back)
+        guest_continue();
+    guest_unlock();
+    tell(channel, is_back ? 'B' : 'E', is_back ? 0 : EINVAL);
+}
+
 /* In the main loop, where it has nothing to do. Returns in each child, whose guest runs. */
 static void obey(void)
 {
     static struct order order;
     order_receive(channel, &order);
+    if (order_is_go_back(&order)) {
+        go_back(&order);
+        return;
+    }
     if (!order_is_stand_still(&order) || !stand_still()) {
         order_close(&order);
         tell(channel, 'E', EINVAL);
@@ -235,7 +251,7 @@ static pid_t copy(const struct order *order, int connection, long *stood_still)
         error = EAGAIN;
     }
     threads_go_on();
-    if (ran)
+    if (ran && !(pid > 0 && strcmp(order_word(order, 4), "hold") == 0))
         guest_continue();
     *stood_still = microseconds() - begun;
     return pid > 0 ? pid : -error;

@@ -133,5 +133,5 @@ async def _qemu(cache: Cache, config: HostConfig, progress: Progress) -> QemuDri
     install = await ensure_qemu(cache, progress)
     vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate)
     library = await ensure_library(cache)
-    zygotes = Zygotes(config.state_dir / "z")
+    zygotes = Zygotes(config.state_dir / "z", rehearse_programs=config.rehearse)
     return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes)

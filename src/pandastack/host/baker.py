@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from pandastack.errors import BootFailed
 from pandastack.host import snapshots, unix
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
-from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, SnapshotFiles
+from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, Rehearsal, SnapshotFiles
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
@@ -39,6 +40,8 @@ REST_SECONDS = 0.5
 FREEZE_MS = 5000
 REHEARSALS = 2
 """The gate is passed and closed again so often: what a restore does first has its pages writable then."""
+FIRST = ("true", "/bin/true")
+"""What a command costs by itself: of the shell's own, and of a program's."""
 BAKING = "machine"
 """The home of the machine that is baked, beside what is written of it."""
 _RETRY_SECONDS = 0.25
@@ -86,16 +89,24 @@ class Baker:
 
     async def speed_up(self, image: Image, config: MachineConfig, snapshot: SnapshotFiles) -> None:
         """Have restores of this snapshot start faster, where the driver can."""
-        await self._driver.speed_up(snapshot, config, lambda machine: self._rehearsed(machine, image.recipe))
+        recipe = image.recipe
+        programs, first = recipe.manifest.warm, (*FIRST, *FIRST)
+        rehearsal = Rehearsal(
+            lambda machine, agent: self._rehearsed(machine, agent, recipe, first),
+            lambda machine, agent: self._rehearsed(machine, agent, recipe, programs),
+        )
+        await self._driver.speed_up(snapshot, config, rehearsal)
 
     @asynccontextmanager
-    async def _rehearsed(self, machine: Machine, recipe: Recipe) -> AsyncIterator[None]:
-        """A restored machine after what sandboxes do first, connected and its gate closed."""
-        async with await GuestLink.connect(unix.connect(machine.guest_socket)) as link:
+    async def _rehearsed(
+        self, machine: Machine, agent: socket.socket, recipe: Recipe, lines: tuple[str, ...]
+    ) -> AsyncIterator[None]:
+        """A restored machine after it has run some `lines`, connected and its gate closed."""
+        async with await GuestLink.connect(agent, workdir=recipe.manifest.workdir) as link:
             link.announce(self._sources.entropy(16), self._facts(recipe))
             await answered(machine, link, GATE_SECONDS)
-            for turn in range(REHEARSALS):
-                await _must_run(link, "true", f"rehearsal-{turn}")
+            for number, line in enumerate(lines):
+                await _must_run(link, line, f"rehearsal-{number}")
                 await link.freeze(FREEZE_MS, deadline=GATE_SECONDS)
                 await link.thaw(deadline=GATE_SECONDS)
             await self._close_gate(machine, link, recipe)

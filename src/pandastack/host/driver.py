@@ -16,6 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from pandastack.host.marks import FileMark
 from pandastack.model.host import SnapshotSpec
 from pandastack.model.sandbox import Isolation
 
@@ -82,6 +83,8 @@ class Taken(Struct, frozen=True):
     pause_ms: float
     """How long the machine stood still."""
     phases_ms: dict[str, float]
+    marks: dict[str, FileMark] = {}
+    """Of those files that were hashed while they were written, by name."""
 
 
 class Stats(Struct, frozen=True):
@@ -131,7 +134,8 @@ class Machine(Protocol):
         """Keep what differs from `base`, which it was restored from, in the empty directory `into`, as `spec`
         has it. One that is not durable may have no files.
 
-        NotSupported says why not; on any error the machine is as it was.
+        NotSupported says why not; on any error the machine is as it was, but one that was to hold may stand
+        still.
         """
         ...
 
@@ -199,15 +203,24 @@ class Driver(Protocol):
         ...
 
 
-Rehearse = Callable[[Machine], AbstractAsyncContextManager[None]]
-"""Has a restored machine do what sandboxes do first, and holds it where a sandbox begins, its gate closed,
-for the length of the block."""
+Rehearse = Callable[[Machine, socket.socket], AbstractAsyncContextManager[None]]
+"""Has a restored machine do something, by a connection to its agent that it is given, and holds it for the
+length of the block where a sandbox begins, its gate closed."""
+
+
+class Rehearsal(Struct, frozen=True):
+    """What a machine does before others start as what it is then."""
+
+    first: Rehearse
+    """What every sandbox does first: about a second."""
+    programs: Rehearse
+    """What the template is for: some seconds."""
 
 
 class BakingDriver(Driver, Protocol):
     """A driver whose machines start from baked snapshots."""
 
-    async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
+    async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearsal: Rehearsal) -> None:
         """Prepare to start machines of a snapshot that `check` accepted faster, if this driver can, with a
         machine of its own that is rehearsed. When that fails restores are as they were.
         """

@@ -15,6 +15,8 @@ from pandastack.host import sparse
 
 FIRST = "overlay.qcow2"
 """The top of a machine that has just started, in its home."""
+REHEARSAL = "rehearsal.qcow2"
+"""What a machine has for a top that rehearses, and is put away then."""
 
 
 COMFORTABLE, MOST = 3, 7

@@ -30,6 +30,36 @@ class FileMark(Struct, frozen=True, omit_defaults=True):
     chunks: tuple[str, ...] | None = None
 
 
+class Hashing:
+    """The mark of a file that is told once, from its beginning to its end, in parts that begin at a MiB."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._has_data = False
+        self._chunks: list[str] = []
+
+    def add(self, offset: int, data: memoryview) -> None:
+        """The part that begins at `offset`, where the last one ended."""
+        for start in range(0, len(data), sparse.CHUNK):
+            at, piece = offset + start, data[start : start + sparse.CHUNK]
+            if at // CHUNK > len(self._chunks):
+                self._finish()
+            if not sparse.is_nothing(piece):
+                self._digest.update(at.to_bytes(8, "little"))
+                self._digest.update(piece)
+                self._has_data = True
+
+    def mark(self, size: int) -> FileMark:
+        """Once all of it has been told."""
+        if size > len(self._chunks) * CHUNK:
+            self._finish()
+        return FileMark(size, chunks=tuple(self._chunks))
+
+    def _finish(self) -> None:
+        self._chunks.append(self._digest.hexdigest() if self._has_data else "")
+        self._digest, self._has_data = hashlib.sha256(), False
+
+
 def mark(path: Path) -> FileMark:
     """Read a file once. SnapshotRefused when that cannot be done."""
     try:

@@ -22,6 +22,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from pandastack.errors import MachineError, SnapshotRefused
+from pandastack.host.growing import Growing
+from pandastack.host.marks import FileMark
 
 PAGE = 4096
 MAGIC = b"PNDAPAGE"
@@ -123,8 +125,9 @@ def _read(pagemap: int, part: Mapping) -> Iterator[tuple[int, int]]:
         yield part.start + begun * PAGE, part.end
 
 
-def save(pid: int, base: Path, target: Path) -> int:
-    """Write the private pages of process `pid`, which stands still, to `target`; their number.
+def save(pid: int, base: Path, target: Path) -> FileMark:
+    """Write the private pages of process `pid`, which stands still, to `target`; its mark, and it is already
+    on its way to the disk.
 
     Beyond them the file takes eight bytes a run and less than a page.
     """
@@ -132,13 +135,12 @@ def save(pid: int, base: Path, target: Path) -> int:
     runs = private_runs(pid, parts)
     pages = sum(count for _, count in runs)
     head = _HEADER.pack(MAGIC, PAGE, len(runs), pages) + b"".join(_RUN.pack(*run) for run in runs)
-    buffer = bytearray(_BATCH_BYTES)
-    with target.open("wb", buffering=0) as file:
-        _write(file.fileno(), head.ljust(_pages_at(len(runs)), b"\0"))
-        for batch, size in _batches(parts, runs):
-            _transfer(_libc.process_vm_readv, pid, buffer, batch, size)
-            _write(file.fileno(), memoryview(buffer)[:size])
-    return pages
+    with Growing(target) as growing:
+        growing.add(head.ljust(_pages_at(len(runs)), b"\0"))
+        for batch, size in _batches(parts, runs, growing.room):
+            _transfer(_libc.process_vm_readv, pid, growing.address(), batch, size)
+            growing.grown(size)
+        return growing.mark()
 
 
 def load(pid: int, base: Path, source: Path) -> int:
@@ -146,11 +148,12 @@ def load(pid: int, base: Path, source: Path) -> int:
     parts = mappings(pid, base)
     runs = read_runs(source)
     buffer = bytearray(_BATCH_BYTES)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     with source.open("rb", buffering=0) as file:
         file.seek(_pages_at(len(runs)))
-        for batch, size in _batches(parts, runs):
+        for batch, size in _batches(parts, runs, lambda: _BATCH_BYTES):
             _all(file.readinto(memoryview(buffer)[:size]) or 0, size)
-            _transfer(_libc.process_vm_writev, pid, buffer, batch, size)
+            _transfer(_libc.process_vm_writev, pid, address, batch, size)
     return sum(count for _, count in runs)
 
 
@@ -172,18 +175,22 @@ def _pages_at(runs: int) -> int:
     return -(-(_HEADER.size + runs * _RUN.size) // PAGE) * PAGE
 
 
-def _batches(parts: list[Mapping], runs: list[Run]) -> Iterator[tuple[list[int], int]]:
-    """What one system call transfers: addresses and sizes in turn, and the bytes of all, in the file's
-    order.
+def _batches(
+    parts: list[Mapping], runs: list[Run], room: Callable[[], int]
+) -> Iterator[tuple[list[int], int]]:
+    """What one system call transfers: addresses and sizes in turn, and the bytes of all, in the file's order.
+    There is room for so many bytes when the last one was done.
     """
     batch: list[int] = []
-    total = 0
+    total, most = 0, room()
     for address, size in _pieces(parts, runs):
-        if total + size > _BATCH_BYTES or len(batch) == 2 * _BATCH_PIECES:
-            yield batch, total
-            batch, total = [], 0
-        batch += (address, size)
-        total += size
+        while size:
+            part = min(size, most - total)
+            batch += (address, part)
+            address, size, total = address + part, size - part, total + part
+            if total == most or len(batch) == 2 * _BATCH_PIECES:
+                yield batch, total
+                batch, total, most = [], 0, room()
     if batch:
         yield batch, total
 
@@ -203,21 +210,14 @@ def _pieces(parts: list[Mapping], runs: list[Run]) -> Iterator[tuple[int, int]]:
             at += size
 
 
-def _transfer(call: Callable[..., int], pid: int, buffer: bytearray, batch: list[int], size: int) -> None:
-    """Between `buffer` and the memory of the process, in one call. MachineError when it has ended."""
-    here = (ctypes.c_uint64 * 2)(ctypes.addressof(ctypes.c_char.from_buffer(buffer)), size)
+def _transfer(call: Callable[..., int], pid: int, address: int, batch: list[int], size: int) -> None:
+    """Between our memory and that of the process, in one call. MachineError when it has ended."""
+    here = (ctypes.c_uint64 * 2)(address, size)
     there = (ctypes.c_uint64 * len(batch))(*batch)
     done = call(pid, here, 1, there, len(batch) // 2, 0)
     if done < 0:
         raise MachineError(f"A machine's memory cannot be copied: {os.strerror(ctypes.get_errno())}.")
     _all(done, size)
-
-
-def _write(file: int, data: bytes | memoryview) -> None:
-    """All of it, or the error why not: a full disk takes a part first and says so at the rest."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
 
 
 def _all(done: int, wanted: int) -> None:

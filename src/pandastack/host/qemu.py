@@ -24,12 +24,12 @@ from msgspec import structs
 
 from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, snapshots, sparse, unix
-from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearse, SnapshotFiles
-from pandastack.host.memory import read_runs
+from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
+from pandastack.host.memory import mark, read_runs
 from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
 from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP, RECORD, QemuMachine, Record
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
-from pandastack.host.zygotes import Plan, Zygotes
+from pandastack.host.zygotes import Beginning, Plan, Zygotes
 from pandastack.model.sandbox import Isolation
 
 log = structlog.get_logger("host")
@@ -88,11 +88,11 @@ class QemuDriver:
             machine = await self._become(config, home, snapshot, snapshot.base)
         return machine or await self._assembled(config, home, snapshot, snapshot.base)
 
-    async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearse: Rehearse) -> None:
+    async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearsal: Rehearsal) -> None:
         """Make a fork server for this snapshot: restores of it are forks then."""
         if self.zygotes:
             begin = functools.partial(self._begin_zygote, snapshot, config)
-            await self.zygotes.prepare(snapshot.directory.name, Plan(begin, rehearse))
+            await self.zygotes.prepare(snapshot.directory.name, Plan(begin, rehearsal))
 
     async def release(self, name: str) -> None:
         """End the copy of a machine that served this snapshot."""
@@ -216,12 +216,15 @@ class QemuDriver:
             return self._recorded(start, child, "fork", disk=disk, forked=True)
 
     def _begin_zygote(
-        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path
-    ) -> tuple[Zygote, QemuMachine]:
-        """A machine that is restored as any, and that can be told to stand still and be forked."""
+        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path, *, again: bool
+    ) -> Beginning:
+        """A machine that is restored as any, and that can be told to stand still and be forked; before that
+        to go back and begin `again`.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _Start(config, home, config.overlay) as start, theirs:
-            files = _files(NAME_PLACEHOLDER, start.fds, snapshot.memory, snapshot)
+        own = (layers.REHEARSAL if again else layers.FIRST,)
+        with _Start(config, home, config.overlay, own) as start, theirs:
+            files = _files(NAME_PLACEHOLDER, start.fds, snapshot.memory, snapshot, own=own)
             numbers = (theirs.fileno(), *start.fds)
             env = {"LD_PRELOAD": str(self._library), CHANNEL: " ".join(map(str, numbers))}
             try:
@@ -237,7 +240,8 @@ class QemuDriver:
                 ours.close()
                 raise
             machine = self._recorded(start, child, "spawn")
-            return Zygote(child, ours, empty=home / OVERLAY), machine
+            zygote = Zygote(child, ours, empty=home / OVERLAY)
+            return Beginning(zygote, machine, functools.partial(_go_back, zygote, machine, snapshot))
 
     def _spawned(
         self,
@@ -341,6 +345,12 @@ def _files(
 def _disk(snapshot: SnapshotFiles) -> tuple[str, ...]:
     """The layers of a machine that goes on from a snapshot, by the names that they have in its home."""
     return (*(layers.below(number) for number in range(len(snapshot.layers))), layers.FIRST)
+
+
+async def _go_back(zygote: Zygote, machine: QemuMachine, snapshot: SnapshotFiles) -> None:
+    """To where the machine began: of all that it has done its translated code is left."""
+    await machine.let_go_of_disk()
+    await zygote.go_back(mark(snapshot.memory), snapshot.state)
 
 
 def _empty(home: Path) -> None:

@@ -139,7 +139,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
 
 
 def _accel(vmm: Vmm) -> str:
-    return "kvm" if vmm.accel == "kvm" else "tcg,tb-size=64"
+    return "kvm" if vmm.accel == "kvm" else "tcg,tb-size=128"
 
 
 def _memory(vmm: Vmm, config: MachineConfig, path: Path, *, shared: bool) -> str:

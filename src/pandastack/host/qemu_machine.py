@@ -170,7 +170,7 @@ class QemuMachine:
         files = snapshots.differing(into, base, self._record.config.overlay, len(old))
         try:
             taken = None
-            if copy and self._record.forked and self._copies and not spec.hold:
+            if copy and self._record.forked and self._copies:
                 taken = await self._copied_soon(files, base, top, spec)
             taken = taken or await self._written(files, base, top, hold=spec.hold)
         except TooLate as error:
@@ -192,7 +192,7 @@ class QemuMachine:
                 stopped = time.perf_counter()
                 await _save_devices(qmp, files.state)
                 saved = time.perf_counter()
-                await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
+                mark = await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
                 copied = time.perf_counter()
                 layer = {"node": layers.node(self._record.layers[-1]), "overlay": layers.node(top)}
                 await qmp.execute("blockdev-snapshot", layer)
@@ -200,7 +200,7 @@ class QemuMachine:
             ended = time.perf_counter()
         marks = (("stop", begun, stopped), ("devices", stopped, saved), ("memory", saved, copied))
         phases = {name: _ms(*span) for name, *span in (*marks, ("disk", copied, switched))}
-        return Taken(files, _ms(begun, ended), phases)
+        return Taken(files, _ms(begun, ended), phases, {files.memory.name: mark})
 
     async def _copied_soon(
         self, files: SnapshotFiles, base: SnapshotFiles, top: str, spec: SnapshotSpec
@@ -218,25 +218,28 @@ class QemuMachine:
         """The machine stands still for as long as it takes to fork its process; the copy is read then."""
         begun = time.perf_counter()
         disk = (*self._record.layers, top)
-        copy, pause_ms = await copied(self.home / ORDERS, disk, f"pandastack-{spec.id}", once=spec.once)
-        phases = {"copy": _ms(begun, time.perf_counter())}
+        name = f"pandastack-{spec.id}"
+        copy, pause_ms = await copied(self.home / ORDERS, disk, name, once=spec.once, hold=spec.hold)
+        taken = Taken(files, pause_ms, {"copy": _ms(begun, time.perf_counter())})
         try:
             if spec.durable:
-                phases |= await self._read(copy, files, base)
+                taken = await self._read(copy, taken, base)
         except BaseException:
             await copy.close()
             raise
         assert self._copies is not None  # noqa: S101  # the caller has looked
-        await self._copies.keep(spec.id, copy, durable=spec.durable)
-        return Taken(files, pause_ms, phases)
+        on_disk = files.memory.stat().st_size if spec.durable else None
+        await self._copies.keep(spec.id, copy, on_disk=on_disk)
+        return taken
 
-    async def _read(self, copy: Zygote, files: SnapshotFiles, base: SnapshotFiles) -> dict[str, float]:
-        """What the copy has, written to files while it stands still. How long that took, in ms."""
-        begun = time.perf_counter()
+    async def _read(self, copy: Zygote, taken: Taken, base: SnapshotFiles) -> Taken:
+        """What the copy has, written to files while it stands still."""
+        files, begun = taken.files, time.perf_counter()
         await copy.save_devices(files.state)
         saved = time.perf_counter()
-        await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
-        return {"devices": _ms(begun, saved), "memory": _ms(saved, time.perf_counter())}
+        mark = await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
+        phases = {"devices": _ms(begun, saved), "memory": _ms(saved, time.perf_counter())}
+        return structs.replace(taken, phases_ms=taken.phases_ms | phases, marks={files.memory.name: mark})
 
     async def load(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:
         """Become what `snapshot` holds: a machine that waits for its state and whose memory is `base`'s. It
@@ -267,6 +270,15 @@ class QemuMachine:
         await loaded(self.home / ORDERS, *words)
         self.phases_ms |= {"disk": _ms(begun, linked), "load": _ms(linked, time.perf_counter())}
 
+    async def let_go_of_disk(self) -> None:
+        """Stand still with the disk of its base, whatever it has written; for one whose memory goes too."""
+        async with self._turn, self._monitor() as qmp:
+            await qmp.execute("stop")
+            sparse.copy(self._record.config.overlay, self.home / layers.FIRST)
+            await qmp.execute("blockdev-add", _layer(layers.FIRST, backing=BASE_DISK))
+            await _put_on_top(qmp, layers.FIRST, instead=layers.REHEARSAL)
+        (self.home / layers.REHEARSAL).unlink()
+
     async def _change_disk(self, qmp: Qmp) -> None:
         """The disk of a fork of its base gets the layers that its home has; what it had for a top goes."""
         below = BASE_DISK
@@ -275,9 +287,7 @@ class QemuMachine:
             await qmp.execute("blockdev-add", _layer(file, backing=below, read_only=True))
             below = layers.node(file)
         await qmp.execute("blockdev-add", _layer(top, backing=below))
-        drive = {"path": DISK_PATH, "property": "drive", "value": layers.node(top)}
-        await qmp.execute("qom-set", drive)
-        await qmp.execute("blockdev-del", {"node-name": layers.node(layers.FIRST)})
+        await _put_on_top(qmp, top, instead=layers.FIRST)
         (self.home / layers.FIRST).unlink()
 
     async def prepare(self) -> None:
@@ -417,6 +427,12 @@ async def _standing_still(qmp: Qmp, *, hold: bool = False) -> AsyncIterator[None
     finally:
         if running and not hold:
             await qmp.execute("cont")
+
+
+async def _put_on_top(qmp: Qmp, file: str, *, instead: str) -> None:
+    """The disk has another top, which is open already; the one that it had is closed."""
+    await qmp.execute("qom-set", {"path": DISK_PATH, "property": "drive", "value": layers.node(file)})
+    await qmp.execute("blockdev-del", {"node-name": layers.node(instead)})
 
 
 async def _save_devices(qmp: Qmp, into: Path) -> None:

@@ -27,7 +27,8 @@ log = structlog.get_logger("host")
 @asynccontextmanager
 async def quiet(vm: Vm, spec: SnapshotSpec) -> AsyncIterator[None]:
     """Within the block nothing is sent to the guest, and what was sent before it has taken in; its disk is
-    frozen for a snapshot that is to last. A paused guest is as it is. Meanwhile its machine prepares.
+    frozen for a snapshot that is to last. A paused guest is as it is. Meanwhile its machine prepares. If the
+    block fails it goes on, also one that was to hold.
     """
     if vm.link is None or vm.report.state is not VmState.RUNNING:
         yield
@@ -37,6 +38,9 @@ async def quiet(vm: Vm, spec: SnapshotSpec) -> AsyncIterator[None]:
             await _ready(vm, vm.link, freeze=spec.durable)
             yield
         except BaseException:
+            if spec.hold:
+                with suppress(PandastackError):  # it may have ended
+                    await vm.machine.resume()
             await thawed(vm)
             raise
         if not spec.hold:  # one that holds cannot answer: it is thawed when it is resumed, or by its gate

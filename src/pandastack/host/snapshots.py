@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct, structs
@@ -74,16 +75,17 @@ async def seal(
     image: str,
     cpus: int,
     memory_mb: int,
+    *,
     also: tuple[Path, ...] = (),
+    known: Mapping[str, FileMark] = MappingProxyType({}),
 ) -> Manifest:
-    """Flush and hash the files, and `also` what lies beside them, then write the manifest; a snapshot without
-    one does not exist.
+    """Hash the files but those that are `known`, and `also` what lies beside them, then write the manifest; a
+    snapshot without one does not exist. All of it is flushed.
     """
     content = [*_content(files), *also]
     async with asyncio.TaskGroup() as group:  # the disk writes while the processor hashes
-        marking = group.create_task(asyncio.to_thread(_marks, content))
-        for path in content:
-            group.create_task(asyncio.to_thread(flush, path))
+        marking = group.create_task(asyncio.to_thread(_marks, content, known))
+        group.create_task(asyncio.to_thread(_flush_all, content))
     base = files.base.directory.name if files.base else None
     manifest = Manifest(machinery, image, cpus, memory_mb, marking.result(), base)
     manifest = sealed(manifest)
@@ -172,8 +174,13 @@ def named(directory: Path) -> Iterator[None]:
         raise SnapshotRefused(f"{directory.name}: {error.message}", **error.details) from error
 
 
-def _marks(paths: list[Path]) -> dict[str, FileMark]:
-    return {path.name: marks.mark(path) for path in paths}
+def _marks(paths: list[Path], known: Mapping[str, FileMark]) -> dict[str, FileMark]:
+    return {path.name: known.get(path.name) or marks.mark(path) for path in paths}
+
+
+def _flush_all(paths: list[Path]) -> None:
+    for path in paths:
+        flush(path)
 
 
 def _content(files: SnapshotFiles) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 CHUNK = 1 << 20
 _ZEROS = bytes(CHUNK)
+_HEAD = 4096
 
 
 def extents(fd: int) -> Iterator[tuple[int, int]]:
@@ -35,8 +36,14 @@ def chunks(fd: int) -> Iterator[tuple[int, bytes]]:
         for offset in range(first, start + length, CHUNK):
             chunk = os.pread(fd, CHUNK, offset)
             done = offset + CHUNK
-            if chunk != _ZEROS[: len(chunk)]:
+            if not is_nothing(chunk):
                 yield offset, chunk
+
+
+def is_nothing(chunk: bytes | memoryview) -> bool:
+    """Whether at most a MiB is all zeros; the first page mostly tells that it is not."""
+    head = bytes(chunk[:_HEAD])
+    return head == _ZEROS[: len(head)] and bytes(chunk) == _ZEROS[: len(chunk)]
 
 
 def copy(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from pandastack.errors import NotSupported, SnapshotNotFound, SnapshotRefused
 from pandastack.host import snapshots
 from pandastack.host.driver import Driver, Feature, Taken
 from pandastack.host.kept import DAMAGE, RECORD, Damage, Kept, folders_of, hold, kept_of
-from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
+from pandastack.host.publish import full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.quiet import thawed
 from pandastack.host.record import read_record, write_record
 from pandastack.host.room import full_disk_found
@@ -129,7 +129,6 @@ class Vault:
         try:
             await asyncio.to_thread(write_record, taken.files.directory / RECORD, kept)
             await self._seal(taken, kept.prepared)
-            await asyncio.to_thread(flush_tree, taken.files.directory)
         except BaseException:
             await self._driver.release(kept.report.id)
             if vm.report.state is VmState.RUNNING:
@@ -198,7 +197,15 @@ class Vault:
         config = prepared.any_machine
         machinery, image = self._driver.machinery(config), prepared.template.digest
         record = taken.files.directory / RECORD
-        await snapshots.seal(taken.files, machinery, image, config.cpus, config.memory_mb, (record,))
+        await snapshots.seal(
+            taken.files,
+            machinery,
+            image,
+            config.cpus,
+            config.memory_mb,
+            also=(record,),
+            known=taken.marks,
+        )
 
     def _remove(self, snapshot_id: str) -> None:
         home = self._snapshots / snapshot_id

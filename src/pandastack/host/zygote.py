@@ -69,6 +69,8 @@ class Zygote:
         self._turn = asyncio.Lock()
         self._answer: asyncio.Future[int] | None = None
         self._ended: dict[int, int] = {}
+        self._machines: set[int] = set()
+        self._childless = asyncio.Event()
 
     def alive(self) -> bool:
         """Whether it still serves, and its children become machines."""
@@ -84,6 +86,12 @@ class Zygote:
                 await self._answer
         except (TimeoutError, MachineError) as error:
             raise TooLate(f"the copy of the machine is not a good one: {error}") from error
+
+    async def go_back(self, base: str, state: Path) -> None:
+        """Have the guest go on from where it began: its memory is its base's, the mark of which is given, and
+        its devices are as in `state`. What was translated stays. MachineError.
+        """
+        await self._ask(b"\0".join((b"B", os.fsencode(base), os.fsencode(state), b"")), ())
 
     async def stand_still(self) -> None:
         """Stop the guest for good: from now on it can be forked. MachineError when it cannot be stopped."""
@@ -112,6 +120,13 @@ class Zygote:
         if not self.is_machine:
             self._child.signal(signal.SIGKILL)
 
+    async def outlive_machines(self) -> None:
+        """Fork no more, and end when no machine is left whose end this has to tell."""
+        async with self._turn:
+            self._tell_childless()
+        await self._childless.wait()
+        await self.close()
+
     async def close(self) -> None:
         """End the server; its machines run on. Twice is fine."""
         self._hang_up()
@@ -130,6 +145,7 @@ class Zygote:
         except OSError as error:
             raise MachineError(f"the fork has ended at once: {error}") from error
         self.has_served = True
+        self._machines.add(pid)
         return child
 
     async def _ask(self, order: bytes, descriptors: Sequence[int]) -> int:
@@ -159,11 +175,19 @@ class Zygote:
         """An answer, or the death of a child, which is kept for whoever waits for it."""
         if kind == "D":
             self._ended[int(number)] = os.waitstatus_to_exitcode(int(status))
+            self._machines.discard(int(number))
+            self._tell_childless()
             self._broken |= self._ended[int(number)] in NOT_BECOME
         elif kind == "E":
             self._fail(os.strerror(int(number)))
         elif self._answer and not self._answer.done():
             self._answer.set_result(int(number))
+
+    def _tell_childless(self) -> None:
+        if self._machines:
+            self._childless.clear()
+        else:
+            self._childless.set()
 
     def _fail(self, why: str) -> None:
         """Nothing more is to be expected of it."""
@@ -199,17 +223,20 @@ class TooLate(MachineError):
     code = "machine.not_copied"
 
 
-async def copied(orders: Path, disk: Sequence[str], name: str, *, once: bool) -> tuple[Zygote, float]:
+async def copied(
+    orders: Path, disk: Sequence[str], name: str, *, once: bool, hold: bool
+) -> tuple[Zygote, float]:
     """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
     which, new and empty, is put on top before it.
 
     It serves forks that go on from that moment, or is to be the only one. Also how long the machine stood
-    still, in ms. MachineError.
+    still, in ms; one that is to `hold` does so on. MachineError; TooLate for one that holds, and was not
+    copied.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with theirs:
-            words = ("C", layers.node(disk[-2]), layers.node(disk[-1]), name)
+            words = ("C", layers.node(disk[-2]), layers.node(disk[-1]), name, "hold" if hold else "")
             pid, pause_us = await _ordered(orders, words, theirs)
         copy = Zygote(_held(pid), ours, disk=tuple(disk), once=once)
     except BaseException:
@@ -225,8 +252,8 @@ async def copied(orders: Path, disk: Sequence[str], name: str, *, once: bool) ->
 
 def _held(copy: int) -> jail.Child:
     child = jail.adopt(copy, procfs.start_ticks(copy) or 0)
-    if child is None:
-        raise MachineError("the copy of the machine has ended at once")
+    if child is None:  # it has looked at its memory already
+        raise TooLate("the copy of the machine has ended at once")
     return child
 
 

@@ -4,44 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from msgspec import Struct
 
 from pandastack.errors import PandastackError
-from pandastack.host.driver import Machine, Rehearse
+from pandastack.host import unix
+from pandastack.host.driver import Machine, Rehearsal
 from pandastack.host.zygote import Zygote
 
 log = structlog.get_logger("host")
 
 MOST_COPIES = 8
-"""Copies of machines that are kept to serve their snapshots; each has some megabytes of its own."""
+MOST_COPIED_BYTES = 256 << 20
+"""Copies of machines that are kept to serve their snapshots, and what all of these have of their own."""
 
-Begin = Callable[[Path], tuple[Zygote, Machine]]
-"""Starts a fork server in an empty home: the process, and the same as the machine that it is until it stands
-still."""
+CALM_SECONDS = 5.0
+"""After which programs are rehearsed: who has just come is served first."""
+
+
+class Beginning(Struct, frozen=True):
+    """A fork server that has just been started: the process, the same as the machine that it is, and what has
+    that begin again.
+    """
+
+    zygote: Zygote
+    machine: Machine
+    go_back: Callable[[], Awaitable[None]]
+
+
+class Begin(Protocol):
+    """Starts a fork server in an empty home. Only one that is to begin `again` can go back."""
+
+    def __call__(self, home: Path, *, again: bool) -> Beginning: ...
 
 
 class Plan(Struct, frozen=True):
     """How to make the fork server of a snapshot."""
 
     begin: Begin
-    rehearse: Rehearse
+    rehearsal: Rehearsal
 
 
 class Zygotes:
-    """Owns the servers, their homes below `root`, and the tasks that make them; `close` ends all of it."""
+    """Owns the servers, their homes below `root`, and the tasks that make them; `close` ends all of it.
 
-    def __init__(self, root: Path) -> None:
+    The first server of a snapshot is there after a second. With `rehearse_programs` another one takes its
+    place some time later, which has done more.
+    """
+
+    def __init__(self, root: Path, *, rehearse_programs: bool = False) -> None:
         self._root = root
+        self._rehearse_programs = rehearse_programs
         self._plans: dict[str, Plan] = {}
         self._ready: dict[str, Zygote] = {}
         self._making: dict[str, asyncio.Task[None]] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._retiring: dict[asyncio.Task[None], Zygote] = {}
         self._abandoned: list[Zygote] = []
         self._copies: dict[str, Zygote] = {}
-        self._spare: list[str] = []
+        self._spare: dict[str, int] = {}
 
     async def prepare(self, key: str, plan: Plan) -> None:
         """Have a server for `key`. Without one restores are only slower, so a failure is told and no more."""
@@ -49,21 +74,23 @@ class Zygotes:
         if key not in self._ready:
             await asyncio.wait([self._begin_making(key)])
 
-    async def keep(self, key: str, copy: Zygote, *, durable: bool) -> None:
-        """Have the copy of a machine serve for `key`. Of those that are on the disk too, and need not be
-        kept, the oldest of too many is ended.
+    async def keep(self, key: str, copy: Zygote, *, on_disk: int | None) -> None:
+        """Have the copy of a machine serve for `key`. One whose memory is `on_disk` too, in so many bytes,
+        need not be kept: of too many of these the oldest are ended, and one that is too large at once.
         """
+        if on_disk is not None and on_disk > MOST_COPIED_BYTES:
+            await copy.close()
+            return
         self._copies[key] = copy
         self._ready[key] = copy
-        if durable:
-            self._spare.append(key)
-        while len(self._spare) > MOST_COPIES:
-            await self.drop(self._spare[0])
+        if on_disk is not None:
+            self._spare[key] = on_disk
+        while len(self._spare) > MOST_COPIES or sum(self._spare.values()) > MOST_COPIED_BYTES:
+            await self.drop(next(iter(self._spare)))
 
     async def drop(self, key: str) -> None:
         """End the copy that serves for `key`; fine when there is none."""
-        if key in self._spare:
-            self._spare.remove(key)
+        self._spare.pop(key, None)
         copy = self._copies.pop(key, None)
         if copy is not None:
             self._ready.pop(key, None)
@@ -89,6 +116,7 @@ class Zygotes:
             return
         del self._ready[key]
         self._copies.pop(key, None)
+        self._spare.pop(key, None)
         zygote.abandon()
         self._abandoned.append(zygote)
         log.warning("zygote.failed", snapshot=key, served=zygote.has_served, reason=reason)
@@ -97,12 +125,13 @@ class Zygotes:
 
     async def close(self) -> None:
         """End all servers; their machines run on."""
-        making = list(self._making.values())
-        for task in making:
+        retired = list(self._retiring.values())
+        tasks = [*self._making.values(), *self._retiring]
+        for task in tasks:
             task.cancel()
-        if making:
-            await asyncio.wait(making)
-        for zygote in (*self._ready.values(), *self._abandoned):
+        if tasks:
+            await asyncio.wait(tasks)
+        for zygote in (*self._ready.values(), *self._abandoned, *retired):
             await zygote.close()
         self._ready, self._copies, self._abandoned = {}, {}, []
         await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
@@ -114,22 +143,51 @@ class Zygotes:
         return self._making[key]
 
     async def _make(self, key: str) -> None:
+        plan = self._plans[key]
         try:
-            self._ready[key] = await self._made(key, self._plans[key])
+            self._ready[key] = await self._made(self._root / key, plan, programs=False)
         except (PandastackError, OSError) as error:
             log.warning("zygote.not_made", snapshot=key, reason=str(error))
         finally:
             del self._making[key]
+        if self._rehearse_programs and key in self._ready:
+            log.info("rehearsal.begun", snapshot=key)
+            self._making[key] = asyncio.create_task(self._improve(key, plan), name=f"improve {key}")
 
-    async def _made(self, key: str, plan: Plan) -> Zygote:
-        home = self._root / key
+    async def _improve(self, key: str, plan: Plan) -> None:
+        """Owned as the one before. The server that was there ends with the last of its machines."""
+        try:
+            async with self._one_at_a_time:
+                await asyncio.sleep(CALM_SECONDS)
+                better = await self._made(self._root / f"{key}.programs", plan, programs=True)
+        except (PandastackError, OSError) as error:
+            log.warning("rehearsal.ended", snapshot=key, reason=str(error))
+            return
+        finally:
+            del self._making[key]
+        log.info("rehearsal.ended", snapshot=key)
+        before, self._ready[key] = self._ready.get(key), better
+        if before is not None:
+            self._retire(before)
+
+    def _retire(self, zygote: Zygote) -> None:
+        retiring = asyncio.create_task(zygote.outlive_machines(), name="outlive machines")
+        self._retiring[retiring] = zygote
+        retiring.add_done_callback(self._retiring.pop)
+
+    async def _made(self, home: Path, plan: Plan, *, programs: bool) -> Zygote:
         await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
         home.mkdir(parents=True, mode=0o700)
-        zygote, machine = plan.begin(home)
+        begun = plan.begin(home, again=programs)
+        machine, rehearsal = begun.machine, plan.rehearsal
         try:
-            async with plan.rehearse(machine):
-                await zygote.stand_still()
+            with unix.connect(machine.guest_socket) as agent:  # it stays connected when it goes back
+                if programs:
+                    async with rehearsal.programs(machine, agent.dup()):
+                        await begun.go_back()
+                async with rehearsal.first(machine, agent.dup()):
+                    await begun.zygote.stand_still()
         except BaseException:
-            await zygote.close()
+            await begun.zygote.close()
             raise
-        return zygote
+        return begun.zygote

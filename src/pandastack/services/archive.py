@@ -150,15 +150,23 @@ class Archive:
             self._leftover.put_nowait(draft.id)
 
     async def drop_leftovers(self) -> None:
-        """Drop the snapshots that have passed, for ever."""
+        """Drop what nobody waits for, for ever: snapshots that have passed, and those for `drop_later`."""
         while True:
             snapshot_id = await self._leftover.get()
+            if snapshot_id not in self._working:
+                await self.drop([snapshot_id])
+                continue
             try:
                 await self._order_drop(snapshot_id)
             except PandastackError as error:  # later it is a stray
                 log.warning("snapshot.not_dropped", snapshot_id=snapshot_id, error=error.message)
             finally:
                 self._working.discard(snapshot_id)
+
+    def drop_later(self, doomed: Iterable[str]) -> None:
+        """As `drop`, without waiting for it."""
+        for snapshot_id in doomed:
+            self._leftover.put_nowait(snapshot_id)
 
     async def publish(self, snapshot: Snapshot, caller: Caller) -> Snapshot:
         """Make it READY, with its event and audit row."""

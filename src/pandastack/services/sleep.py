@@ -144,9 +144,8 @@ class Sleep:
     async def _release(self, sandbox_id: str, superseded: list[str]) -> None:
         """Give back its machine and the images that it slept in before; what cannot be is left for later."""
         self._activity.end(sandbox_id)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._endings.stop_quietly(sandbox_id))
-            group.create_task(self._archive.drop(superseded))
+        await self._endings.stop_quietly(sandbox_id)
+        self._archive.drop_later(superseded)
         await self._failpoint("hibernate.stopped")
 
     async def _go_on(self, sandbox_id: str) -> None:
