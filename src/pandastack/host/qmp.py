@@ -51,8 +51,12 @@ class Qmp:
                 raise QmpRefused(f"QEMU refused {command}: {answer['error'].get('desc', answer['error'])}")
 
     async def greet(self) -> dict[str, Any]:
-        """Read the greeting and leave negotiation mode; returns QEMU's version object."""
-        greeting = await self._receive()
+        """Read the greeting and leave negotiation mode; returns QEMU's version object.
+
+        An event that was meant for the connection before this one may come first.
+        """
+        while "QMP" not in (greeting := await self._receive()):
+            pass
         await self.execute("qmp_capabilities")
         version: dict[str, Any] = greeting["QMP"]["version"]
         return version
