@@ -54,9 +54,21 @@ async def test_a_refusal_has_the_words_of_qemu(tmp_path: Path) -> None:
             await qmp.execute("blockdev-del", {"node-name": "x"})
 
 
+async def test_orders_that_are_sent_together_are_answered_together(tmp_path: Path) -> None:
+    """Also when one of them is refused: what is asked next gets its own answer."""
+    path = tmp_path / "qmp"
+    no, yes = b'{"error": {"class": "GenericError", "desc": "no"}}\r\n', b'{"return": %d}\r\n'
+    answers = (yes % 0, yes % 1, yes % 2, yes % 3, no, yes % 5, yes % 6)
+    async with spoken(path, GREETING, *answers), monitor(path) as qmp:
+        assert await qmp.execute_all(("one", None), ("two", {"x": 1})) == [1, 2]
+        with pytest.raises(QmpRefused, match="refused four: no"):
+            await qmp.execute_all(("three", None), ("four", None), ("five", None))
+        assert await qmp.execute("six") == 6
+
+
 async def test_what_is_no_monitor_is_told(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     async with spoken(path, b"SSH-2.0\r\n"):
         with pytest.raises(MachineError, match="no JSON object"):
-            async with monitor(path):
-                pass
+            async with monitor(path) as qmp:
+                await qmp.execute("query-status")

@@ -20,7 +20,7 @@ from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, uni
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
-from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
+from pandastack.host.qmp import DEADLINE, Order, Qmp, QmpRefused, monitor
 from pandastack.host.record import write_record
 from pandastack.host.zygote import NotNow, TooLate, Zygote, copied, loaded
 from pandastack.host.zygotes import Zygotes
@@ -275,19 +275,19 @@ class QemuMachine:
         async with self._turn, self._monitor() as qmp:
             await qmp.execute("stop")
             sparse.copy(self._record.config.overlay, self.home / layers.FIRST)
-            await qmp.execute("blockdev-add", _layer(layers.FIRST, backing=BASE_DISK))
-            await _put_on_top(qmp, layers.FIRST, instead=layers.REHEARSAL)
+            opened = _opening(layers.FIRST, backing=BASE_DISK)
+            await qmp.execute_all(opened, *_on_top(layers.FIRST, instead=layers.REHEARSAL))
         (self.home / layers.REHEARSAL).unlink()
 
     async def _change_disk(self, qmp: Qmp) -> None:
         """The disk of a fork of its base gets the layers that its home has; what it had for a top goes."""
-        below = BASE_DISK
+        below, opened = BASE_DISK, []
         *lower, top = self._record.layers
         for file in lower:
-            await qmp.execute("blockdev-add", _layer(file, backing=below, read_only=True))
+            opened.append(_opening(file, backing=below, read_only=True))
             below = layers.node(file)
-        await qmp.execute("blockdev-add", _layer(top, backing=below))
-        await _put_on_top(qmp, top, instead=layers.FIRST)
+        opened.append(_opening(top, backing=below))
+        await qmp.execute_all(*opened, *_on_top(top, instead=layers.FIRST))
         (self.home / layers.FIRST).unlink()
 
     async def prepare(self) -> None:
@@ -304,10 +304,9 @@ class QemuMachine:
         sparse.copy(self._record.config.overlay, path)
         async with self._turn, self._monitor() as qmp:
             try:
-                await qmp.execute("blockdev-add", _layer(name))
+                await qmp.execute_all(_opening(name))
             except QmpRefused:
-                await qmp.execute("blockdev-del", {"node-name": layers.node(name)})
-                await qmp.execute("blockdev-add", _layer(name))
+                await qmp.execute_all(("blockdev-del", {"node-name": layers.node(name)}), _opening(name))
         self._next_layer = name
         return name
 
@@ -429,10 +428,10 @@ async def _standing_still(qmp: Qmp, *, hold: bool = False) -> AsyncIterator[None
             await qmp.execute("cont")
 
 
-async def _put_on_top(qmp: Qmp, file: str, *, instead: str) -> None:
-    """The disk has another top, which is open already; the one that it had is closed."""
-    await qmp.execute("qom-set", {"path": DISK_PATH, "property": "drive", "value": layers.node(file)})
-    await qmp.execute("blockdev-del", {"node-name": layers.node(instead)})
+def _on_top(file: str, *, instead: str) -> tuple[Order, Order]:
+    """The disk gets another top, which is open already; the one that it had is closed."""
+    drive = {"path": DISK_PATH, "property": "drive", "value": layers.node(file)}
+    return ("qom-set", drive), ("blockdev-del", {"node-name": layers.node(instead)})
 
 
 async def _save_devices(qmp: Qmp, into: Path) -> None:
@@ -440,9 +439,9 @@ async def _save_devices(qmp: Qmp, into: Path) -> None:
     await qmp.execute("xen-save-devices-state", {"filename": str(into), "live": False})
 
 
-def _layer(file: str, *, backing: str | None = None, read_only: bool = False) -> dict[str, Any]:
-    """A layer in the home, as QEMU's monitor takes it."""
-    return {
+def _opening(file: str, *, backing: str | None = None, read_only: bool = False) -> Order:
+    """Open a layer that is in the home."""
+    layer = {
         "driver": "qcow2",
         "node-name": layers.node(file),
         "file": {"driver": "file", "filename": file, "locking": "off"},
@@ -450,6 +449,7 @@ def _layer(file: str, *, backing: str | None = None, read_only: bool = False) ->
         "read-only": read_only,
         "backing": backing,
     }
+    return "blockdev-add", layer
 
 
 def _ms(start: float, end: float) -> float:

@@ -30,36 +30,45 @@ class QmpRefused(MachineError):
     code = "machine.refused"
 
 
+Order = tuple[str, dict[str, Any] | None]
+"""A command and its arguments."""
+
+NEGOTIATE: Order = ("qmp_capabilities", None)
+
+
 class Qmp:
-    """A negotiated monitor. One order at a time; events in between are passed over."""
+    """A monitor. Its greeting is passed over, like events, which may come before it: those that were on their
+    way to the connection before this one. So what it is asked first can be sent at once.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._before: list[Order] = [NEGOTIATE]
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:  # noqa: ANN401  # any JSON value
         """The value that QEMU returns. QmpRefused with QEMU's own sentence, MachineError when it went
         away.
         """
-        order = {"execute": command} if arguments is None else {"execute": command, "arguments": arguments}
-        self._writer.write(msgspec.json.encode(order) + b"\n")
-        while True:
-            answer = await self._receive()
-            if "return" in answer:
-                return answer["return"]
+        return (await self.execute_all((command, arguments)))[-1]
+
+    async def execute_all(self, *orders: Order) -> list[Any]:
+        """What QEMU returns to orders that are sent together, which it takes one after the other, also behind
+        one that it refuses. Errors: as `execute`, of the first.
+        """
+        sent, self._before = [*self._before, *orders], []
+        self._writer.write(b"".join(_line(order) for order in sent))
+        answers = [(command, await self._answer()) for command, _ in sent]
+        for command, answer in answers:
             if "error" in answer:
                 raise QmpRefused(f"QEMU refused {command}: {answer['error'].get('desc', answer['error'])}")
+        return [answer["return"] for _, answer in answers[-len(orders) :]]
 
-    async def greet(self) -> dict[str, Any]:
-        """Read the greeting and leave negotiation mode; returns QEMU's version object.
-
-        An event that was meant for the connection before this one may come first.
-        """
-        while "QMP" not in (greeting := await self._receive()):
-            pass
-        await self.execute("qmp_capabilities")
-        version: dict[str, Any] = greeting["QMP"]["version"]
-        return version
+    async def _answer(self) -> dict[str, Any]:
+        while True:
+            said = await self._receive()
+            if "return" in said or "error" in said:
+                return said
 
     async def _receive(self) -> dict[str, Any]:
         line = await self._reader.readline()
@@ -83,15 +92,19 @@ async def monitor(path: Path, *, deadline: float = DEADLINE) -> AsyncIterator[Qm
         async with asyncio.timeout(deadline):
             reader, writer = await _connected(path)
             try:
-                qmp = Qmp(reader, writer)
-                await qmp.greet()
-                yield qmp
+                yield Qmp(reader, writer)
             finally:
                 writer.close()
     except TimeoutError as error:
         raise MachineError(f"QEMU's monitor did not answer within {deadline:g} s") from error
     except ConnectionError as error:
         raise MachineError(f"QEMU's monitor was lost: {error.strerror}") from error
+
+
+def _line(order: Order) -> bytes:
+    command, arguments = order
+    words = {"execute": command} if arguments is None else {"execute": command, "arguments": arguments}
+    return msgspec.json.encode(words) + b"\n"
 
 
 async def _connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
