@@ -26,7 +26,9 @@ ALL = "/v1/sandboxes"
 
 
 async def check_world(world: World) -> None:
-    """Rows, machines, snapshots and books agree."""
+    """Rows, machines, snapshots and books agree, once what nobody waits for is done."""
+    async with asyncio.timeout(10):
+        await world.control.plane.archive.caught_up()
     rows = {found["id"]: found for found in (await world.http.get(ALL)).json()}
     standing = {row["id"] for row in rows.values() if row["status"] in {"running", "paused"}}
     assert machines(world).keys() == standing

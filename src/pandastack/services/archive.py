@@ -153,15 +153,23 @@ class Archive:
         """Drop what nobody waits for, for ever: snapshots that have passed, and those for `drop_later`."""
         while True:
             snapshot_id = await self._leftover.get()
-            if snapshot_id not in self._working:
+            if snapshot_id in self._working:
+                await self._drop_passed(snapshot_id)
+            else:
                 await self.drop([snapshot_id])
-                continue
-            try:
-                await self._order_drop(snapshot_id)
-            except PandastackError as error:  # later it is a stray
-                log.warning("snapshot.not_dropped", snapshot_id=snapshot_id, error=error.message)
-            finally:
-                self._working.discard(snapshot_id)
+            self._leftover.task_done()
+
+    async def _drop_passed(self, snapshot_id: str) -> None:
+        try:
+            await self._order_drop(snapshot_id)
+        except PandastackError as error:  # later it is a stray
+            log.warning("snapshot.not_dropped", snapshot_id=snapshot_id, error=error.message)
+        finally:
+            self._working.discard(snapshot_id)
+
+    async def caught_up(self) -> None:
+        """Return when nothing is left that nobody waits for."""
+        await self._leftover.join()
 
     def drop_later(self, doomed: Iterable[str]) -> None:
         """As `drop`, without waiting for it."""
