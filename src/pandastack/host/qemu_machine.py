@@ -248,6 +248,7 @@ class QemuMachine:
         self._dialed = unix.connect(self.guest_socket)  # QEMU goes on only when its port is open
         begun = time.perf_counter()
         async with self._turn, self._monitor() as qmp:
+            await _status(qmp)  # who answers has mapped its memory
             ready = time.perf_counter()
             await asyncio.to_thread(memory.load, self.pid, base.memory, snapshot.memory)
             loaded = time.perf_counter()
