@@ -230,8 +230,8 @@ async def copied(
     which, new and empty, is put on top before it.
 
     It serves forks that go on from that moment, or is to be the only one. Also how long the machine stood
-    still, in ms; one that is to `hold` does so on. MachineError; TooLate for one that holds, and was not
-    copied.
+    still, in ms; one that is to `hold` stays so, also when TooLate tells that the copy was no good one.
+    MachineError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
