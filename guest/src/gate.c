@@ -7,6 +7,7 @@
 #include "environment.h"
 #include "freezer.h"
 #include "generation.h"
+#include "guard.h"
 #include "hooks.h"
 #include "machine.h"
 #include "network.h"
@@ -97,7 +98,7 @@ static void note_clock(uint64_t wall_ns)
 }
 
 /* Entropy first: the boot id is made from what the kernel's generator gives from then on. */
-static bool set_machine(const struct fields *fields, const struct network *network, const char **what)
+static bool renew(const struct fields *fields, const char **what)
 {
     uint64_t wall_ns = fields_number(fields, TAG_CLOCK_NS, 0);
     proof.entropy = fields->value[TAG_ENTROPY].size;
@@ -106,8 +107,7 @@ static bool set_machine(const struct fields *fields, const struct network *netwo
            (*what = "clock", machine_set_clock(wall_ns)) &&
            (*what = "hostname", machine_set_hostname(fields->value[TAG_HOSTNAME])) &&
            (*what = "machine id", machine_set_id(fields->value[TAG_MACHINE_ID])) &&
-           (*what = "boot id", machine_renew_boot_id(proof.boot_id)) &&
-           (*what = "network", network_set(network));
+           (*what = "boot id", machine_renew_boot_id(proof.boot_id));
 }
 
 /* Whether this is the machine that the gate was passed for: the host repeats a GATE whose answer got lost. */
@@ -116,19 +116,24 @@ static bool is_passed_for(struct span id)
     return passed && memcmp(id.data, passed_id, MACHINE_ID_SIZE) == 0;
 }
 
-/* From here on the gate is closed until every step has been made. */
+/* From here on the gate is closed until every step has been made. What may wait for the disk, and so let others run, comes
+ * when nothing is left that siblings share. */
 static int begin_life(const struct fields *fields, const struct network *network, const char **what)
 {
     gate_close();
     began = monotonic_ns();
     proof = (struct proof){0};
-    freezer_release();
     if (!environment_keep(fields))
         return E2BIG;
-    if (own_machine && !set_machine(fields, network, what))
+    if (own_machine && !renew(fields, what))
         return errno;
     *what = "generation";
     if (!generation_renew(fields->value[TAG_MACHINE_ID]))
+        return errno;
+    guard_release();
+    freezer_release();
+    *what = "network";
+    if (own_machine && !network_set(network))
         return errno;
     memcpy(passed_id, fields->value[TAG_MACHINE_ID].data, sizeof passed_id);
     passed = true;

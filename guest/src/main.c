@@ -13,6 +13,7 @@
 #include "freezer.h"
 #include "gate.h"
 #include "generation.h"
+#include "guard.h"
 #include "hooks.h"
 #include "link.h"
 #include "machine.h"
@@ -96,6 +97,7 @@ static void own_machine(void)
 {
     gate_own_machine();
     freezer_own_machine();
+    guard_own_machine();
     tell_programs("");
 }
 

@@ -16,6 +16,7 @@
 #include "end.h"
 #include "farewell.h"
 #include "freezer.h"
+#include "guard.h"
 #include "hooks.h"
 #include "process.h"
 #include "session.h"
@@ -112,6 +113,7 @@ static void expire(void)
         processes_expire();
     hooks_expire();
     freezer_expire();
+    guard_expire();
 }
 
 static bool turn(void)
@@ -125,7 +127,7 @@ static bool turn(void)
 _Noreturn void serve(void)
 {
     for (bool moved = false;;) {
-        ends_wait(moved ? 0 : timeout_ms());
+        ends_wait(moved || guard_holds() ? 0 : timeout_ms());
         expire();
         take_signals();
         moved = true;

@@ -10,6 +10,7 @@
 #include "frame.h"
 #include "freezer.h"
 #include "gate.h"
+#include "guard.h"
 #include "operation.h"
 #include "worker.h"
 
@@ -21,6 +22,8 @@ static struct utsname kernel;
 static bool gate_asked;
 static bool freeze_asked;
 static bool thaw_asked;
+static uint32_t still_asked; /* for how many ms; 0: not */
+static bool thaw_due; /* once it may wait for the disk */
 static uint64_t freeze_began;
 
 void session_open(void)
@@ -39,7 +42,8 @@ static void reset(void)
     }
     welcomed = false;
     gate_asked = freeze_asked = thaw_asked = false;
-    freezer_thaw();
+    still_asked = 0;
+    thaw_due = true;
 }
 
 static void take_hello(const struct frame *frame)
@@ -93,22 +97,44 @@ static void say_frozen(int error)
     say_failed(FRAME_FROZEN, error, "freeze", freeze_began);
 }
 
+static void say_still(int error)
+{
+    struct writer payload = link_begin();
+    put_outcome(&payload, error, "still");
+    put_number(&payload, TAG_CLOCK_NS, clock_ns(CLOCK_REALTIME));
+    link_end(&payload, FRAME_STILLED, 0);
+}
+
+/* Thawing waits for the disk, and lets others run meanwhile. */
+static void thaw_if_due(void)
+{
+    if (!thaw_due || guard_holds())
+        return;
+    thaw_due = false;
+    freezer_thaw();
+}
+
 /* Answers what is over by now. True when something was. */
 static bool answer_due(void)
 {
+    thaw_if_due();
     bool gate = gate_asked && gate_is_open();
     bool freeze = freeze_asked && !freezer_busy();
     bool thaw = thaw_asked && !freezer_busy();
+    bool still = still_asked != 0 && !freezer_busy();
     if (gate)
         say_gated();
     if (freeze)
         say_frozen(freezer_error());
     if (thaw)
         say_thawed();
+    if (still)
+        say_still(guard_hold(still_asked));
     gate_asked &= !gate;
     freeze_asked &= !freeze;
     thaw_asked &= !thaw;
-    return gate || freeze || thaw;
+    still_asked = still ? 0 : still_asked;
+    return gate || freeze || thaw || still;
 }
 
 static void take_gate(const struct frame *frame)
@@ -145,6 +171,14 @@ static void take_freeze(uint32_t ttl_ms)
     freeze_began = now;
 }
 
+static void take_still(uint32_t ttl_ms)
+{
+    if (ttl_ms >= 1 && ttl_ms <= GUARD_MS_MAX)
+        still_asked = ttl_ms;
+    else
+        say_still(EPROTO);
+}
+
 static void take_session_frame(const struct frame *frame)
 {
     if (frame->type == FRAME_HELLO) {
@@ -157,6 +191,11 @@ static void take_session_frame(const struct frame *frame)
         take_seal();
     } else if (frame->type == FRAME_FREEZE) {
         take_freeze(load32(frame->payload.data));
+    } else if (frame->type == FRAME_STILL) {
+        take_still(load32(frame->payload.data));
+    } else if (frame->type == FRAME_GO) {
+        guard_release();
+        freezer_thaw();
     } else {
         freezer_thaw();
         thaw_asked = true;

@@ -188,3 +188,28 @@ def test_freeze_is_answered_behind_what_came_before(wire: Wire, tmp_path: Path) 
         + pack_frame(Kind.FREEZE, 0, struct.pack("<I", 1000))
     )
     assert [wire.receive_on(0).kind for _ in range(2)] == [Kind.PONG, Kind.FROZEN]
+
+
+# -- standing still, of which an agent without a machine has the words only
+
+
+def test_still_and_go(wire: Wire) -> None:
+    assert ask(wire, Kind.STILL, struct.pack("<I", 900), Kind.STILLED) == 0
+    assert wire.shell("echo fine").out == b"fine\n"
+    wire.send(Kind.GO, 0)
+    wire.send(Kind.GO, 0)
+    wire.ping()
+
+
+@pytest.mark.parametrize("ttl_ms", [0, 901, 0xFFFFFFFF])
+def test_still_for_too_long(wire: Wire, ttl_ms: int) -> None:
+    assert ask(wire, Kind.STILL, struct.pack("<I", ttl_ms), Kind.STILLED) == errno.EPROTO
+    wire.ping()
+
+
+def test_still_is_answered_behind_a_freeze(wire: Wire) -> None:
+    wire.connection.sendall(
+        pack_frame(Kind.FREEZE, 0, struct.pack("<I", 1000))
+        + pack_frame(Kind.STILL, 0, struct.pack("<I", 100))
+    )
+    assert [wire.receive_on(0).kind for _ in range(2)] == [Kind.FROZEN, Kind.STILLED]

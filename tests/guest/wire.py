@@ -26,6 +26,9 @@ class Kind(IntEnum):
     FROZEN = 0x0A
     THAW = 0x0B
     THAWED = 0x0C
+    STILL = 0x0D
+    STILLED = 0x0E
+    GO = 0x0F
     OPEN = 0x10
     OPENED = 0x11
     DATA = 0x12

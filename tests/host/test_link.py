@@ -196,6 +196,28 @@ async def test_a_disk_that_cannot_be_frozen() -> None:
             await freeze
 
 
+async def test_still_and_go() -> None:
+    async with welcomed() as (link, peer), link.hold():
+        still = asyncio.ensure_future(link.still(500, deadline=5))
+        assert (await peer.frame(FrameType.STILL)).payload == struct.pack("<I", 500)
+        peer.send(encode(FrameType.STILLED, 0, encode_fields([(Tag.ERRNO, 0), (Tag.CLOCK_NS, 12)])))
+        assert await still == 12
+        link.go()
+        await peer.frame(FrameType.GO)
+        with pytest.raises(InvalidRequest, match="1 to 900 ms"):
+            await link.still(901, deadline=5)
+
+
+async def test_programs_that_cannot_be_held() -> None:
+    async with welcomed() as (link, peer):
+        still = asyncio.ensure_future(link.still(500, deadline=5))
+        await peer.frame(FrameType.STILL)
+        failed: list[tuple[Tag, str | int]] = [(Tag.ERRNO, errno.EBUSY), (Tag.MESSAGE, "still: busy")]
+        peer.send(encode(FrameType.STILLED, 0, encode_fields([*failed, (Tag.CLOCK_NS, 12)])))
+        with pytest.raises(MachineError, match="do not stand still: still: busy"):
+            await still
+
+
 async def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(GuestUnreachable, match="ENOENT"):
         await Link.connect(tmp_path / "none.sock", deadline=1)

@@ -30,6 +30,8 @@ EXACT = {
     FrameType.PONG: 8,
     FrameType.FREEZE: 4,
     FrameType.THAW: 0,
+    FrameType.STILL: 4,
+    FrameType.GO: 0,
     FrameType.EOF: 1,
     FrameType.CREDIT: 4,
     FrameType.RESIZE: 4,

@@ -72,6 +72,16 @@ bool order_is_load(const struct order *order)
     return strcmp(order->text, "L") == 0 && order->count == 0;
 }
 
+bool order_is_pause(const struct order *order)
+{
+    return strcmp(order->text, "P") == 0 && order->count == 0;
+}
+
+bool order_is_run(const struct order *order)
+{
+    return strcmp(order->text, "R") == 0 && order->count == 0;
+}
+
 const char *order_word(const struct order *order, int number)
 {
     const char *word = order->text, *end = order->text + order->length;

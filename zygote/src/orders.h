@@ -26,6 +26,8 @@
  *                                      word, "hold". It stood still for so many microseconds.
  *   "L\0BASE\0PAGES\0STATE\0"  load  answer "L 0 microseconds", or "E errno". The guest, which was held, has become that of the
  *                                      snapshot, and runs.
+ *   "P\0"             pause             answer "P 0 microseconds": its processors stand still. Fine when they do
+ *   "R\0"             run               answer "R 0 microseconds": they run
  */
 
 enum { LISTENERS = 3, ORDER_BYTES = 8192 };
@@ -51,6 +53,8 @@ bool order_is_for_itself(const struct order *order);
 bool order_is_save(const struct order *order);
 bool order_is_copy(const struct order *order);
 bool order_is_load(const struct order *order);
+bool order_is_pause(const struct order *order);
+bool order_is_run(const struct order *order);
 
 /* Of a fork. */
 const char *order_home(const struct order *order);

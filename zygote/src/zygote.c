@@ -282,6 +282,13 @@ static void obey_load(const struct order *order, int connection)
     tell_done(connection, 'L', 0, microseconds() - begun);
 }
 
+static void obey_simple(char kind, void (*what)(void), int connection)
+{
+    long begun = microseconds();
+    what();
+    tell_done(connection, kind, 0, microseconds() - begun);
+}
+
 /* In the main loop of a machine: somebody has connected to give it an order. */
 static void obey_as_machine(void)
 {
@@ -298,6 +305,10 @@ static void obey_as_machine(void)
         is_ours = obey_copy(&order, connection);
     else if (taken && order_is_load(&order))
         obey_load(&order, connection);
+    else if (taken && order_is_pause(&order))
+        obey_simple('P', guest_stop, connection);
+    else if (taken && order_is_run(&order))
+        obey_simple('R', guest_continue, connection);
     else
         tell_refused(connection, EINVAL);
     guest_unlock();

@@ -130,9 +130,12 @@ class Machine(Protocol):
         """Do what a snapshot needs and what can be done before it. Twice is fine."""
         ...
 
-    async def snapshot_since(self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec) -> Taken:
+    async def snapshot_since(
+        self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec, went_on: Callable[[], None]
+    ) -> Taken:
         """Keep what differs from `base`, which it was restored from, in the empty directory `into`, as `spec`
-        has it. One that is not durable may have no files.
+        has it. One that is not durable may have no files. `went_on` is called when the machine has been read
+        and runs again, which may be long before all is written; not of one that is to hold.
 
         NotSupported says why not; on any error the machine is as it was, but one that was to hold may stand
         still.

@@ -40,6 +40,9 @@ class FrameType(IntEnum):
     FROZEN = 0x0A
     THAW = 0x0B
     THAWED = 0x0C
+    STILL = 0x0D
+    STILLED = 0x0E
+    GO = 0x0F
     OPEN = 0x10
     OPENED = 0x11
     DATA = 0x12
@@ -59,6 +62,7 @@ _GUEST_ONLY = {
     FrameType.PONG,
     FrameType.FROZEN,
     FrameType.THAWED,
+    FrameType.STILLED,
     FrameType.OPENED,
     FrameType.ITEMS,
     FrameType.DONE,
@@ -76,6 +80,8 @@ _EXACT = {
     FrameType.PONG: 8,
     FrameType.FREEZE: 4,
     FrameType.THAW: 0,
+    FrameType.STILL: 4,
+    FrameType.GO: 0,
     FrameType.EOF: 1,
     FrameType.CREDIT: 4,
     FrameType.RESIZE: 4,

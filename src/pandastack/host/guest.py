@@ -78,10 +78,10 @@ class GuestLink(Processes, Files):
         await self._link.seal(deadline=deadline)
 
     def hold(self) -> AbstractAsyncContextManager[None]:
-        """Write nothing within the block but what `freeze`, `thaw` and `ping` send.
+        """Write nothing within the block but what `freeze`, `thaw`, `still`, `go` and `ping` send.
 
-        Requests made meanwhile wait, in order, and are sent at its end; writers of content wait. Behind a
-        `freeze` or a `ping` within the block the guest has taken in everything that was sent before it.
+        Requests made meanwhile wait, in order, and are sent at its end; writers of content wait. Behind the
+        answer to one of these within the block the guest has taken in everything that was sent before it.
         """
         return self._link.hold()
 
@@ -96,6 +96,18 @@ class GuestLink(Processes, Files):
     async def thaw(self, *, deadline: float) -> None:
         """Let the guest write to its disk again; fine when nothing is frozen."""
         await self._link.thaw(deadline=deadline)
+
+    async def still(self, ttl_ms: int, *, deadline: float) -> int:
+        """Let none of the guest's programs run, from the return on: until `go`, a gate that passes, or
+        `ttl_ms` (1 to 900) of the guest's time are over. Nanoseconds since 1970 by the guest's clock, then.
+
+        MachineError when they cannot be held, GuestUnreachable after `deadline` seconds.
+        """
+        return await self._link.still(ttl_ms, deadline=deadline)
+
+    def go(self) -> None:
+        """Let the guest's programs run; fine when they do. GuestUnreachable."""
+        self._link.go()
 
     async def ping(self, *, deadline: float) -> None:
         """Return when the agent has answered; GuestUnreachable after `deadline` seconds."""

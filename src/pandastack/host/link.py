@@ -34,8 +34,8 @@ BURST = 1000
 BREATH_SECONDS = 0.005
 """What the others get before the next burst of such a guest."""
 
-FREEZE_MS_MAX = 30_000
-"""How long a disk may stay frozen."""
+FREEZE_MS_MAX, STILL_MS_MAX = 30_000, 900
+"""How long a disk may stay frozen, and the programs of a guest stand still."""
 BOOT_ID_LENGTH, MAX_HOOKS, MAX_NAME = 36, 65, 255
 """What the agent may tell of a gate: the length of an id, a number of hooks, bytes of a name."""
 
@@ -192,6 +192,20 @@ class Link(asyncio.Protocol):
         question = frames.encode(FrameType.THAW, 0)
         thawed = decode_fields(await self._ask(FrameType.THAWED, question, deadline), operations.THAWED)
         _check_outcome(thawed, "the guest cannot thaw its disk")
+
+    async def still(self, ttl_ms: int, *, deadline: float) -> int:
+        """Let nothing but the agent run, for at most `ttl_ms`; when that began by the guest's clock."""
+        if not 1 <= ttl_ms <= STILL_MS_MAX:
+            raise InvalidRequest(f"programs stand still for 1 to {STILL_MS_MAX} ms, not {ttl_ms}")
+        question = frames.encode(FrameType.STILL, 0, ttl_ms.to_bytes(4, "little"))
+        stilled = decode_fields(await self._ask(FrameType.STILLED, question, deadline), operations.STILLED)
+        _check_outcome(stilled, "the guest's programs do not stand still")
+        return stilled.number(Tag.CLOCK_NS)
+
+    def go(self) -> None:
+        """Let all of them run again."""
+        self._check()
+        self._transport.write(frames.encode(FrameType.GO, 0))
 
     # -- streams
 

@@ -50,6 +50,7 @@ GATED = _shape(
 )
 FROZEN = _shape(Tag.ERRNO, Tag.SPENT_US, optional=(Tag.MESSAGE,))
 THAWED = _shape(Tag.ERRNO, optional=(Tag.MESSAGE,))
+STILLED = _shape(Tag.ERRNO, Tag.CLOCK_NS, optional=(Tag.MESSAGE,))
 
 STARTED = _shape(Tag.PID, optional=(Tag.STDIN,))
 """OPENED of EXEC and ATTACH."""

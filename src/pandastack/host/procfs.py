@@ -21,8 +21,8 @@ def start_ticks(pid: int) -> int | None:
 def children(pid: int) -> set[int]:
     """Every living descendant of a process."""
     found: set[int] = set()
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, _read(listing).split()):
+    for thread in _threads(pid):
+        for child in map(int, _read(thread / "children").split()):
             found |= {child} | children(child)
     return found
 
@@ -76,6 +76,14 @@ def stats(pid: int) -> Stats:
         threads=int(fields[17]),
         uptime_seconds=float(_read(Path("/proc/uptime")).split()[0]) - int(fields[19]) / _TICKS,
     )
+
+
+def _threads(pid: int) -> list[Path]:
+    """The folders of its threads; none when it has ended."""
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _stat(pid: int) -> list[str]:

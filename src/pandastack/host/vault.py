@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from pandastack.host import snapshots
 from pandastack.host.driver import Driver, Feature, Taken
 from pandastack.host.kept import DAMAGE, RECORD, Damage, Kept, folders_of, hold, kept_of
 from pandastack.host.publish import full_disk_said, new_directory, sweep, taken_away
-from pandastack.host.quiet import thawed
+from pandastack.host.quiet import set_going
 from pandastack.host.record import read_record, write_record
 from pandastack.host.room import full_disk_found
 from pandastack.host.templates import Prepared
@@ -107,7 +107,7 @@ class Vault:
             write_record(folder / DAMAGE, damage)
 
     async def keep(
-        self, spec: SnapshotSpec, vm: Vm, quiet: AbstractAsyncContextManager[None]
+        self, spec: SnapshotSpec, vm: Vm, quiet: AbstractAsyncContextManager[Callable[[], None]]
     ) -> SnapshotReport:
         """Take a snapshot of a machine, which is `quiet` while its state is read, but not while it is hashed
         and flushed. On any error nothing of it is left and the machine goes on.
@@ -116,8 +116,8 @@ class Vault:
         target = self._snapshots / spec.id
         with full_disk_said(), (new_directory if spec.durable else _passing_directory)(target) as folder:
             with full_disk_found(folder):  # a guest that it has stopped cannot be quiet
-                async with quiet:
-                    taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec)
+                async with quiet as go:
+                    taken = await vm.machine.snapshot_since(prepared.snapshot, folder, spec, go)
             kept = kept_of(spec, vm, prepared, taken, target)
             if spec.durable:
                 await self._publish(kept, taken, vm)
@@ -133,7 +133,7 @@ class Vault:
             await self._driver.release(kept.report.id)
             if vm.report.state is VmState.RUNNING:
                 await vm.machine.resume()
-                await thawed(vm)
+                set_going(vm)
             raise
 
     async def drop(self, snapshot_id: str) -> None:

@@ -58,8 +58,8 @@ class Vm:
         self.workdir = record.workdir
         self.machine = machine
         self.link = link
-        self.frozen = False
-        """Its disk was frozen for a snapshot after which it held."""
+        self.still = False
+        """Its guest was told to stand still for a snapshot, and not yet to go on."""
 
     def save(self) -> None:
         """Write the record so that a reader sees the old one or the new one."""

@@ -29,7 +29,7 @@ from pandastack.host.death import cause_of_death, ends_soon, piece, shorten, tai
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GuestLink
 from pandastack.host.publish import full_disk_said
-from pandastack.host.quiet import quiet, thawed
+from pandastack.host.quiet import quiet, set_going
 from pandastack.host.record import read_record
 from pandastack.host.room import Room
 from pandastack.host.scrub import Scrub
@@ -182,7 +182,7 @@ class Vms:
         vm = self._find(vm_id)
         await vm.machine.resume()
         self._move(vm, VmState.RUNNING)
-        await thawed(vm)
+        set_going(vm)
 
     async def snapshot(self, spec: SnapshotSpec) -> SnapshotReport:
         """Keep the machine as it is now. See `model.host.Host.snapshot` for what is guaranteed.

@@ -262,6 +262,16 @@ async def loaded(orders: Path, base: str, pages: str, state: str) -> None:
     await _ordered(orders, ("L", base, pages, state))
 
 
+async def halted(orders: Path) -> None:
+    """Stop the processors of a machine; fine when they stand still. MachineError."""
+    await _ordered(orders, ("P",))
+
+
+async def running(orders: Path) -> None:
+    """Let the processors of a machine run; fine when they do. MachineError."""
+    await _ordered(orders, ("R",))
+
+
 async def _ordered(orders: Path, words: Sequence[str], *descriptors: socket.socket) -> tuple[int, int]:
     """The two numbers that a machine answers to its order."""
     order = b"\0".join(os.fsencode(word) for word in (*words, ""))

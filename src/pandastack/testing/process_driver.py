@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -89,12 +90,16 @@ class ProcessMachine:
     async def prepare(self) -> None:
         """There is nothing to prepare."""
 
-    async def snapshot_since(self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec) -> Taken:
+    async def snapshot_since(
+        self, base: SnapshotFiles | None, into: Path, spec: SnapshotSpec, went_on: Callable[[], None]
+    ) -> Taken:
         """As `snapshot`: there is nothing that differs. One that is to hold stops."""
         begun = time.perf_counter()
         files = await self.snapshot(into)
         if spec.hold:
             self._freeze()
+        else:
+            went_on()
         return Taken(files, (time.perf_counter() - begun) * 1000, {})
 
     async def tidy(self) -> None:
