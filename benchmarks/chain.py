@@ -16,6 +16,7 @@ from pandastack.host.zygotes import MOST_COPIES
 OWN_BYTES = 8 << 20
 ENDS = 5
 """So many at the beginning are compared with so many at the end."""
+FROM_FILES = 15
 WARM_UP = 3
 LIMIT = 1.2
 WRITE = "head -c 1048576 /dev/urandom > /dev/shm/changed; head -c 262144 /dev/urandom > /root/changed; sync"
@@ -123,7 +124,7 @@ def _push_out(stage: Stage, taken: ExitStack) -> None:
 
 
 def _from_files(stage: Stage, notes: Notebook, first: list[JSON], last: list[JSON]) -> None:
-    for _ in stage.times(ENDS, "creates from the first and the last snapshot"):
+    for _ in stage.times(FROM_FILES, "creates from the first and the last snapshot"):
         notes.create()
         for name, snapshots in (("first", first), ("last", last)):
             for snapshot in snapshots:

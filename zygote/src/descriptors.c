@@ -159,6 +159,12 @@ bool descriptors_let_go(const int *listeners, int count)
     return done;
 }
 
+void descriptors_await_first(int milliseconds)
+{
+    struct pollfd polled = {connection, POLLIN, 0};
+    poll(&polled, 1, milliseconds);
+}
+
 bool descriptors_renew(int listener)
 {
     for (int i = 0; i < event_count; i++)

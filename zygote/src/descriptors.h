@@ -16,4 +16,7 @@ bool descriptors_let_go(const int *listeners, int count);
 /* In a child, whose working directory is its home: its own. `listener` is what the agent's connection comes by. */
 bool descriptors_renew(int listener);
 
+/* Waits until the agent is sent its first bytes: a guest that waits for them does so with a processor that is busy. */
+void descriptors_await_first(int milliseconds);
+
 #endif

@@ -39,7 +39,7 @@
 #include "process.h"
 #include "threads.h"
 
-enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENCE_MS = 50 };
+enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENCE_MS = 50, FIRST_MS = 100 };
 
 /* The exit status of a child that could not become what it was to be. */
 enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS };
@@ -77,6 +77,8 @@ static void become(const struct order *order, int signals, const sigset_t *mask)
     must(descriptors_renew(listeners[CONNECTION]), NO_DESCRIPTORS);
     process_rename(order_name(order));
     holds = strcmp(order_word(order, 2), "hold") == 0;
+    if (!holds)
+        descriptors_await_first(FIRST_MS);
     sigprocmask(SIG_SETMASK, mask, NULL);
     must(confinement_load(), NO_CONFINEMENT);
     must(threads_are_sound() && threads_revive(), NO_THREADS);
