@@ -88,7 +88,10 @@ MEASURED: dict[str, dict[str, int]] = {
     },
     "snapshot": {"snapshot_ms": 10, "pause_ms": 10, "create_from_copy_ms": 5, "create_from_files_ms": 5},
     "hibernate": {"hibernate_ms": 4, "wake_ms": 2, "wake_and_exec_ms": 2, "at_once_ms": 100},
-    "chain": {**{"fork_ms": 3, "link_create_ms": 3, "from_files_of_first_ms": 15, "from_files_of_last_ms": 15}},
+    "chain": {
+        **{"fork_ms": 3, "link_create_ms": 3},
+        **{"from_files_of_first_ms": 15, "from_files_of_last_ms": 15},
+    },
 }
 """How often a quick run measures what."""
 
