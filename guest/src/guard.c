@@ -11,7 +11,7 @@
 #include "child.h"
 #include "clock.h"
 
-#define MUSTER_NS (20 * NS_PER_MS) /* how long the other processors may take to be held */
+#define MUSTER_NS (100 * NS_PER_MS) /* how long the other processors may take to be held */
 
 /* What the agent shares with those that hold the other processors for it. */
 struct watch {
@@ -25,10 +25,15 @@ static cpu_set_t all;
 static uint64_t deadline = NEVER;
 
 /* The system calls: a C library may refuse this one, as what it does to a thread is not what POSIX says of processes. */
-static bool become_first(void)
+static bool make_first(pid_t pid)
 {
     struct sched_param first = {.sched_priority = 99};
-    return syscall(SYS_sched_setscheduler, 0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+    return syscall(SYS_sched_setscheduler, pid, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+}
+
+static bool is_first(void)
+{
+    return syscall(SYS_sched_getscheduler, 0) == (SCHED_FIFO | SCHED_RESET_ON_FORK);
 }
 
 static void become_ordinary(void)
@@ -37,12 +42,12 @@ static void become_ordinary(void)
     syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &ordinary);
 }
 
-static bool stay_on(size_t processor)
+static bool keep_on(size_t processor, pid_t pid)
 {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(processor, &one);
-    return sched_setaffinity(0, sizeof one, &one) == 0;
+    return sched_setaffinity(pid, sizeof one, &one) == 0;
 }
 
 void guard_own_machine(void)
@@ -56,15 +61,24 @@ void guard_own_machine(void)
 
 static _Noreturn void stand_on(size_t processor, unsigned int round)
 {
-    if (stay_on(processor) && become_first()) {
-        atomic_fetch_add(&watch->standing, 1);
-        while (atomic_load(&watch->round) == round && monotonic_ns() < deadline)
-            continue;
-    }
+    bool standing = false;
+    while (atomic_load(&watch->round) == round && monotonic_ns() < deadline)
+        if (!standing && is_first() && (size_t)sched_getcpu() == processor) {
+            standing = true;
+            atomic_fetch_add(&watch->standing, 1);
+        }
     _exit(0);
 }
 
-/* A child for each processor but the agent's own. */
+static bool post(size_t processor, unsigned int round)
+{
+    pid_t pid = child_fork();
+    if (pid == 0)
+        stand_on(processor, round);
+    return pid > 0 && keep_on(processor, pid) && make_first(pid);
+}
+
+/* A child for each processor but the agent's own, which puts it there: one that had to wait for its turn might wait long. */
 static bool muster(void)
 {
     unsigned int wanted = (unsigned int)CPU_COUNT(&all) - 1;
@@ -72,13 +86,13 @@ static bool muster(void)
     uint64_t patience = monotonic_ns() + MUSTER_NS;
     size_t here = (size_t)sched_getcpu();
     atomic_store(&watch->standing, 0);
-    if (!stay_on(here))
+    if (!keep_on(here, 0))
         return false;
     for (size_t processor = 0; processor < CPU_SETSIZE; processor++)
-        if (CPU_ISSET(processor, &all) && processor != here && child_fork() == 0)
-            stand_on(processor, round);
+        if (CPU_ISSET(processor, &all) && processor != here && !post(processor, round))
+            return false;
     while (atomic_load(&watch->standing) < wanted && monotonic_ns() < patience)
-        sched_yield();
+        continue;
     return atomic_load(&watch->standing) == wanted;
 }
 
@@ -87,7 +101,7 @@ int guard_hold(uint32_t ttl_ms)
     if (!own_machine)
         return 0;
     deadline = monotonic_ns() + ttl_ms * NS_PER_MS;
-    if ((watch == NULL || muster()) && become_first())
+    if (make_first(0) && (watch == NULL || muster()))
         return 0;
     guard_release();
     return EBUSY;
