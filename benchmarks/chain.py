@@ -14,7 +14,7 @@ from benchmarks.result import Answer, Bar, at_most
 from pandastack.host.zygotes import MOST_COPIES
 
 OWN_BYTES = 8 << 20
-ENDS = 5
+ENDS = 10
 """So many at the beginning are compared with so many at the end."""
 FROM_FILES = 15
 WARM_UP = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from msgspec import Struct
 
 from pandastack.host import procfs
 from pandastack.testing.server import Server
+
+PATIENCE_SECONDS = 12.0
+"""What nobody waits for goes within two rounds of a host that looks after its machines."""
 
 
 class Holdings(Struct, frozen=True):
@@ -43,6 +47,14 @@ def surplus(before: Holdings, after: Holdings) -> list[str]:
         for name in sorted(after_kind)
         if after_kind[name] > before_kind.get(name, 0)
     ]
+
+
+def lasting(before: Holdings, server: Server) -> list[str]:
+    """As `surplus`, of what does not go by itself in a while."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while (found := surplus(before, holdings(server))) and time.monotonic() < until:
+        time.sleep(0.5)
+    return found
 
 
 def processes_of(state: Path) -> list[str]:

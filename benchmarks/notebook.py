@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx2
 
 from benchmarks.api import Api, Refused
-from benchmarks.leftovers import Holdings, holdings, surplus
+from benchmarks.leftovers import Holdings, holdings, lasting
 from benchmarks.percentiles import Summary, summarize
 from benchmarks.question import Stage
 from benchmarks.result import Answer, Bar, at_most, none_of
@@ -64,7 +64,7 @@ class Notebook:
 
     def answer(self, how: str, bars: list[Bar], facts: Mapping[str, float | str]) -> Answer:
         """All of it, and what went wrong or was left behind; to be called when everything was deleted."""
-        left = surplus(self._before, holdings(self._stage.server))
+        left = lasting(self._before, self._stage.server)
         return Answer(
             how=how,
             bars=[

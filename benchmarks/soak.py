@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 
 from benchmarks.api import Refused
-from benchmarks.leftovers import holdings, surplus
+from benchmarks.leftovers import holdings, lasting
 from benchmarks.memory import memory_of
 from benchmarks.percentiles import slope, summarize
 from benchmarks.question import Question, Stage
@@ -38,7 +38,7 @@ def measure(stage: Stage, count: int) -> Answer:
         memory = memory_of(stage.server.pid)
         samples["server_private_dirty_KiB"].append(memory.private_dirty / KIB)
         samples["server_rss_KiB"].append(memory.rss / KIB)
-    left = surplus(before, holdings(stage.server))
+    left = lasting(before, stage.server)
     return _answer(samples, failures, left, count)
 
 

@@ -70,8 +70,8 @@ def _spelled(value: ast.expr) -> str:
         return str(ast.literal_eval(value.args[0]))
     if isinstance(value, ast.Attribute):
         return value.attr.lower()
-    if ast.unparse(value) == "os.cpu_count() or 1":
-        return "number of processors"
+    if ast.unparse(value) == "2 * (os.cpu_count() or 1)":
+        return "twice the processors"
     if isinstance(value, ast.BinOp):
         return str(eval(ast.unparse(value), {}))  # noqa: S307  # a number, written as `1 << 20` in our own source
     return str(ast.literal_eval(value)) if isinstance(value, ast.Constant) else ast.unparse(value)

@@ -20,9 +20,10 @@ must allow. Every answer carries `X-Request-Id`. Errors are told in [Errors](err
 take long sends interim responses, so that a client whose read timeout is 30 seconds waits as long as it
 must.
 
-What makes something takes an `Idempotency-Key` (creates, snapshots, forks, fork trees, `at`): the same key
-with the same request makes it once, however often it is sent, and the answer that is given again has
-`Idempotent-Replayed: true`. With another request it is refused."""
+What makes something takes an `Idempotency-Key` (creates, snapshots, imports, forks, fork trees, `at`): the
+same key with the same request makes it once, however often it is sent, and the answer that is given again
+has `Idempotent-Replayed: true`. With another request it is refused; an import's request is what its snapshot
+is called, not the file."""
 
 
 def page() -> str:

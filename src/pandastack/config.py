@@ -62,6 +62,8 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The first admin token; without one a token is made on the first start."""
     workspace: str = "default"
     on_exit: OnExit = OnExit.KEEP
+    dashboard: bool = True
+    """Serves pages for people at `/ui`."""
 
     default_template: str = "code-interpreter"
     default_ttl_seconds: Count = 300
@@ -69,8 +71,8 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Longest wait for one machine to start; a template's first spawn bakes it, which takes most of that."""
     host_timeout_seconds: Seconds = 60.0
     """Longest wait for any other order to a host."""
-    concurrent_creates: Count = os.cpu_count() or 1
-    """So many machines start at a time; the others wait in line."""
+    concurrent_creates: Count = 2 * (os.cpu_count() or 1)
+    """So many machines start at a time; the others wait in line. With one a processor they would idle."""
     queue_seconds: Seconds = 60.0
     """Longest wait in that line, then 503 with Retry-After."""
     default_exec_timeout_seconds: Seconds | None = None
@@ -107,6 +109,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Allows the process driver, which has no isolation at all."""
     emulate: bool = False
     """Runs machines emulated even where KVM works."""
+    archive_keys: Path | None = None
+    """A folder with the `archive.key` files of other servers, by any names: what these have exported can be
+    imported.
+    """
     rehearse: bool = True
     """Has emulated machines start with the code of their template's programs translated. It takes a processor
     some seconds for each template, some time after the template was first wanted.

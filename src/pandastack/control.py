@@ -58,11 +58,16 @@ from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
+from pandastack.services.transfers import Transfers
 from pandastack.services.turns import Turns
 from pandastack.services.vitals import Vitals
 from pandastack.store import accounts, sandboxes
 from pandastack.store.db import Connection, Database, open_database
 from pandastack.telemetry import Metrics, logger
+from pandastack.web.calls import Web
+from pandastack.web.dashboard import Dashboard
+from pandastack.web.look import Look
+from pandastack.web.sessions import Sessions
 from pandastack.work.errands import Errand, run_errands
 from pandastack.work.sweep import Purge, Reaper, Retention
 
@@ -95,12 +100,17 @@ def _new_secret() -> str:
     return f"pds_{secrets.token_hex(16)}"
 
 
+def _new_session() -> str:
+    return secrets.token_urlsafe(32)
+
+
 class Chance(Struct, frozen=True):
     """Where names and secrets come from."""
 
     new_id: Callable[[], str] = _new_id
     new_request_id: Callable[[], str] = _new_request_id
     new_secret: Callable[[], str] = _new_secret
+    new_session: Callable[[], str] = _new_session
 
 
 class Control:
@@ -178,7 +188,7 @@ class Plane:
         self.sandboxes = Sandboxes(self.ground, self.sleep)
         self.litters = Litters(self.ground, self.endings)
         self.adoption = Adoption(self.ground, self.archive, self.births, self.endings, self.litters)
-        self.reaper = Reaper(config.workspace, self.activity, self.endings, self.sleep, self.metrics)
+        self.reaper = Reaper(self.activity, self.endings, self.sleep, self.metrics)
         retention = Retention(config.retention_seconds, config.audit_retention_seconds)
         self.purge = Purge(database, clock, retention)
 
@@ -198,6 +208,7 @@ class Plane:
             lifecycles=Lifecycles(self.ledger, self.activity, self._clock, self.recorder),
             lineages=Lineages(self.ledger, self._database),
             snapshots=Snapshots(ground, self.archive),
+            transfers=Transfers(ground, self.archive),
             forks=Forks(ground, self.archive, self.births, self.endings, self.litters),
             rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
             timelines=timelines,
@@ -217,14 +228,19 @@ class Plane:
             beat_seconds=beat_seconds,
         )
         rules = Rules(Authenticator(self.accounts), sizes, beat_seconds)
-        inner = application(ENDPOINTS, services, rules)
         return Edge(
-            inner,
+            self._with_dashboard(application(ENDPOINTS, services, rules), services),
             metrics=self.metrics,
             trail=self.trail,
             clock=self._clock,
             new_request_id=self._chance.new_request_id,
         )
+
+    def _with_dashboard(self, api: ASGIApp, services: Services) -> ASGIApp:
+        if not self._config.dashboard:
+            return api
+        sessions = Sessions(self._clock, self._chance.new_session)
+        return Dashboard(api, Web(services, sessions, Look(self._clock)))
 
     def errands(self) -> list[Errand]:
         """What is to be done by itself."""

@@ -12,6 +12,7 @@
      │    │    ├── IdempotencyMismatch 422
      │    │    └── NotSupported 409   this host, driver or template cannot do that, and says why
      │    ├── FileRefused 409         the guest's file system refused
+     │    ├── ArchiveRefused 400      a file that is to be imported is forged, damaged or cut short
      │    ├── QuotaExceeded 429       final
      │    └── RateLimited 429         retry
      └── ServerError             every other 5xx
@@ -156,6 +157,14 @@ class SnapshotQuotaExceeded(QuotaExceeded):
     """The workspace keeps as many snapshots, or bytes of them, as it may; nothing was paused or taken."""
 
     code = "quota.snapshots_exceeded"
+
+
+class ArchiveRefused(RequestRefused):
+    """What was to be imported has no seal of a key that this server has, is damaged or was cut short; nothing
+    of it was kept. `details` name the file in it and the chunk, as far as they are known.
+    """
+
+    code = "snapshot.archive_refused"
 
 
 class RateLimited(RequestRefused):

@@ -24,6 +24,7 @@ POINTS = (
     "create.reserved", "create.started", "create.running",
     "delete.stopping", "delete.stopped",
     "snapshot.drafted", "snapshot.taken", "snapshot.published",
+    "import.drafted", "import.arrived",
     "fork.taken", "fork.child", "fork.borne",
     "hibernate.taken", "hibernate.committed", "hibernate.stopped",
     "wake.started", "wake.committed",

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from pandastack.host.app import LocalHost, host_of
 from pandastack.host.templates import BareShelf
 from pandastack.host.vm import Sources
 from pandastack.model.clock import Clock
+from pandastack.store import accounts
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.process_driver import ProcessDriver
 
 TOKEN = "pds_" + "0" * 32
+FOREIGN = "pds_" + "f" * 32
 BEAT_SECONDS = 0.2
 
 
@@ -137,6 +140,15 @@ def http(world: World) -> httpx2.AsyncClient:
 async def box(world: World) -> str:
     """The id of a running sandbox."""
     return str((await world.create())["id"])
+
+
+@pytest.fixture
+async def foreigner(world: World) -> httpx2.AsyncClient:
+    """An administrator of another workspace on the same server."""
+    plane = world.control.plane
+    await plane.ground.database.write(partial(accounts.recount, workspace="other"))
+    await plane.accounts.bootstrap("other", FOREIGN)
+    return client(httpx2.ASGITransport(app=world.control), "http://test", FOREIGN)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,6 +176,7 @@ async def test_an_error_at_any_step_leaves_nothing_half_done(idle_world: World, 
     box, asleep = [(await idle_world.create())["id"] for _ in range(2)]
     taken = (await post(idle_world, f"{box}/snapshots", status=201))["id"]
     await post(idle_world, f"{asleep}/hibernate")
+    exported = (await idle_world.http.get(f"/v1/snapshots/{taken}/archive")).content
     await idle_world.stop()
     await idle_world.start(failpoints=f"{point}=error")
     statuses = {}
@@ -183,6 +185,7 @@ async def test_an_error_at_any_step_leaves_nothing_half_done(idle_world: World, 
         asked = {"snapshot_id": taken} if verb == "rollback" else body
         answer = await idle_world.http.post(f"{ALL}{path.format(**names)}", json=asked)
         statuses[verb] = answer.status_code
+    statuses["import"] = (await idle_world.http.post("/v1/snapshots/archive", content=exported)).status_code
     statuses["delete"] = (await idle_world.http.delete(f"{ALL}/{box}")).status_code
     statuses["drop"] = (await idle_world.http.delete(f"/v1/snapshots/{taken}")).status_code
     assert set(statuses.values()) <= {200, 201, 204, 500}
@@ -250,6 +253,44 @@ async def test_a_client_that_leaves_gets_all_or_nothing(world: World, box: str, 
         await world.control.plane.adoption.settle()
         await check_world(world)
         assert (await world.exec(box, "echo on"))["stdout"] == "on\n"
+
+
+async def test_a_client_that_leaves_a_fork_holds_up_nobody(world: World, box: str) -> None:
+    """Its snapshot is being taken and its rows are being written at once: the turn is given back, and what
+    stays is whole, of a fork that was complete before its client left.
+    """
+    for number in range(16):
+        calling = asyncio.ensure_future(world.http.post(f"{ALL}/{box}/fork", json={"count": 1 + number % 2}))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await asyncio.sleep(number / 2000)
+        calling.cancel()
+        await asyncio.wait([calling])
+        async with asyncio.timeout(5):
+            assert (await world.http.post(f"{ALL}/{box}/pause")).status_code == 204
+            assert (await world.http.post(f"{ALL}/{box}/resume")).status_code == 204
+        await world.control.plane.adoption.settle()
+        await check_world(world)
+        for child in (await world.http.get(ALL)).json():
+            if child["id"] != box:
+                assert (await world.exec(child["id"], "echo on"))["stdout"] == "on\n"
+                await world.http.delete(f"{ALL}/{child['id']}")
+        assert list(machines(world)) == [box]
+
+
+async def test_an_end_that_nobody_waits_for_any_more_is_finished(world: World) -> None:
+    """However far it has come by then: a machine that is left in the middle would be known to nobody."""
+    for turns in range(8):
+        name = f"vm-{turns}"
+        process = (await world.host.start(VmSpec(name, "base"))).pid
+        ending = asyncio.ensure_future(world.host.stop(name))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.wait([ending])
+        if turns:  # else it had not begun
+            assert not Path(f"/proc/{process}").exists()
+        await world.host.stop(name)
 
 
 async def test_a_delete_wins_over_whatever_is_under_way(world: World) -> None:

@@ -45,6 +45,8 @@ async def test_what_is_looked_at_is_in_no_list(world: World, box: str, tmp_path:
         seen |= {each["id"] for each in (await world.http.get(ALL)).json()}
     await asked
     assert seen == {box}
+    lineage = (await world.http.get(f"{ALL}/{box}/tree")).json()["nodes"]
+    assert [node["id"] for node in lineage] == [box]
 
 
 async def test_processes_and_ports_are_of_the_guest(world: World, box: str, tmp_path: Path) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import httpx2
 import pytest
 
 from pandastack.api.v1 import ENDPOINTS
 from pandastack.endpoint import WEBSOCKET, Endpoint
-from pandastack.store import accounts
-from tests.api.conftest import World, client
+from tests.api.conftest import World
 from tests.api.test_state import held, machines, post
 
 pytestmark = pytest.mark.anyio
 
-FOREIGN = "pds_" + "f" * 32
 OF_ONE = [
     endpoint
     for endpoint in ENDPOINTS
@@ -32,15 +28,6 @@ BODIES: dict[str, object] = {
     "metadata": {"a": "b"},
     "rollback": {"snapshot_id": "none"},
 }
-
-
-@pytest.fixture
-async def foreigner(world: World) -> httpx2.AsyncClient:
-    """An administrator of another workspace on the same server."""
-    plane = world.control.plane
-    await plane.ground.database.write(partial(accounts.recount, workspace="other"))
-    await plane.accounts.bootstrap("other", FOREIGN)
-    return client(httpx2.ASGITransport(app=world.control), "http://test", FOREIGN)
 
 
 @pytest.mark.parametrize("endpoint", OF_ONE, ids=lambda e: f"{e.method} {e.path}")

@@ -11,7 +11,7 @@ import pytest
 
 from pandastack.model.host import VmState
 from tests.api.conftest import World
-from tests.api.test_life import pid_of, sandbox
+from tests.api.test_life import pid_of, sandbox, until
 from tests.api.test_state import held, machines, post, types, used
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +157,18 @@ async def test_a_dead_parent_cannot_be_forked(world: World, box: str) -> None:
         assert (await world.http.post(f"{ALL}/{box}/{verb}")).status_code == 409
 
 
+async def test_branches_of_an_exploration_may_idle_as_long_as_it_says(world: World, box: str) -> None:
+    async def idling(ttl: str, **body: object) -> int:
+        asked = {"count": 1, "metadata": {"explore": "1", "explore_ttl": ttl}, **body}
+        made = await post(world, f"{box}/fork-tree", asked, 201)
+        return int(made["children"][0]["ttl_seconds"])
+
+    assert await idling("900") == 900
+    assert await idling("900", ttl_seconds=7) == 7
+    assert await idling("999999999") == 366 * 86_400
+    assert await idling("soon") == await idling("9" * 5000) == 300
+
+
 async def test_promotion_keeps_the_winner_alone(world: World, box: str) -> None:
     made = await post(world, f"{box}/fork-tree", {"count": 3}, 201)
     winner, *losers = [child["id"] for child in made["children"]]
@@ -170,6 +182,26 @@ async def test_promotion_keeps_the_winner_alone(world: World, box: str) -> None:
     assert (again["tree_id"], again["deleted"]) == (made["tree_id"], [])
     told = [event for event in await world.events(winner) if event["type"] == "fork_tree.promoted"]
     assert sorted(told[0]["payload"]["deleted"]) == sorted(losers)
+
+
+async def test_of_two_that_are_promoted_at_once_one_wins(world: World, box: str) -> None:
+    made = await post(world, f"{box}/fork-tree", {"count": 3}, 201)
+    ids = [child["id"] for child in made["children"]]
+    body = {"cleanup_siblings": True}
+    asked = [world.http.post(f"{ALL}/{each}/promote", json=body) for each in ids[:2]]
+    first, second = await asyncio.gather(*asked)
+    assert (first.status_code, second.status_code) == (200, 404)
+    assert machines(world).keys() == {box, ids[0]}
+
+
+async def test_the_living_are_not_removed_for_a_dead_winner(world: World, box: str) -> None:
+    made = await post(world, f"{box}/fork-tree", status=201)
+    dead, living = [child["id"] for child in made["children"]]
+    os.kill(pid_of(world, dead), signal.SIGKILL)
+    await until(world, dead, "failed")
+    refused = await world.http.post(f"{ALL}/{dead}/promote", json={"cleanup_siblings": True})
+    assert (refused.status_code, refused.json()["code"]) == (409, "sandbox.invalid_state")
+    assert (await world.exec(living, "echo here"))["stdout"] == "here\n"
 
 
 async def test_promotion_without_cleanup_spares_the_others(world: World, box: str) -> None:

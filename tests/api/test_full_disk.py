@@ -79,3 +79,13 @@ async def test_a_death_is_recorded_when_there_is_room_again(small: World) -> Non
             await small.control.plane.adoption.settle()
             await asyncio.sleep(0.01)
     assert "SIGKILL" in found["cause"]
+
+
+async def test_what_was_done_on_a_full_disk_is_in_the_audit_trail(small: World) -> None:
+    box = (await small.create())["id"]
+    fill(small.folder / "filler")
+    assert (await small.exec(box, "echo on"))["stdout"] == "on\n"
+    assert (await small.http.get("/v1/audit")).status_code == 507
+    (small.folder / "filler").unlink()
+    trail = (await small.http.get("/v1/audit")).json()["entries"]
+    assert [each["path"] for each in trail if each["path"].endswith("/exec")] == [f"/v1/sandboxes/{box}/exec"]

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,21 @@ class Mortal:
 
     async def __call__(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """The answer; nothing of an error or of a dead one."""
+        answer = await self._asked(self._http.request(method, path, json=body))
+        return dict(answer.json()) if answer and answer.is_success and answer.content else {}
+
+    async def moved(self, snapshot_id: str | None) -> None:
+        """Export a snapshot and import it again."""
+        file = await self._asked(self._http.get(f"/v1/snapshots/{snapshot_id}/archive"))
+        if file is not None:
+            await self._asked(self._http.post("/v1/snapshots/archive", content=file.content))
+
+    async def _asked(self, asking: Awaitable[httpx2.Response]) -> httpx2.Response | None:
         try:
-            answer = await self._http.request(method, path, json=body)
+            return await asking
         except httpx2.TransportError:
             self.died = True
-            return {}
-        return dict(answer.json()) if answer.is_success and answer.content else {}
+            return None
 
 
 async def check_world(http: httpx2.AsyncClient, state: Path) -> None:
@@ -102,6 +111,7 @@ async def live(order: Mortal) -> None:
     body = {"template": "base"}
     box, asleep = [(await order("POST", ALL, body)).get("id") for _ in range(2)]
     taken = (await order("POST", f"{ALL}/{box}/snapshots")).get("id")
+    await order.moved(taken)
     await order("POST", f"{ALL}/{box}/fork", {"count": 2})
     await order("POST", f"{ALL}/{box}/rollback", {"snapshot_id": taken})
     await order("POST", f"{ALL}/{asleep}/hibernate")

@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any
 
+import httpx2
 import pytest
 
 from pandastack.errors import Conflict
@@ -50,6 +51,17 @@ async def test_an_idle_sandbox_is_deleted_with_its_cause(world: World) -> None:
     assert "longer than its ttl" in (await sandbox(world, box))["error"]
     assert (await world.events(box))[-1]["payload"]["cause"] == gone["cause"]
     assert [vm.id for vm in world.host.vms.reports()] == [kept]
+
+
+@pytest.mark.parametrize(("then", "left"), [("kill", "deleted"), ("hibernate", "hibernated")])
+async def test_idling_ends_in_every_workspace(
+    world: World, foreigner: httpx2.AsyncClient, then: str, left: str
+) -> None:
+    async with foreigner as http:
+        box = (await http.post("/v1/sandboxes", json={"ttl_seconds": 60, "on_timeout": then})).json()["id"]
+        world.time.passes(61)
+        await world.control.plane.reaper.reap()
+        assert (await http.get(f"/v1/sandboxes/{box}?deleted=1")).json()["status"] == left
 
 
 async def test_a_paused_idle_sandbox_is_deleted_too(world: World, box: str) -> None:

@@ -126,6 +126,7 @@ async def test_lifecycle_is_read_and_changed(world: World, box: str) -> None:
         "idle_seconds": 0,
         "idle_timeout_seconds": None,
         "on_timeout": "kill",
+        "lifetime_seconds": None,
         "expires_at": None,
         "checkpoints": "off",
         "keep_checkpoints": 20,
@@ -134,6 +135,7 @@ async def test_lifecycle_is_read_and_changed(world: World, box: str) -> None:
     assert changed.json()["ttl_seconds"] == 5
     assert (await world.http.patch(path, json={"persistent": True})).json()["persistent"] is True
     assert (await world.http.get(f"{ALL}/{box}")).json()["ttl_seconds"] == 5
+    assert (await world.http.patch(path, json={"lifetime_seconds": 600})).json()["lifetime_seconds"] == 600
     for wrong in (-1, 400 * 86_400, 1 << 63):
         assert (await world.http.patch(path, json={"ttl_seconds": wrong})).status_code == 400
     assert (await world.http.patch(path)).status_code == 200
@@ -144,6 +146,13 @@ async def test_metadata_is_merged(world: World) -> None:
     merged = await world.http.post(f"{ALL}/{made['id']}/metadata", json={"b": "3", "secret.c": "4"})
     assert merged.json()["metadata"] == {"a": "1", "b": "3", "secret.c": "[redacted]"}
     assert (await world.http.post(f"{ALL}/{made['id']}/metadata", json={"a": 1})).status_code == 400
+
+
+async def test_metadata_that_is_merged_at_once_is_all_there(world: World, box: str) -> None:
+    each = [world.http.post(f"{ALL}/{box}/metadata", json={str(n): "x"}) for n in range(10)]
+    assert {answer.status_code for answer in await asyncio.gather(*each)} == {200}
+    kept = (await world.http.get(f"{ALL}/{box}")).json()["metadata"]
+    assert kept == {str(n): "x" for n in range(10)}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 
 from pandastack.api.server import serving
 from pandastack.errors import Conflict, InvalidRequest
+from pandastack.model.sandbox import SandboxState
 from tests.api.conftest import World
+from tests.api.test_cut_off import check_world
 
 pytestmark = pytest.mark.anyio
 
@@ -40,3 +42,16 @@ async def test_a_request_under_way_ends_before_the_server_does(world: World, box
             )
             await asyncio.sleep(0.2)
         assert (await running).json()["stdout"] == "done\n"
+
+
+async def test_a_request_that_takes_too_long_is_undone_before_the_server_ends(idle_world: World) -> None:
+    await idle_world.start(failpoints="create.started=sleep:60;delete.stopped=sleep:0.3")
+    async with httpx2.AsyncClient(headers=dict(idle_world.http.headers), timeout=20) as client:
+        async with serving(idle_world.control, "127.0.0.1:0", grace_seconds=0) as url:
+            creating = asyncio.ensure_future(client.post(f"{url}/v1/sandboxes", json={"template": "base"}))
+            await asyncio.sleep(0.3)
+            assert len(idle_world.host.vms.reports()) == 1
+        counts = await idle_world.control.plane.sandboxes.count_by_state()
+        await asyncio.gather(creating, return_exceptions=True)
+    assert counts == {SandboxState.DELETED: 1}
+    await check_world(idle_world)

@@ -92,6 +92,38 @@ async def test_a_deleted_snapshot_is_gone_and_its_children_are_not(world: World,
     assert (await types(world, box))[-1] == "snapshot.deleted"
 
 
+async def deleted_in_the_making(world: World, *, taken: bool = False) -> str:
+    """Delete the snapshot that is being taken, or that has been by the host; its id."""
+    while True:
+        for each in (await world.http.get("/v1/snapshots")).json()["snapshots"]:
+            if each["state"] == "creating" and taken is (each["id"] in held(world)):
+                assert (await world.http.delete(f"/v1/snapshots/{each['id']}")).status_code == 204
+                return str(each["id"])
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_what_is_deleted_while_it_is_taken_is_not_acknowledged(idle_world: World, taken: bool) -> None:
+    await idle_world.start(failpoints="snapshot.taken=sleep:0.5")
+    box = (await idle_world.create())["id"]
+    taking = asyncio.create_task(idle_world.http.post(f"{ALL}/{box}/snapshots"))
+    gone = await deleted_in_the_making(idle_world, taken=taken)
+    refused = await taking
+    assert (refused.status_code, refused.json()["code"]) == (409, "sandbox.invalid_state")
+    assert "was deleted while" in refused.json()["error"] and gone in refused.json()["error"]
+    assert held(idle_world) == set() and "sandbox.snapshotted" not in await types(idle_world, box)
+    assert (await idle_world.exec(box, "echo on"))["stdout"] == "on\n"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_step_that_is_deleted_while_it_is_taken_is_missing(idle_world: World, taken: bool) -> None:
+    await idle_world.start(failpoints="snapshot.taken=sleep:0.5")
+    box = (await idle_world.create(checkpoints="exec"))["id"]
+    await deleted_in_the_making(idle_world, taken=taken)
+    timeline = (await idle_world.http.get(f"{ALL}/{box}/timeline")).json()
+    assert timeline["steps"] == [] and "was deleted while" in timeline["missing"][0]["error"]
+    assert "checkpoint.taken" not in await types(idle_world, box)
+
+
 async def test_snapshots_outlive_their_sandbox_and_a_restart(world: World, box: str) -> None:
     taken = await post(world, f"{box}/snapshots", status=201)
     await world.http.delete(f"{ALL}/{box}")
@@ -145,6 +177,9 @@ async def test_snapshots_have_a_quota_of_their_own(idle_world: World) -> None:
     over = await idle_world.http.post(f"{ALL}/{box}/snapshots")
     assert (over.status_code, over.json()["code"]) == (429, "quota.snapshots_exceeded")
     assert "retry-after" not in over.headers and held(idle_world) == {taken}
+    told = (await idle_world.http.get("/v1/quotas")).json()["snapshots"]
+    assert told["limits"] == {"snapshots": 1, "size_bytes": None}
+    assert told["used"]["snapshots"] == 1 and told["used"]["size_bytes"] > 0
     await post(idle_world, f"{box}/fork", status=201)
     await idle_world.http.delete(f"/v1/snapshots/{taken}")
     await post(idle_world, f"{box}/snapshots", status=201)
@@ -281,6 +316,19 @@ async def test_what_was_under_way_is_told_that_it_was_put_to_sleep(world: World,
     with pytest.raises(Conflict, match="hibernated meanwhile"):
         async with world.control.plane.sandboxes.use(OWNER, box) as guest:
             await post(world, f"{box}/hibernate")
+            await guest.stat("/")
+
+
+async def test_what_was_under_way_is_told_that_it_was_rolled_back_or_slept(world: World, box: str) -> None:
+    taken = (await post(world, f"{box}/snapshots", status=201))["id"]
+    with pytest.raises(Conflict, match="rolled back meanwhile"):
+        async with world.control.plane.sandboxes.use(OWNER, box) as guest:
+            await post(world, f"{box}/rollback", {"snapshot_id": taken})
+            await guest.stat("/")
+    with pytest.raises(Conflict, match="hibernated and woken meanwhile"):
+        async with world.control.plane.sandboxes.use(OWNER, box) as guest:
+            await post(world, f"{box}/hibernate")
+            await post(world, f"{box}/wake")
             await guest.stat("/")
 
 

@@ -120,6 +120,14 @@ async def test_old_steps_go_and_named_ones_stay(world: World) -> None:
     assert (await world.http.patch("/v1/snapshots/none", json={"name": "x"})).status_code == 404
 
 
+async def test_a_number_is_never_given_twice(world: World, recorded: str) -> None:
+    await world.exec(recorded, "echo 1")
+    for step in reversed(await timeline(world, recorded)):
+        await world.http.delete(f"/v1/snapshots/{step['snapshot_id']}")
+    await world.exec(recorded, "echo 2")
+    assert await numbers(world, recorded) == [2]
+
+
 async def test_it_is_switched_on_and_off(world: World, box: str) -> None:
     def change(**body: object) -> Any:  # noqa: ANN401  # a coroutine of the client
         return world.http.patch(f"{ALL}/{box}/lifecycle", json=body)

@@ -23,7 +23,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def pandastack(server: Server) -> Run:
-    """Runs the program against the server; checks its exit code, 0 unless said otherwise."""
+    """Runs the program against the server."""
+    return program_of(server)
+
+
+def program_of(server: Server) -> Run:
+    """Runs the program against a server; checks its exit code, 0 unless said otherwise."""
 
     def run(*words: str, status: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -69,6 +69,12 @@ def test_sleep_and_what_prevents_it(pandastack: Run, made: str) -> None:
     assert "on_timeout: hibernate" in limits
     assert "expires_at: " in limits
     assert "expires_at: " not in pandastack("sandbox", "ttl", made, "--lifetime", "0").stdout
+    kept = ["--persistent", "--checkpoints", "--keep-checkpoints", "7", "--json"]
+    told = json.loads(pandastack("sandbox", "ttl", made, *kept).stdout)
+    assert (told["persistent"], told["checkpoints"], told["keep_checkpoints"]) == (True, "exec", 7)
+    kept = ["--no-persistent", "--no-checkpoints", "--json"]
+    told = json.loads(pandastack("sandbox", "ttl", made, *kept).stdout)
+    assert (told["persistent"], told["checkpoints"], told["ttl_seconds"]) == (False, "off", 50)
     pandastack("sandbox", "hibernate", made)
     pandastack("sandbox", "wake", made, "--disk-only")
     assert "boot_mode: cold" in pandastack("sandbox", "get", made).stdout
@@ -100,7 +106,9 @@ def test_a_timeline_from_end_to_end(pandastack: Run) -> None:
     assert "no step 7; it has 0, 1." in pandastack("sandbox", "at", box, "7", status=1).stderr
     assert "step 0" in pandastack("sandbox", "rollback", box, "--step", "0").stderr
     pandastack("sandbox", "rollback", box, status=2)
-    assert "name: here" in pandastack("snapshot", "rename", steps[1]["snapshot_id"], "here").stdout
+    renamed = pandastack("snapshot", "rename", steps[1]["snapshot_id"], "here", "-c", "why").stdout
+    assert "name: here" in renamed
+    assert "comment: why" in renamed
     assert " here " in pandastack("sandbox", "timeline", box).stdout
     pandastack("sandbox", "exec", box, "--", "sh", "-c", "sleep 60 > /dev/null 2>&1 &")
     told = pandastack("sandbox", "timeline", box)

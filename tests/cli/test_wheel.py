@@ -1,4 +1,4 @@
-"""The wheel is the whole program: in an empty environment it has its agent, fork server and templates."""
+"""The wheel is the whole program: in an empty environment it has agent, fork server, templates, pages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 LOOK = """
+import time
 from pathlib import Path
 from pandastack.host.agent import find_agent, find_images_dir
 from pandastack.host.paths import Cache
+from pandastack.model.clock import Clock
+from pandastack.web.look import Look
 agent, images = find_agent(Cache(Path("nowhere"))), find_images_dir()
 print(agent.stat().st_mode & 0o111 != 0, (agent.parent / "pandastack-zygote.so").is_file())
 print(*sorted(path.name for path in images.iterdir()))
+page = Look(Clock(time.time, time.monotonic)).page("login.html", next="", form_key="", problem="")
+print(page.status_code)
 """
 
 
@@ -34,5 +39,6 @@ def test_the_wheel_is_the_whole_program(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     run(UV, "pip", "install", "--python", python, wheel, cwd=tmp_path)
     assert run(python.with_name("pandastack"), "version", cwd=tmp_path).startswith("pandastack ")
-    assert run(python, "-c", LOOK, cwd=tmp_path).split() == ["True", "True", "base", "code-interpreter"]
+    told = run(python, "-c", LOOK, cwd=tmp_path).split()
+    assert told == ["True", "True", "base", "code-interpreter", "200"]
     assert not (ROOT / "src" / "pandastack" / "_bundle").exists()

@@ -36,6 +36,7 @@ class Forest:
         self.alive: set[str] = set()
         self.sent: list[tuple[str, object]] = []
         self.promotion_fails = False
+        self.slow = ""
         self._lock = threading.Lock()
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
@@ -63,7 +64,8 @@ class Forest:
             self.alive -= set(losers)
             told = {"winner": sandbox_id, "tree_id": "t", "deleted": losers, "failures": {}}
             return httpx2.Response(200, json=told)
-        return _ran(str(body["cmd"]))
+        cmd = str(body["cmd"])
+        return _ran(f"late {cmd}" if self.slow and cmd.startswith(self.slow) else cmd)
 
     def _child(self, index: int) -> dict[str, object]:
         self.alive.add(f"c{index}")
@@ -205,6 +207,22 @@ def test_a_broken_candidate_or_judge_is_an_outcome(parent: Sandbox) -> None:
 
     result = parent.explore([Candidate.call("broken", broken), "good"], score_fn=judge)
     assert [each.error for each in result.outcomes] == ["score_fn raised: blind", "lost"]
+
+
+def test_where_failure_may_win_the_score_decides(parent: Sandbox) -> None:
+    points = {"good": 0.2, "fail": 0.9}
+    result = parent.explore([*points], score_fn=lambda _, it: points[it.label], require_success=False)
+    assert [each.label for each in result.outcomes] == ["fail", "good"]
+    assert result.winner_outcome == result.outcomes[0]
+
+
+@pytest.mark.parametrize("line", ["touch", "find"])
+def test_an_attempt_does_not_fail_by_what_is_asked_about_it(
+    parent: Sandbox, forest: Forest, line: str
+) -> None:
+    forest.slow = line
+    (outcome,) = parent.explore(["good"]).outcomes
+    assert (outcome.ok, outcome.exit_code, outcome.error, outcome.timed_out) == (True, 0, None, False)
 
 
 def test_nothing_is_forked_for_nothing(parent: Sandbox, forest: Forest) -> None:

@@ -113,9 +113,9 @@ async def test_a_fork_is_a_sandbox(client: AsyncClient, sandbox: AsyncSandbox, s
     )
     await sandbox.fork({"a": "b"}, ttl_seconds=7, persistent=True)
     assert body(server) == {"metadata": {"a": "b"}, "ttl_seconds": 7, "persistent": True}
-    bare = await client.sandboxes.fork("s1", {"a": "b"})
+    bare = await client.sandboxes.fork("s1", {"a": "b"}, ttl_seconds=7)
     assert (bare.id, bare.status, bare.parent_id) == ("c9", "running", "s1")
-    assert body(server) == {"metadata": {"a": "b"}}
+    assert body(server) == {"metadata": {"a": "b"}, "ttl_seconds": 7}
 
 
 async def test_a_fork_tree_keeps_order_and_errors(sandbox: AsyncSandbox, server: Scripted) -> None:
@@ -141,8 +141,9 @@ async def test_a_refused_fork_is_sent_again(server: Scripted) -> None:
     )
     full = httpx2.Response(503, headers={"retry-after": "0"}, json={"error": "full"})
     server.answers(full, httpx2.Response(201, json={"tree_id": "t", "children": [CHILD]}))
-    tree = await AsyncClient.over(connection).sandboxes.fork_tree("s1", 2)
+    tree = await AsyncClient.over(connection).sandboxes.fork_tree("s1", 2, persistent=True)
     assert len(tree) == 1
+    assert body(server) == {"count": 2, "persistent": True}
     assert len({request.headers["idempotency-key"] for request in server.asked}) == 1
     await connection.aclose()
 

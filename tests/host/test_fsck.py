@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -316,6 +317,15 @@ async def test_what_was_half_made_is_told_when_nobody_makes_it(state: Path, kept
     assert set(check(state, in_use=True)) == {"s", "k" * 24}
 
 
+async def test_what_its_host_drops_while_it_is_read_is_not_damaged(state: Path, kept: SnapshotFiles) -> None:
+    def drop(_done: int, _total: int, what: str) -> None:
+        if what == kept.directory.name:
+            shutil.rmtree(kept.directory, ignore_errors=True)
+
+    assert [finding.kind for finding in fsck.check(state, drop, in_use=True)] == ["base"]
+    assert not kept.directory.exists()
+
+
 async def test_a_base_that_is_gone_is_damage(state: Path, kept: SnapshotFiles) -> None:
     assert kept.base
     kept.base.directory.rename(state / "elsewhere")
@@ -331,3 +341,23 @@ async def test_what_was_found_can_be_removed(
     fsck.remove(each for each in check(state).values() if each.state is State.DAMAGED)
     assert [report.id for report in opened(process_driver, state).reports()] == ["t"]
     assert {each.state for each in check(state).values()} == {State.OK}
+
+
+async def test_a_host_that_runs_hears_of_what_a_check_has_found(
+    state: Path, kept: SnapshotFiles, process_driver: ProcessDriver
+) -> None:
+    vault = opened(process_driver, state)
+    scrub = Scrub(vault, time.time_ns)
+    flip(kept.memory, 5)
+    found = check(state, in_use=True)["s"]
+    (before,) = vault.reports()
+    assert before.damaged is None
+    await scrub.look_through()
+    (after,) = vault.reports()
+    assert after.damaged == found.reason
+    with pytest.raises(SnapshotRefused, match="is damaged"):
+        vault.prepare("s")
+    flip(kept.memory, 5)
+    assert check(state)["s"].state is State.OK
+    (mended,) = opened(process_driver, state).reports()
+    assert mended.damaged is None

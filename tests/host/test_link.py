@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -395,4 +396,21 @@ async def test_everything_that_waits_ends_with_the_connection(by_guest: bool) ->
         assert [type(outcome) for outcome in outcomes] == [GuestUnreachable] * 5
         with pytest.raises(GuestUnreachable):
             await link.ping(deadline=1)
+        await link.close()
+
+
+async def test_an_end_while_the_guest_still_takes_what_was_written() -> None:
+    """The transport is gone by itself then, and must not be told to end once more."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        link = await Link.connect(ours, deadline=1)
+        for _ in range(64):
+            link.open(Op.EXEC, bytes(60_000))
+        assert link.unsent > 0
+        closing = asyncio.ensure_future(link.close())
+        await asyncio.sleep(0)
+        theirs.setblocking(False)
+        while await asyncio.get_running_loop().sock_recv(theirs, 1 << 20):
+            pass
+        await closing
         await link.close()

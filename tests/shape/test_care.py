@@ -10,6 +10,7 @@ from .checkout import FUNCTIONS, PACKAGE, Function, Source, dotted, sources
 SPAWNING = frozenset({"create_task", "ensure_future", "run_coroutine_threadsafe"})
 
 OWNED_TASKS = {
+    "carrying.py": "what is carried through: awaited by whoever is cancelled meanwhile",
     "api/server.py": "the server's own task, awaited at the end of the block that started it",
     "control.py": "`_beside` cancels and awaits them at the end of its block",
     "host/app.py": "tidies the cache beside the host; cancelled and awaited when the host is closed",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -197,3 +198,50 @@ async def _refusal(database: Database, transaction: Callable[[Connection], None]
     except Conflict as error:
         return error
     return None
+
+
+async def test_what_is_not_flushed_does_not_leave_the_thread_of_its_caller(database: Database) -> None:
+    """Unless something else is being written: then it waits for that, in order."""
+    threads: dict[str, int] = {}
+
+    def noted(connection: Connection, name: str) -> None:
+        threads[name] = threading.get_ident()
+        add(connection, name)
+
+    await database.write_soon(partial(noted, name="here"))
+    flushed = asyncio.ensure_future(database.write(partial(noted, name="flushed")))
+    await asyncio.sleep(0)
+    await database.write_soon(partial(noted, name="behind"))
+    assert list(threads) == ["here", "flushed", "behind"]
+    assert threads["here"] == threading.get_ident()
+    assert threads["flushed"] == threads["behind"] != threads["here"]
+    await flushed
+    assert [await exists(database, name) for name in threads] == [True] * 3
+
+
+async def test_another_program_that_writes_does_not_stop_the_event_loop(
+    database: Database, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "control.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.ensure_future(database.write_soon(partial(add, sandbox_id="a")))
+        begun = time.monotonic()
+        await asyncio.sleep(0.05)
+        assert time.monotonic() - begun < 1.0  # it would wait for five seconds
+        assert not writing.done()
+        other.execute("COMMIT")
+        await writing
+    assert await exists(database, "a")
+    await database.write_soon(partial(add, sandbox_id="b"))
+    assert await exists(database, "b")
+
+
+async def test_nothing_of_one_that_fails_here_is_kept(database: Database) -> None:
+    def transaction(connection: Connection) -> None:
+        add(connection, "a")
+        raise Conflict("changed my mind")
+
+    with pytest.raises(Conflict):
+        await database.write_soon(transaction)
+    assert not await exists(database, "a")
+    await database.write_soon(partial(add, sandbox_id="a"))

@@ -64,6 +64,18 @@ def test_use_that_lasts_keeps_it_awake_and_its_end_starts_the_time(activity: Act
     assert overdue(activity) == ["a"]
 
 
+def test_a_use_that_begins_before_it_is_watched_counts(time: Time) -> None:
+    """As that of a sandbox whose row says that it runs, and whose wake is not yet over."""
+    activity = Activity(time.clock)
+    with activity.using("a"):
+        activity.begin(sandbox())
+        time.passes(1000)
+        assert overdue(activity) == [] and activity.idle_seconds("a") == 0
+    assert overdue(activity) == []
+    time.passes(61)
+    assert overdue(activity) == ["a"]
+
+
 def test_a_touch_starts_the_time_anew(activity: Activity, time: Time) -> None:
     time.passes(59)
     activity.touch("a")

@@ -73,6 +73,20 @@ async def a_parent_dies(yard: Yard) -> None:
         await yard.look_into(child)
 
 
+async def a_copy_dies_before_its_only_child(yard: Yard) -> None:
+    """Another one is made: the parent lives."""
+    case = await ready(yard, "fork-one")
+    task = asked(yard, case)
+    await yard.reached("fork.taken")
+    yard.kill_copies(case.box)
+    answer = await task
+    assert answer.status_code == 201, answer.text
+    (child,) = answer.json()["children"] if "children" in answer.json() else [answer.json()["id"]]
+    yard.tokens[child] = yard.tokens[case.box]
+    await yard.look_into(child)
+    await yard.look_into(case.box)
+
+
 async def a_machine_dies_behind_its_image(yard: Yard) -> None:
     """It sleeps, as it was asked for."""
     case, answer = await killed_in(yard, "hibernate", "hibernate.taken")
@@ -107,6 +121,7 @@ async def test_what_dies_within_a_verb_is_told_and_takes_nothing_along(yard: Yar
         await a_guest_panics_while_it_is_kept(yard)
         await a_guest_kills_all_that_it_can_while_it_is_kept(yard)
         await a_parent_dies(yard)
+        await a_copy_dies_before_its_only_child(yard)
         await a_machine_dies_behind_its_image(yard)
         await a_machine_dies_while_it_wakes(yard)
         await a_machine_dies_while_it_is_rolled_back(yard)

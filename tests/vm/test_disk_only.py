@@ -73,8 +73,6 @@ async def test_the_disk_of_a_damaged_snapshot_is_booted(world: World) -> None:
     booted = await world.create(from_snapshot=bad, disk_only=True)
     assert (whole["boot_mode"], booted["boot_mode"]) == ("snapshot", "cold")
     assert await looked(world, booted["id"]) == DISK_THERE
-    kept = await world.http.post(f"{ALL}/{booted['id']}/snapshots")
-    assert (kept.status_code, kept.json()["code"]) == (409, "not_supported")
     back = await post(world, f"{box}/rollback", {"snapshot_id": bad, "disk_only": True})
     assert (back["id"], back["boot_mode"], await looked(world, box)) == (box, "cold", DISK_THERE)
 
@@ -91,3 +89,41 @@ async def test_a_sleeper_whose_image_is_damaged_boots_from_its_disk(world: World
     await post(world, f"{box}/wake", {"disk_only": True})
     assert (await sandbox(world, box))["boot_mode"] == "cold"
     assert await looked(world, box) == DISK_THERE
+
+
+async def test_states_of_a_machine_that_was_booted_are_kept_as_any(world: World) -> None:
+    """Memory and disk of it, in snapshots, forks and hibernation, from a copy of it and from files."""
+    box = (await world.create())["id"]
+    await world.exec(box, "echo kept > /root/f && sync")
+    first = (await post(world, f"{box}/snapshots", status=201))["id"]
+    booted = (await world.create(from_snapshot=first, disk_only=True))["id"]
+    await world.exec(
+        booted, f"{WRITE}; dd if=/dev/urandom of=/run/x bs=1M count=9 && sha256sum /run/x > /root/sum"
+    )
+    kept = (await post(world, f"{booted}/snapshots", status=201))["id"]
+    (forked,) = (await post(world, f"{booted}/fork-tree", {"count": 1}, status=201))["children"]
+    for _ in range(2):
+        await post(world, f"{booted}/hibernate")
+        await world.host.vms.driver.release((await sandbox(world, booted))["snapshot_id"])
+        await world.exec(booted, "sha256sum -c /root/sum && echo more >> /root/g && sync")
+    again = await world.create(from_snapshot=kept)
+    assert again["boot_mode"] == "snapshot"
+    for each in (booted, forked["id"], again["id"]):
+        there = await looked(world, each)
+        assert there.startswith(ALL_THERE) and there.removeprefix(ALL_THERE).strip().isdigit()
+        assert "OK" in (await world.exec(each, "sha256sum -c /root/sum"))["stdout"]
+    assert (await world.exec(booted, "cat /root/g"))["stdout"] == "more\nmore\n"
+
+
+async def test_a_memory_that_was_cut_off_is_not_booted_over(world: World) -> None:
+    """The machine has one of its own then, and says why its states cannot be kept."""
+    box = (await world.create())["id"]
+    await world.exec(box, "echo kept > /root/f && sync")
+    kept = (await post(world, f"{box}/snapshots", status=201))["id"]
+    (base,) = (world.folder / "host" / "b").glob("*/memory")
+    base.unlink()  # it is a link to what the cache has
+    base.write_bytes(b"cut off")
+    booted = (await world.create(from_snapshot=kept, disk_only=True))["id"]
+    assert await looked(world, booted) == DISK_THERE.splitlines()[0] + "\n"
+    refused = await world.http.post(f"{ALL}/{booted}/snapshots")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_supported")

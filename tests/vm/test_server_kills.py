@@ -66,7 +66,6 @@ CUTS = (
 
 ERRORS: tuple[dict[str, str], ...] = (
     {
-        "create": "create.reserved",
         "hibernate": "hibernate.taken",
         "fork": "fork.taken",
         "drop": "drop.marked",
@@ -84,10 +83,16 @@ ERRORS: tuple[dict[str, str], ...] = (
     },
     {"create": "create.running", "hibernate": "hibernate.stopped"},
     {"fork": "fork.borne", "snapshot": "snapshot.drafted"},
-    {"snapshot": "snapshot.taken", "drop": "drop.dropped", "delete": "delete.stopped"},
+    {
+        "create": "create.reserved",
+        "snapshot": "snapshot.taken",
+        "drop": "drop.dropped",
+        "delete": "delete.stopped",
+    },
 )
 """Of each life the points where verbs meet with an error. What one has left undone the next one finishes, so
-the ends of deletions come last.
+the ends of deletions come last. The children of a fork are reserved while its snapshot is taken: the two
+points are of two lives.
 """
 
 QUIETLY = {"drop.dropped"}

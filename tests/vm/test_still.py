@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from tests.vm.test_snapshots import forget_copy, keep, say, start
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(300)]
 
 LIVES = 5
+TRIES = 8
 APART_SECONDS = 2.0
 """From the snapshot to the lives: their clocks are set by so much, which tells what was drawn before."""
 DRAWS = """\
@@ -81,14 +82,25 @@ def before_the_gate(draws: list[Draw]) -> list[Draw]:
     return draws[: steps[0] + 1]
 
 
-async def lives(host: LocalHost, *, from_files: bool) -> list[list[Draw]]:
-    """What machines have drawn that went on from snapshot `s`."""
+def shared(one: list[Draw], other: list[Draw]) -> int:
+    """How many of their values, from the first on, are the same."""
+    same = [mine == its for (mine, _), (its, _) in zip(one, other, strict=False)]
+    return (*same, False).index(False)
+
+
+async def lives(host: LocalHost, *, from_files: bool, kept: str = "s") -> list[list[Draw]]:
+    """What machines have drawn that went on from a snapshot, each until it was asked, and its end."""
     if from_files:
-        await forget_copy(host, "s")
+        await forget_copy(host, kept)
     await asyncio.sleep(APART_SECONDS)
-    for number in range(LIVES):
-        await start(host, f"child-{number}", "s")
-    return [await drawn(host, f"child-{number}") for number in range(LIVES)]
+    names = [f"child-of-{kept}-{number}" for number in range(LIVES)]
+    for name in names:
+        await start(host, name, kept)
+    found = []
+    for name in names:
+        found.append(await drawn(host, name))
+        await host.stop(name)
+    return found
 
 
 async def test_no_program_runs_between_a_snapshot_and_its_gate(host: LocalHost, *, from_files: bool) -> None:
@@ -117,15 +129,23 @@ async def frozen_alone(guest: GuestLink) -> AsyncIterator[Callable[[], None]]:
 async def test_programs_that_do_not_stand_still_run_before_the_gate(
     host: LocalHost, *, from_files: bool
 ) -> None:
-    """The negative control: they draw in each life, and the same."""
-    await start(host, "parent")
-    await draw(host, "parent")
-    vm, guest = host.vms._find("parent"), host.vms.guest("parent")
-    await host.vms.vault.keep(SnapshotSpec("s", "parent"), vm, frozen_alone(guest))
-    found = [before_the_gate(each) for each in await lives(host, from_files=from_files)]
-    longest = max(([value for value, _ in each] for each in found), key=len)
-    assert len(longest) > min(map(len, found))
-    assert all([value for value, _ in each] == longest[: len(each)] for each in found)
+    """The negative control: they draw in each life, and the same. How much depends on who gets the processor
+    first, so it may be the same in all of a few lives; some draw behind the new entropy too, before the clock
+    is set.
+    """
+    lengths: set[int] = set()
+    for number in range(TRIES):
+        kept, parent = f"s{number}", f"parent-{number}"  # the log of one that has drawn for long is long
+        await start(host, parent)
+        await draw(host, parent)
+        vm, guest = host.vms._find(parent), host.vms.guest(parent)
+        await host.vms.vault.keep(SnapshotSpec(kept, parent), vm, frozen_alone(guest))
+        await host.stop(parent)
+        found = [before_the_gate(each) for each in await lives(host, from_files=from_files, kept=kept)]
+        lengths = {shared(one, other) for one, other in combinations(found, 2)}
+        if len(lengths) > 1:  # two lives share what another does not
+            return
+    raise AssertionError(f"No program has run before the gate in {TRIES} times {LIVES} lives: {lengths}")
 
 
 async def watch(guest: GuestLink, processor: int) -> None:

@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 
 from pandastack.cli.state import holder
+from pandastack.host import procfs
 from pandastack.testing.fixtures import processes_with
 from pandastack.testing.real import CACHE
 from tests.api.test_kills import ALL, server
@@ -57,8 +58,18 @@ class Yard:
 
     def kill_machine(self, sandbox_id: str) -> None:
         """End the process of a machine."""
+        os.kill(self._process_of(sandbox_id), signal.SIGKILL)
+
+    def kill_copies(self, sandbox_id: str) -> None:
+        """End the copies of its process that others are to go on from."""
+        copies = procfs.children(self._process_of(sandbox_id))
+        assert copies
+        for copy in copies:
+            os.kill(copy, signal.SIGKILL)
+
+    def _process_of(self, sandbox_id: str) -> int:
         record = msgspec.json.decode((self.state / "v" / sandbox_id / "vm.json").read_bytes())
-        os.kill(record["report"]["pid"], signal.SIGKILL)
+        return int(record["report"]["pid"])
 
     async def reached(self, point: str) -> None:
         """Return when the log tells that a point was reached since the last verb was asked for."""

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from pandastack.api.calls import Api
 from pandastack.endpoint import Nothing
-from pandastack.model.account import Limits, Scope, Token, Usage
+from pandastack.model.account import Limits, Scope, SnapshotQuota, Token, Usage
 from pandastack.services.accounts import NewToken
 
 
@@ -69,6 +69,7 @@ class Quotas(Struct, frozen=True):
     workspace: str
     limits: Limits
     used: Usage
+    snapshots: SnapshotQuota
 
 
 async def me(call: Api[None, Nothing]) -> Me:
@@ -104,7 +105,8 @@ async def revoke_token(call: Api[None, Nothing]) -> None:
 
 async def quotas(call: Api[None, Nothing]) -> Quotas:
     used = await call.app.accounts.usage(call.caller)
-    return Quotas(call.caller.workspace, call.app.limits, used)
+    snapshots = await call.app.snapshots.quota(call.caller)
+    return Quotas(call.caller.workspace, call.app.limits, used, snapshots)
 
 
 def _view(token: Token) -> TokenView:

@@ -1,7 +1,7 @@
 """Who asks: a token from the `Authorization` header, `X-API-Key`, or, where a browser cannot set headers, the
 query.
 
-There are no cookies, so a page of another origin can do nothing that it was not given a token for.
+No cookie counts here, so a page of another origin can do nothing that it was not given a token for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from pandastack.errors import Forbidden, Unauthorized
 from pandastack.model.account import Caller, Scope
 from pandastack.services.accounts import Accounts
+from pandastack.store.accounts import Credential
 
 ANYONE = Caller("", "", Scope.PUBLIC, "none")
 
@@ -31,17 +32,22 @@ class Authenticator:
         credential = await self._accounts.credential(secret)
         if credential is None:
             raise Unauthorized("The API key is unknown, revoked or expired.")
-        if credential.scope < needed:
-            has, needs = credential.scope.name.lower(), needed.name.lower()
-            raise Forbidden(f"This key has the scope {has!r}, and this needs {needs!r}.")
-        return Caller(
-            credential.workspace,
-            credential.prefix,
-            credential.scope,
-            request_id=connection.scope.get("pandastack.request_id", ""),
-            method=connection.scope.get("method", "GET"),
-            path=connection.scope["path"],
-        )
+        return caller_of(credential, connection, needed)
+
+
+def caller_of(credential: Credential, connection: HTTPConnection, needed: Scope) -> Caller:
+    """Whoever holds this credential, who may do what `needed` says. Errors: Forbidden."""
+    if credential.scope < needed:
+        has, needs = credential.scope.name.lower(), needed.name.lower()
+        raise Forbidden(f"This key has the scope {has!r}, and this needs {needs!r}.")
+    return Caller(
+        credential.workspace,
+        credential.prefix,
+        credential.scope,
+        request_id=connection.scope.get("pandastack.request_id", ""),
+        method=connection.scope.get("method", "GET"),
+        path=connection.scope["path"],
+    )
 
 
 def _secret(connection: HTTPConnection) -> str:

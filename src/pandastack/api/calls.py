@@ -26,6 +26,7 @@ from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
 from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
+from pandastack.services.transfers import Transfers
 from pandastack.services.vitals import Vitals
 from pandastack.telemetry import Metrics
 
@@ -44,6 +45,7 @@ class Services:
     lifecycles: Lifecycles
     lineages: Lineages
     snapshots: Snapshots
+    transfers: Transfers
     forks: Forks
     rollbacks: Rollbacks
     timelines: Timelines

@@ -28,6 +28,9 @@ CORS = {
     "access-control-allow-origin": "*",
     "access-control-expose-headers": "x-request-id, idempotent-replayed, retry-after",
 }
+OWN_ORIGIN = "cross-origin-resource-policy"
+"""The header of answers that are for pages of this origin alone: these are not opened to others."""
+
 PREFLIGHT = CORS | {
     "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": (
@@ -133,7 +136,8 @@ class _Visit:
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers.update(PREFLIGHT if self.method == "OPTIONS" else CORS)
+            if OWN_ORIGIN not in headers:
+                headers.update(PREFLIGHT if self.method == "OPTIONS" else CORS)
             headers["x-request-id"] = self.request_id
         elif message["type"] == "websocket.accept":
             self.status = 101

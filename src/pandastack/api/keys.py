@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TypeVar
 
 from pandastack.api.calls import Api
-from pandastack.endpoint import Nothing, Reply
+from pandastack.endpoint import Reply
 from pandastack.errors import InvalidRequest
 from pandastack.services.keys import Made
 
 Body = TypeVar("Body")
+Query = TypeVar("Query")
 T = TypeVar("T")
 
 KEY_LENGTH = 255
 
 
-def key_of(call: Api[Body, Nothing]) -> str | None:
+def key_of(call: Api[Body, Query]) -> str | None:
     """The key of a request; None for one without. Errors: InvalidRequest."""
     key = call.connection.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= KEY_LENGTH:

@@ -16,16 +16,21 @@ from pandastack.errors import NotFound, NotSupported
 
 def application(endpoints: Iterable[Endpoint], services: Services, rules: Rules) -> ASGIApp:
     """Every endpoint at its path; what has none is answered in JSON too."""
+    return Router(routes(endpoints, services, rules), redirect_slashes=False, default=_nothing_here)
+
+
+def routes(endpoints: Iterable[Endpoint], app: object, rules: Rules) -> list[BaseRoute]:
+    """A route for each path, whose handlers are given `app`."""
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-    routes: list[BaseRoute] = []
+    found: list[BaseRoute] = []
     for path, methods in paths.items():
-        resource = Resource(services, methods, rules)
-        routes.append(Route(path, resource))
+        resource = Resource(app, methods, rules)
+        found.append(Route(path, resource))
         if WEBSOCKET in methods:
-            routes.append(WebSocketRoute(path, resource))
-    return Router(routes, redirect_slashes=False, default=_nothing_here)
+            found.append(WebSocketRoute(path, resource))
+    return found
 
 
 async def _nothing_here(scope: Connection, receive: Receive, send: Send) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from pandastack.api.calls import Api
+from pandastack.api.calls import Api, Services
 from pandastack.api.keys import created, key_of
 from pandastack.endpoint import Nothing, Reply
+from pandastack.model.account import Caller
 from pandastack.model.sandbox import (
     Lifecycle,
     LifecycleChange,
@@ -64,12 +65,18 @@ async def create(call: Api[SandboxCreate, Nothing]) -> Reply:
 async def list_all(call: Api[None, WhichOnes]) -> list[SandboxView]:
     query = call.query
     return [
-        view(sandbox)
-        for sandbox in await call.app.sandboxes.list(call.caller)
-        if query.state in (None, sandbox.status)
-        and query.template in (None, sandbox.template)
-        and not call.app.diffs.is_glimpse(sandbox.id)
+        sandbox
+        for sandbox in await listed(call.app, call.caller)
+        if query.state in (None, sandbox.status) and query.template in (None, sandbox.template)
     ]
+
+
+async def listed(services: Services, caller: Caller) -> list[SandboxView]:
+    """All that its owner is shown, oldest first."""
+    before = services.diffs.glimpses()  # some may be over by the time that the rows have come
+    found = await services.sandboxes.list(caller)
+    hidden = before | services.diffs.glimpses()
+    return [view(sandbox) for sandbox in found if sandbox.id not in hidden]
 
 
 async def get(call: Api[None, WhichOne]) -> SandboxView:

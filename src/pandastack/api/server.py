@@ -19,17 +19,20 @@ KEEP_ALIVE_SECONDS = 120
 PING_SECONDS = 20.0
 FRAME_BYTES = 1 << 20
 GRACE_SECONDS = 5
-"""How long requests under way may take to end when the server does."""
+"""How long requests under way may take to end when the server does; then they are cancelled."""
+UNDO_SECONDS = 60
+"""How long those that were cancelled may take to leave nothing half done."""
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listen: str) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, listen: str, *, grace_seconds: int = GRACE_SECONDS) -> AsyncIterator[str]:
     """Serve `app` at `listen` (host:port, port 0 for any) while the block lasts: the base URL.
 
-    Errors: InvalidRequest for an address that is none, Conflict for one that is taken.
+    Behind it no request is under way: those that take longer than `grace_seconds` are cancelled. Errors:
+    InvalidRequest for an address that is none, Conflict for one that is taken.
     """
     with _bound(listen) as bound:
-        server = _Server(_config(app))
+        server = _Server(_config(app, grace_seconds))
         running = asyncio.create_task(server.serve(sockets=[bound]), name="http")
         try:
             await server.accepting.wait()
@@ -38,9 +41,11 @@ async def serving(app: ASGIApp, listen: str) -> AsyncIterator[str]:
         finally:
             server.should_exit = True
             await running
+            if cancelled := [*server.server_state.tasks]:  # what they stand on is closed next
+                await asyncio.wait(cancelled, timeout=UNDO_SECONDS)
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(app: ASGIApp, grace_seconds: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=InterimProtocol,
@@ -52,7 +57,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=grace_seconds,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandastack.api import snapshots, timelines
+from pandastack.api import snapshots, timelines, transfers
 from pandastack.api.sandboxes import SandboxView
 from pandastack.endpoint import Endpoint
 from pandastack.model.account import Scope
@@ -25,7 +25,7 @@ ONE = "/v1/sandboxes/{sandbox_id}"
 ALL_SNAPSHOTS = "/v1/snapshots"
 ONE_SNAPSHOT = "/v1/snapshots/{snapshot_id}"
 
-READ = Scope.READ
+READ, ADMIN = Scope.READ, Scope.ADMIN
 
 
 STATE: tuple[Endpoint, ...] = (
@@ -56,6 +56,26 @@ STATE: tuple[Endpoint, ...] = (
         scope=READ,
         query=snapshots.WhichSnapshots,
         answer=snapshots.SnapshotList,
+    ),
+    Endpoint(
+        "POST",
+        f"{ALL_SNAPSHOTS}/archive",
+        transfers.take_in,
+        "Import a snapshot from a file",
+        scope=ADMIN,
+        query=transfers.Labels,
+        raw_body=True,
+        answer=Snapshot,
+        status=201,
+        audited=True,
+    ),
+    Endpoint(
+        "GET",
+        f"{ONE_SNAPSHOT}/archive",
+        transfers.export,
+        "Export a snapshot as a file",
+        scope=ADMIN,
+        media=transfers.OCTETS,
     ),
     Endpoint("GET", ONE_SNAPSHOT, snapshots.get, "Get a snapshot", scope=READ, answer=Snapshot),
     Endpoint(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from pandastack import TimeOptions
 from pandastack.cli.session import SandboxId, Session, console, session_of
+
+if TYPE_CHECKING:
+    from pandastack import LifecycleOptions
 
 app = typer.Typer(add_completion=False)
 
@@ -27,7 +30,7 @@ IdleTimeout = Annotated[
     int | None, typer.Option(metavar="SECONDS", help="A persistent one hibernates, idle so long; 0: never.")
 ]
 Lifetime = Annotated[
-    int | None, typer.Option(metavar="SECONDS", help="Its time ends so long from now, used or not; 0: never.")
+    int | None, typer.Option(metavar="SECONDS", help="So long it may be awake in all, used or not; 0: ever.")
 ]
 
 
@@ -105,19 +108,34 @@ def why_awake(ctx: typer.Context, sandbox_id: SandboxId) -> None:
 
 
 @app.command()
-def ttl(
+def ttl(  # noqa: PLR0913  # each is an option of the command line
     ctx: typer.Context,
     sandbox_id: SandboxId,
     seconds: Annotated[int | None, typer.Argument(help="Let it idle this long from now on.")] = None,
     on_timeout: OnTimeout = None,
     idle_timeout: IdleTimeout = None,
     lifetime: Lifetime = None,
+    persistent: Annotated[
+        bool | None, typer.Option("--persistent/--no-persistent", help="Never end it for idling.")
+    ] = None,
+    checkpoints: Annotated[
+        bool | None,
+        typer.Option("--checkpoints/--no-checkpoints", help="Keep its state behind each command."),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep-checkpoints", metavar="N", min=1, max=200, help="So many.")
+    ] = None,
 ) -> None:
-    """Show how long a sandbox may idle and live, or change it."""
+    """Show how long a sandbox may idle and live and what is kept of it by itself, or change that."""
     session = session_of(ctx)
-    sandbox, times = session.named(sandbox_id), times_of(on_timeout, idle_timeout, lifetime)
+    sandbox = session.named(sandbox_id)
+    changes = cast("LifecycleOptions", times_of(on_timeout, idle_timeout, lifetime))
     if seconds is not None:
-        told = sandbox.set_lifecycle(ttl_seconds=seconds, **times)
-    else:
-        told = sandbox.set_lifecycle(**times) if times else sandbox.lifecycle()
-    session.fields(told)
+        changes["ttl_seconds"] = seconds
+    if persistent is not None:
+        changes["persistent"] = persistent
+    if checkpoints is not None:
+        changes["checkpoints"] = "exec" if checkpoints else "off"
+    if keep is not None:
+        changes["keep_checkpoints"] = keep
+    session.fields(sandbox.set_lifecycle(**changes) if changes else sandbox.lifecycle())

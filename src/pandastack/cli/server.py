@@ -51,7 +51,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
             await bake_all(host, progress, console)
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
-        announce(console, api_url, host, control.first_token)
+        announce(console, api_url, host, control.first_token, dashboard=control_config.dashboard)
         leave_alone_what_is_there()
         await stop.asked()
         console.print("ending; once more to end at once", style="dim")
@@ -104,12 +104,16 @@ def leave_alone_what_is_there() -> None:
     gc.freeze()
 
 
-def announce(console: Console, api_url: str, host: LocalHost, first_token: str | None) -> None:
+def announce(
+    console: Console, api_url: str, host: LocalHost, first_token: str | None, *, dashboard: bool
+) -> None:
     """Tell that the server serves, what that is worth, and the first key, once."""
     driver = host.vms.driver
     listening = f"PandaStack listens on {api_url} ({driver.name} {driver.version})"
     console.print(listening, markup=False, soft_wrap=True)
     console.print(f"  {WORDS[driver.isolation]}", markup=False, soft_wrap=True)
+    if dashboard:
+        console.print(f"  dashboard: {api_url}/ui", markup=False, soft_wrap=True)
     if first_token is None:
         return
     path = config_path(Path.home())

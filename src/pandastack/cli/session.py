@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -121,6 +122,19 @@ def console(*, stderr: bool = False) -> Console:
     """Standard output (or error) as rich writes to it."""
     made: Console = import_module("rich.console").Console(stderr=stderr, highlight=False)
     return made
+
+
+@contextmanager
+def bytes_gone(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A bar over the bytes that have gone, on a terminal alone."""
+    progress = import_module("rich.progress")
+    columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn()]
+    out = console(stderr=True)
+    with progress.Progress(
+        *columns, progress.TransferSpeedColumn(), console=out, transient=True, disable=not out.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def age(created_at: str | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pandastack.cli.session import SandboxId, age, console, session_of
+from pandastack.cli.session import SandboxId, age, bytes_gone, console, session_of
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Keep states of sandboxes, and go on from them."
@@ -14,13 +15,15 @@ app = typer.Typer(
 
 SnapshotId = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="As `snapshot ls` shows it.")]
 
+Comment = Annotated[str | None, typer.Option("--comment", "-c", help="Noted beside it.")]
+
 
 @app.command()
 def create(
     ctx: typer.Context,
     sandbox_id: SandboxId,
     name: Annotated[str | None, typer.Option("--name", "-n", help="What people call it.")] = None,
-    comment: Annotated[str | None, typer.Option("--comment", "-c", help="Noted beside it.")] = None,
+    comment: Comment = None,
 ) -> None:
     """Keep a sandbox's memory and disk as they are now, and print the snapshot's id; the sandbox runs on."""
     session = session_of(ctx)
@@ -68,10 +71,43 @@ def rename(
     ctx: typer.Context,
     snapshot_id: SnapshotId,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
+    comment: Comment = None,
 ) -> None:
     """Give a snapshot another name; a checkpoint that has one is kept until somebody removes it."""
     session = session_of(ctx)
-    session.fields(session.client().snapshots.update(snapshot_id, name=name))
+    session.fields(session.client().snapshots.update(snapshot_id, name=name, comment=comment))
+
+
+@app.command("export")
+def write_file(
+    ctx: typer.Context,
+    snapshot_id: SnapshotId,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Replaced when all of it is there.")],
+) -> None:
+    """Write a snapshot into one file, with all that a restore of it needs, sealed by the server's key.
+
+    The file has what was in the sandbox's memory, secrets too.
+    """
+    session = session_of(ctx)
+    with bytes_gone("exporting", None) as progress:
+        session.client().snapshots.export(snapshot_id, file, on_progress=progress)
+    session.show({"file": str(file), "size_bytes": file.stat().st_size}, str(file))
+
+
+@app.command("import")
+def read_file(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="From `snapshot export`.", exists=True, dir_okay=False)
+    ],
+    name: Annotated[str | None, typer.Option("--name", "-n", help="What people call it.")] = None,
+    comment: Comment = None,
+) -> None:
+    """Make a snapshot from a file of this server, or of one whose key it has, and print its id."""
+    session = session_of(ctx)
+    with bytes_gone("importing", file.stat().st_size) as progress:
+        made = session.client().snapshots.import_(file, name=name, comment=comment, on_progress=progress)
+    session.show(made, made["id"])
 
 
 @app.command("rm")

@@ -179,10 +179,12 @@ def tail(text: str) -> str:
     return text[-TAIL_CHARACTERS:]
 
 
-def ranked(outcomes: Iterable[BranchOutcome], select: str | Picker) -> list[BranchOutcome]:
-    """The best first: those that succeeded, by their score, then the others."""
+def ranked(
+    outcomes: Iterable[BranchOutcome], select: str | Picker, *, require_success: bool
+) -> list[BranchOutcome]:
+    """The best first, by their score; where only success may win, those that succeeded before the others."""
     sign = 1.0 if select == "min" else -1.0
-    return sorted(outcomes, key=lambda outcome: (not outcome.ok, sign * outcome.score))
+    return sorted(outcomes, key=lambda each: (require_success and not each.ok, sign * each.score))
 
 
 def chosen(outcomes: list[BranchOutcome], select: str | Picker, *, require_success: bool) -> BranchOutcome:

@@ -101,6 +101,8 @@ class LineageNode(TypedDict):
     created_at: str
     tree_id: str | None
     via_snapshot: str | None
+    promoted: NotRequired[bool]
+    """It won its fork tree."""
 
 
 class Lineage(TypedDict):

@@ -31,8 +31,10 @@ class Lifecycle(TypedDict):
     """Idle so long, a persistent one is hibernated."""
     on_timeout: str
     """What becomes of it at the end of its time: `kill` or `hibernate`."""
+    lifetime_seconds: int | None
+    """So long it may be awake in all, used or not."""
     expires_at: str | None
-    """When its lifetime ends, used or not."""
+    """When that is over; None while it is hibernated."""
     checkpoints: str
     """`exec`: its state is kept behind each command."""
     keep_checkpoints: int
@@ -75,6 +77,7 @@ class RestoreProof(TypedDict):
     driver: str
     driver_version: str
     accel: str
+    cpu: str
 
 
 class Written(TypedDict):

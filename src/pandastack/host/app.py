@@ -19,12 +19,14 @@ from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
 from pandastack.host.driver import Driver
+from pandastack.host.freight import Freight
 from pandastack.host.guest import GuestLink
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm, host_cpu
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_install import ensure_qemu
+from pandastack.host.seals import KEY, Seals
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
 from pandastack.host.uses import Uses
@@ -42,7 +44,7 @@ log = structlog.get_logger("host")
 class LocalHost:
     """`model.host.Host` in this process."""
 
-    def __init__(self, vms: Vms, templates: Templates) -> None:
+    def __init__(self, vms: Vms, templates: Templates, freight: Freight) -> None:
         self.vms = vms
         self.templates = templates
         self.start = vms.start
@@ -51,6 +53,8 @@ class LocalHost:
         self.resume = vms.resume
         self.snapshot = vms.snapshot
         self.drop_snapshot = vms.drop_snapshot
+        self.export_snapshot = freight.export_snapshot
+        self.import_snapshot = freight.import_snapshot
         self.replace = vms.replace
         self.stats = vms.stats
         self.console = vms.console
@@ -93,7 +97,7 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
         shelf = BakedShelf(cache, find_images_dir(), baker, uses, progress)
         tidying = asyncio.create_task(_tidy(cache, shelf.made, sources), name="tidy the cache")
         try:
-            async with host_of(driver, shelf, config.state_dir, sources) as host:
+            async with host_of(driver, shelf, config.state_dir, sources, config.archive_keys) as host:
                 yield host
         finally:
             tidying.cancel()
@@ -118,13 +122,16 @@ async def _tidy(cache: Cache, made: asyncio.Queue[str], sources: Sources) -> Non
 
 
 @asynccontextmanager
-async def host_of(driver: Driver, shelf: Shelf, state: Path, sources: Sources) -> AsyncIterator[LocalHost]:
-    """A host with any driver; its machines live below `state`."""
+async def host_of(
+    driver: Driver, shelf: Shelf, state: Path, sources: Sources, archive_keys: Path | None = None
+) -> AsyncIterator[LocalHost]:
+    """A host with any driver; its machines live below `state`, and so does the key of its exports."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     templates = Templates(shelf)
     try:
         async with open_vms(driver, templates, state, sources) as vms:
-            yield LocalHost(vms, templates)
+            seals = Seals(state / KEY, archive_keys, sources.entropy)
+            yield LocalHost(vms, templates, Freight(vms.vault, templates, driver, seals))
     finally:
         await templates.close()
 

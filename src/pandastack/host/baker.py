@@ -12,12 +12,12 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from pandastack.errors import BootFailed
+from pandastack.errors import BootFailed, MachineError
 from pandastack.host import snapshots, unix
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
@@ -42,6 +42,12 @@ REHEARSALS = 2
 """The gate is passed and closed again so often: what a restore does first has its pages writable then."""
 FIRST = ("true", "/bin/true")
 """What a command costs by itself: of the shell's own, and of a program's."""
+WRITES = (
+    "echo a > /root/a; mkdir /root/b; head -c 1000000 /dev/zero > /root/b/c",
+    "echo b >> /root/a; cp /root/a /root/b/d; rm -r /root/b",
+)
+"""What is written to the disk, and flushed behind each: a guest's first flush takes 50 ms, later ones 15."""
+STILL_MS = 500
 BAKING = "machine"
 """The home of the machine that is baked, beside what is written of it."""
 _RETRY_SECONDS = 0.25
@@ -60,37 +66,44 @@ class Baker:
 
     def find(self, image: Image, config: MachineConfig) -> SnapshotFiles | None:
         """The snapshot of exactly this image on exactly this machinery, if it has been baked."""
-        files = snapshots.files_in(self._directory(image, config))
-        return files if files.manifest.exists() else None
+        key = self._key(image, config)
+        made = map(snapshots.files_in, sorted((self._root / image.name).glob(f"{key}*")))
+        return next((files for files in made if files.manifest.exists()), None)
 
     async def bake(self, image: Image, config: MachineConfig, report: Report) -> SnapshotFiles:
         """The snapshot, baked if there is none, and checked against its hashes either way.
 
         BootFailed with the last console lines when the guest does not come up or does not become ready.
         """
-        files = snapshots.files_in(self._directory(image, config))
-        if not files.manifest.exists():
+        files = self.find(image, config)
+        if files is None:
             report(f"waiting for a turn to bake {image.name}")
             async with locked(self._locks / f"bake-{image.name}"):
-                await self._bake_once(image, config, files, report)
+                files = await self._bake_once(image, config, report)
         self._driver.check(files, config)
         report(f"checking the snapshot of {image.name}")
         await snapshots.verify(files, snapshots.read_manifest(files))
         return files
 
-    async def _bake_once(
-        self, image: Image, config: MachineConfig, files: SnapshotFiles, report: Report
-    ) -> None:
-        """With the lock held: unless another program was faster; what a killed one left goes first."""
-        await end_leftovers(self._driver, files.directory.parent)
-        if not files.manifest.exists():
-            with new_directory(files.directory) as draft:
-                await self._bake(image, config, draft, report)
+    async def _bake_once(self, image: Image, config: MachineConfig, report: Report) -> SnapshotFiles:
+        """With the lock held: unless another program was faster; what a killed one left goes first.
+
+        Two bakes of the same give two memories, so each has a name of its own: what lies over the one must
+        never be put over the other.
+        """
+        folder = self._root / image.name
+        await end_leftovers(self._driver, folder)
+        if files := self.find(image, config):
+            return files
+        target = folder / (self._key(image, config) + self._sources.entropy(4).hex())
+        with new_directory(target) as draft:
+            await self._bake(image, config, draft, report)
+        return snapshots.files_in(target)
 
     async def speed_up(self, image: Image, config: MachineConfig, snapshot: SnapshotFiles) -> None:
         """Have restores of this snapshot start faster, where the driver can."""
         recipe = image.recipe
-        programs, first = recipe.manifest.warm, (*FIRST, *FIRST)
+        programs, first = (*WRITES, *recipe.manifest.warm), (*FIRST, *FIRST)
         rehearsal = Rehearsal(
             lambda machine, agent: self._rehearsed(machine, agent, recipe, first),
             lambda machine, agent: self._rehearsed(machine, agent, recipe, programs),
@@ -107,8 +120,7 @@ class Baker:
             await answered(machine, link, GATE_SECONDS)
             for number, line in enumerate(lines):
                 await _must_run(link, line, f"rehearsal-{number}")
-                await link.freeze(FREEZE_MS, deadline=GATE_SECONDS)
-                await link.thaw(deadline=GATE_SECONDS)
+                await _rehearse_snapshot(link)
             await self._close_gate(machine, link, recipe)
             await asyncio.sleep(REST_SECONDS)
             yield
@@ -146,12 +158,20 @@ class Baker:
             env=recipe.manifest.env,
         )
 
-    def _directory(self, image: Image, config: MachineConfig) -> Path:
-        """Named by everything that the snapshot depends on."""
+    def _key(self, image: Image, config: MachineConfig) -> str:
+        """Tells everything that the snapshot depends on."""
         machinery = self._driver.machinery(config)
         parts = [image.digest, config.kernel.resolve(), config.initrd, image.recipe.digest, machinery]
-        key = hashlib.sha256(msgspec.json.encode(parts, enc_hook=str)).hexdigest()[:24]
-        return self._root / image.name / key
+        return hashlib.sha256(msgspec.json.encode(parts, enc_hook=str)).hexdigest()[:16]
+
+
+async def _rehearse_snapshot(link: GuestLink) -> None:
+    """What a guest is asked for around a snapshot of it."""
+    await link.freeze(FREEZE_MS, deadline=GATE_SECONDS)
+    await link.thaw(deadline=GATE_SECONDS)
+    with suppress(MachineError):  # one that is busy may refuse
+        await link.still(STILL_MS, deadline=GATE_SECONDS)
+    link.go()
 
 
 async def end_leftovers(driver: Driver, folder: Path) -> None:

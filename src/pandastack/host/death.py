@@ -12,6 +12,9 @@ from pandastack.host.driver import Machine
 from pandastack.host.guest import Entry, GuestLink
 from pandastack.host.jail import NOT_OURS
 
+FOUND_ENDED = "its process had ended when the server started"
+DYING_SECONDS = 0.5
+"""How long a machine that does not listen may take to have ended."""
 _LAST_LINES = 12
 _CHATTER = (": info: ", "Expected vmdescription section, but got 0")
 """What QEMU tells of its normal course; a restore ends with a word on a section that snapshots do not have.
@@ -35,6 +38,18 @@ async def answered(machine: Machine, link: GuestLink, seconds: float) -> Entry:
         for task in (entered, ended):
             task.cancel()
         await asyncio.gather(entered, ended, return_exceptions=True)
+
+
+async def end_silent(machine: Machine) -> str:
+    """End a machine that does not greet; says how it has gone. A dying one stops listening before it ends."""
+    try:
+        await asyncio.wait_for(machine.wait(), DYING_SECONDS)
+    except TimeoutError:
+        return "its agent did not answer after a restart of the server"
+    else:
+        return FOUND_ENDED
+    finally:
+        await machine.stop(0)
 
 
 async def ends_soon(ended: asyncio.Future[int]) -> bool:

@@ -1,24 +1,26 @@
 """A check of all snapshots in a host's state directory, whether a host runs on it or not.
 
-Nothing is changed, unless `remove` is called for what was found. Files are found by their place, not by the
-paths that were noted: a state directory that was copied elsewhere is checked too.
+Nothing is changed, unless `remove` is called for what was found; what is damaged is noted beside it, for a
+host that runs to know. Files are found by their place, not by the paths that were noted: a state directory
+that was copied elsewhere is checked too.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
 from msgspec import Struct, structs
 
-from pandastack.errors import SnapshotRefused
+from pandastack.errors import NoSpace, SnapshotRefused
 from pandastack.host import snapshots
-from pandastack.host.kept import HELD_ROOT, RECORD, Kept, checked, folders_of
+from pandastack.host.kept import DAMAGE, HELD_ROOT, RECORD, Damage, Kept, checked, folders_of
 from pandastack.host.prune import size_on_disk
 from pandastack.host.publish import leftovers, taken_away
-from pandastack.host.record import read_record
+from pandastack.host.record import read_record, write_record
 from pandastack.host.vm import RECORD as MACHINE_RECORD
 from pandastack.host.vm import VmRecord
 
@@ -73,7 +75,10 @@ def check(state: Path, progress: Progress, *, in_use: bool = False) -> list[Find
                 progress(done, total, folder.name)
             found[folder] = _finding(folder, State.OK)
         except SnapshotRefused as error:
+            if not folder.exists():
+                continue  # a host that runs has dropped it meanwhile
             found[folder] = _finding(folder, State.DAMAGED, error)
+        _note(folder, found[folder])
     there = {folder: finding for folder, finding in found.items() if folder.exists()}
     used = _bases_in_use(there, state)
     judged = [_judged(finding, there, used) for finding in there.values()]
@@ -121,6 +126,15 @@ def _finding(folder: Path, state: State, error: SnapshotRefused | None = None) -
         chunk=details.get("chunk"),
         reason=error.message if error else None,
     )
+
+
+def _note(folder: Path, finding: Finding) -> None:
+    """As well as it can be: a disk may be full, or read only. A host that runs hears of damage alone."""
+    with suppress(OSError, NoSpace):
+        if finding.state is State.OK:
+            (folder / DAMAGE).unlink(missing_ok=True)
+            return
+        write_record(folder / DAMAGE, Damage(finding.reason or "", finding.file, finding.chunk))
 
 
 def _judged(finding: Finding, found: dict[Path, Finding], used: set[str]) -> Finding:

@@ -21,6 +21,8 @@ from pandastack.model.host import SnapshotReport, SnapshotSpec
 RECORD = "kept.json"
 DAMAGE = "damaged.json"
 """Beside a snapshot or a base that was found damaged."""
+EMPTY = "empty.qcow2"
+"""The layer of a base that restores begin to write."""
 HELD_ROOT = "root"
 ITS_OWN_LINKS = 2
 
@@ -74,7 +76,7 @@ def hold(prepared: Prepared, whole: SnapshotFiles, held: Path) -> Prepared:
         "state": whole.state,
         "disk.qcow2": whole.overlay,
         "snapshot.json": whole.manifest,
-        "empty.qcow2": config.overlay,
+        EMPTY: config.overlay,
         HELD_ROOT: config.root_disk,
     }
     if (config.root_disk.parent / IMAGE_RECORD).exists():  # it has the hash of the root disk
@@ -83,7 +85,7 @@ def hold(prepared: Prepared, whole: SnapshotFiles, held: Path) -> Prepared:
         with new_directory(held) as draft:
             for name, file in files.items():
                 layers.link(file, draft / name)
-    config = structs.replace(config, root_disk=held / HELD_ROOT, overlay=held / "empty.qcow2")
+    config = structs.replace(config, root_disk=held / HELD_ROOT, overlay=held / EMPTY)
     return structs.replace(prepared, any_machine=config, snapshot=snapshots.files_in(held))
 
 
@@ -105,7 +107,7 @@ def kept_of(spec: SnapshotSpec, vm: Vm, prepared: Prepared, taken: Taken, target
         template=prepared.template.name,
         cpu=prepared.template.cpu,
         memory_mb=prepared.template.memory_mb,
-        size_bytes=_size(files.directory),
+        size_bytes=own_size(files.directory),
         pause_ms=taken.pause_ms,
         phases_ms=taken.phases_ms,
         durable=spec.durable,
@@ -115,7 +117,7 @@ def kept_of(spec: SnapshotSpec, vm: Vm, prepared: Prepared, taken: Taken, target
     return Kept(report, structs.replace(prepared, snapshot=there))
 
 
-def _size(folder: Path) -> int:
+def own_size(folder: Path) -> int:
     """What its files take on the disk, without the layers that earlier snapshots or lives have too: one that
     only it and its machine have is its own.
     """

@@ -252,7 +252,8 @@ class Link(asyncio.Protocol):
         try:
             await asyncio.wait((self._ended,), timeout=CLOSE_SECONDS)
         finally:
-            self._transport.abort()
+            if not self._ended.done():  # else it is gone, and asyncio's may not be told once more
+                self._transport.abort()
 
     async def wait_lost(self) -> None:
         """Return when the connection has ended; a cancelled waiter disturbs nobody."""

@@ -21,7 +21,7 @@ class Cache(Struct, frozen=True):
     agent/           compiled guest agents, by digest of their sources
     initramfs/       first file systems of the guest, by digest of agent and modules
     images/NAME/     root disks by digest, and `recipes/`: which digest a recipe gave
-    snapshots/NAME/  baked machines, by digest of all that they depend on
+    snapshots/NAME/  baked machines, by digest of all that they depend on and the number of the bake
     zygote/          compiled fork servers, by digest of their sources
     trash/           what is being removed
     locks/           one empty file for each thing that only one process may make at a time

@@ -14,7 +14,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +26,16 @@ from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
 from pandastack.host.memory import mark, read_runs
-from pandastack.host.qemu_command import MEMORY, OVERLAY, Files, Vmm, boot_command, devices, restore_command
+from pandastack.host.qemu_command import (
+    MEMORY,
+    OVERLAY,
+    Files,
+    Vmm,
+    boot_command,
+    boot_over_command,
+    devices,
+    restore_command,
+)
 from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP, RECORD, QemuMachine, Record
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Beginning, Plan, Zygotes
@@ -60,19 +69,23 @@ class QemuDriver:
     async def boot(self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None) -> QemuMachine:
         """Start the kernel. Returns when QEMU runs; the guest's agent answers some seconds later.
 
-        The memory is a file of the machine's own, so that `snapshot` finds it there. Over the base disk lies
-        what a snapshot has had there, if its `disk` is given.
+        The memory is a file of the machine's own, so that `snapshot` finds it there. With the `disk` of a
+        snapshot over the base disk it is what that lies over, mapped privately: a kernel that boots does not
+        mind what its memory holds, and states of the machine can be kept as those of any other. Unless that
+        was cut off: the memory is its own then too.
         """
-        _make_memory(home / MEMORY, config.memory_mb)
-        below = () if disk is None else ((disk.base or disk).overlay,)
+        base = disk and (disk.base or disk)
+        memory = base.memory if base and _is_whole(base.memory, config.memory_mb) else None
+        if memory is None:
+            _make_memory(home / MEMORY, config.memory_mb)
         own = (layers.FIRST,) if disk is None else _disk(disk)
         if disk is not None:
             layers.share(disk.layers, home, own[:-1])
         with _Start(config, home, config.overlay, own) as start:
-            files = _files(f"pandastack-{config.vm_id}", start.fds, Path(MEMORY), None, own=own)
-            files = structs.replace(files, base_layers=below)
-            child = self._spawned(config, home, files, booted=True, env=self.vmm.env)
-            return self._recorded(start, child, "spawn", booted=True)
+            files = _files(f"pandastack-{config.vm_id}", start.fds, memory or Path(MEMORY), base, own=own)
+            command = boot_over_command if memory else boot_command
+            child = self._spawned(config, home, files, command, env=self.vmm.env)
+            return self._recorded(start, child, "spawn", own_memory=memory is None)
 
     async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> QemuMachine:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
@@ -133,7 +146,7 @@ class QemuDriver:
         """A machine of a whole snapshot."""
         with _Start(config, home, config.overlay) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, snapshot.memory, snapshot)
-            child = self._spawned(config, home, files, booted=False, env=self.vmm.env)
+            child = self._spawned(config, home, files, restore_command, env=self.vmm.env)
             return self._recorded(start, child, "spawn")
 
     async def _assembled(
@@ -147,7 +160,7 @@ class QemuDriver:
         with _Start(config, home, config.overlay, disk) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=disk)
             files = structs.replace(files, state=snapshot.state, deferred=True)
-            child = self._spawned(config, home, files, booted=False, env=self.vmm.env)
+            child = self._spawned(config, home, files, restore_command, env=self.vmm.env)
             machine = self._recorded(start, child, "spawn")
         try:
             await machine.load(snapshot, base)
@@ -232,7 +245,7 @@ class QemuDriver:
                     config,
                     home,
                     files,
-                    booted=False,
+                    restore_command,
                     env={**self.vmm.env, **env},
                     also=(numbers[0], numbers[3]),
                 )
@@ -248,12 +261,11 @@ class QemuDriver:
         config: MachineConfig,
         home: Path,
         files: Files,
+        command: Callable[[Vmm, MachineConfig, Files], list[str]],
         *,
-        booted: bool,
         env: Mapping[str, str],
         also: tuple[int, ...] = (),
     ) -> jail.Child:
-        command = boot_command if booted else restore_command
         return jail.spawn(
             command(self.vmm, config, files),
             log=home / LOG,
@@ -270,14 +282,14 @@ class QemuDriver:
         how: str,
         *,
         disk: tuple[str, ...] | None = None,
-        booted: bool = False,
+        own_memory: bool = False,
         forked: bool = False,
     ) -> QemuMachine:
         record = Record(
             pid=child.pid,
             started=child.started,
             config=start.config,
-            own_memory=booted,
+            own_memory=own_memory,
             phases_ms=start.phases(how),
             layers=disk or start.disk,
             forked=forked,
@@ -357,6 +369,11 @@ def _empty(home: Path) -> None:
     """As if nothing had been started in it: another start may follow."""
     for path in home.iterdir():
         path.unlink()
+
+
+def _is_whole(memory: Path, megabytes: int) -> bool:
+    """Whether it can be mapped for a machine of this size."""
+    return memory.exists() and memory.stat().st_size == megabytes << 20
 
 
 def _make_memory(path: Path, megabytes: int) -> None:

@@ -78,9 +78,17 @@ class Files(Struct, frozen=True, kw_only=True):
 
 def boot_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
     """Start from the kernel, with the memory in a file of its own that will be the snapshot's."""
+    return [*_common(vmm, config, files, shared=True), *_kernel(vmm, config)]
+
+
+def boot_over_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
+    """Start from the kernel, over a memory that is mapped privately."""
+    return [*_common(vmm, config, files, shared=False), *_kernel(vmm, config)]
+
+
+def _kernel(vmm: Vmm, config: MachineConfig) -> list[str]:
     append = " ".join(_kernel_arguments(vmm))
-    kernel = ["-kernel", str(config.kernel), "-initrd", str(config.initrd), "-append", append]
-    return [*_common(vmm, config, files, shared=True), *kernel]
+    return ["-kernel", str(config.kernel), "-initrd", str(config.initrd), "-append", append]
 
 
 def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:

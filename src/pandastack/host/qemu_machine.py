@@ -21,7 +21,7 @@ from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qmp import DEADLINE, Order, Qmp, QmpRefused, monitor
-from pandastack.host.record import write_record
+from pandastack.host.record import note
 from pandastack.host.zygote import NotNow, TooLate, Zygote, copied, halted, loaded, running
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.host import SnapshotSpec
@@ -159,12 +159,12 @@ class QemuMachine:
     ) -> Taken:
         """Keep private pages, devices and disk layers in `into`. See `driver.Machine`.
 
-        The files are not flushed. NotSupported for a machine that was booted.
+        The files are not flushed. NotSupported for a machine that was booted with a memory of its own.
         """
         if base is None or self._record.own_memory:
             raise NotSupported(
-                "This machine was booted from its disk, not restored: its memory differs from nothing. "
-                "Start another one from a snapshot or template to keep states of it."
+                "This machine was booted with a memory of its own, which differs from nothing: "
+                "it can be written as a whole."
             )
         if len(self._record.layers) >= layers.MOST:
             await self.flatten()
@@ -355,7 +355,7 @@ class QemuMachine:
     def _note_layers(self, own: tuple[str, ...]) -> None:
         self._next_layer = None
         self._record = structs.replace(self._record, layers=own)
-        write_record(self.home / RECORD, self._record)
+        note(self.home / RECORD, self._record)
 
     async def tidy(self) -> None:
         """Flatten the disk when it has more layers than are good for it."""

@@ -20,7 +20,7 @@ from pandastack.host.kept import Damage, checked
 from pandastack.host.vault import Vault
 
 BYTES_PER_SECOND = 16 << 20
-PAUSE_SECONDS = 300.0
+PAUSE_SECONDS = 60.0
 """Between two looks for something that is due, and before the first."""
 DAY_SECONDS = 86400.0
 log = structlog.get_logger("host")
@@ -44,7 +44,8 @@ class Scrub:
             await self.look_through()
 
     async def look_through(self) -> None:
-        """Look at each folder that is due, once."""
+        """Look at each folder that is due, once, and know of what others have found."""
+        self._vault.heed()
         for folder in self._vault.folders():
             if self._is_due(folder):
                 await self._look_at(folder)

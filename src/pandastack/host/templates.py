@@ -75,8 +75,7 @@ class Templates:
 
     async def prepare(self, name: str) -> Prepared:
         """The template, made ready if it is not; TemplateNotFound names those that exist."""
-        prepared = self._ready.get(name)
-        if prepared is not None and prepared.is_there():
+        if prepared := self.ready(name):
             return prepared
         self._check(name)
         task = self._making.get(name)
@@ -84,6 +83,11 @@ class Templates:
             task = asyncio.create_task(self._make(name), name=f"make {name} ready")
             self._making[name] = task
         return await asyncio.shield(task)
+
+    def ready(self, name: str) -> Prepared | None:
+        """The template, if it is ready and its files are there."""
+        prepared = self._ready.get(name)
+        return prepared if prepared is not None and prepared.is_there() else None
 
     def all(self) -> list[Template]:
         """The whole catalogue, less what cannot be read: the log is told of that."""

@@ -19,14 +19,16 @@ from pathlib import Path
 import structlog
 from msgspec import structs
 
+from pandastack.carrying import carried_through
 from pandastack.errors import NotSupported, SnapshotNotFound, SnapshotRefused
 from pandastack.host import snapshots
-from pandastack.host.driver import Driver, Feature, Taken
+from pandastack.host.driver import Driver, Feature, SnapshotFiles, Taken
 from pandastack.host.kept import DAMAGE, RECORD, Damage, Kept, folders_of, hold, kept_of
 from pandastack.host.publish import full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.quiet import set_going
 from pandastack.host.record import read_record, write_record
 from pandastack.host.room import full_disk_found
+from pandastack.host.shortage import told
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmState
@@ -45,6 +47,7 @@ class Vault:
         self._kept: dict[str, Kept] = {}
         self._damaged: dict[Path, Damage] = {}
         self._all_readable = True
+        self._arriving = 0
 
     def find(self, snapshot_id: str) -> SnapshotReport | None:
         """What is known of a snapshot."""
@@ -56,9 +59,7 @@ class Vault:
         file of it is known to be damaged; the sentence names another snapshot of the machine that is not,
         and says whether the disk is left.
         """
-        kept = self._kept.get(snapshot_id)
-        if kept is None:
-            raise SnapshotNotFound(f"This host has no snapshot {snapshot_id}.")
+        kept = self._found(snapshot_id)
         if kept.prepared.snapshot is not None and kept.report.durable:
             try:
                 self._check_whole(kept)
@@ -75,15 +76,22 @@ class Vault:
         """What a machine boots from with the disk of a snapshot, which is read whole. SnapshotNotFound,
         SnapshotRefused when the disk is damaged too.
         """
-        kept = self._kept.get(snapshot_id)
-        if kept is None:
-            raise SnapshotNotFound(f"This host has no snapshot {snapshot_id}.")
+        kept = self._found(snapshot_id)
         if kept.prepared.snapshot is not None and kept.report.durable:
             try:
                 await snapshots.verify_disk(kept.prepared.snapshot)
             except SnapshotRefused as error:
                 raise SnapshotRefused(error.message + self._instead(kept), **error.details) from error
         return kept.prepared
+
+    def whole(self, snapshot_id: str) -> tuple[Kept, SnapshotFiles]:
+        """One that is to last, and its files. SnapshotNotFound, SnapshotRefused as far as is known now."""
+        kept = self._found(snapshot_id)
+        files = kept.prepared.snapshot
+        if files is None or not kept.report.durable:
+            raise SnapshotNotFound(f"This host has no durable snapshot {snapshot_id}.")
+        self._check_whole(kept)
+        return kept, files
 
     def reports(self) -> list[SnapshotReport]:
         """All snapshots."""
@@ -105,6 +113,13 @@ class Vault:
             log.warning("snapshot.damaged", folder=folder.name, reason=damage.reason)
             self._damaged[folder] = damage
             write_record(folder / DAMAGE, damage)
+
+    def heed(self) -> None:
+        """Know of what others have found damaged and noted, as `pandastack fsck`."""
+        for folder in self.folders():
+            if folder not in self._damaged and (damage := read_record(folder / DAMAGE, Damage)):
+                log.warning("snapshot.damaged", folder=folder.name, reason=damage.reason)
+                self._damaged[folder] = damage
 
     async def keep(
         self, spec: SnapshotSpec, vm: Vm, quiet: AbstractAsyncContextManager[Callable[[], None]]
@@ -137,11 +152,40 @@ class Vault:
             raise
 
     async def drop(self, snapshot_id: str) -> None:
-        """Remove a snapshot; fine when there is none."""
+        """Remove a snapshot; fine when there is none, and when others do it at once. Errors: NoSpace,
+        MachineError.
+        """
+        await carried_through(self._drop(snapshot_id))
+
+    async def _drop(self, snapshot_id: str) -> None:
         self._kept.pop(snapshot_id, None)
         self._damaged.pop(self._snapshots / snapshot_id, None)
         await self._driver.release(snapshot_id)
-        await asyncio.to_thread(self._remove, snapshot_id)
+        try:
+            await asyncio.to_thread(self._remove, snapshot_id)
+        except OSError as error:
+            raise told(error, "The snapshot could not be removed") from error
+
+    def home_of(self, snapshot_id: str) -> Path:
+        """Where the files of a snapshot are, if there is one."""
+        return self._snapshots / snapshot_id
+
+    def base_of(self, name: str) -> Path:
+        """Where the files of what snapshots lie over are, if there is such."""
+        return self._bases / name
+
+    def sound_bases(self) -> list[Path]:
+        """What snapshots lie over, but what is known to be damaged."""
+        return [folder for folder in self._held() if folder not in self._damaged]
+
+    @contextmanager
+    def arriving(self) -> Iterator[Callable[[Kept], None]]:
+        """Within the block nothing is tidied away, and a snapshot whose files have come can be told of."""
+        self._arriving += 1
+        try:
+            yield lambda kept: self._kept.update({kept.report.id: kept})
+        finally:
+            self._arriving -= 1
 
     def open(self) -> None:
         """Find what an earlier program has kept; what was not durable, or half made, goes."""
@@ -157,16 +201,16 @@ class Vault:
             else:
                 self._all_readable = False
                 log.warning("snapshot.unreadable", snapshot=home.name)
-        for folder in self.folders():
-            if damage := read_record(folder / DAMAGE, Damage):
-                self._damaged[folder] = damage
+        self.heed()
 
     async def tidy(self, machines: Iterable[Prepared]) -> None:
         """Remove what no snapshot lies over, and none of the `machines`. No machine may be starting, and no
         snapshot be under way.
         """
         folders = self._held()
-        if not folders or not self._all_readable:  # what cannot be read may need any of them
+        if self._arriving or not folders:
+            return
+        if not self._all_readable:  # what cannot be read may need any of them
             return
         used = [folders_of(prepared) for prepared in (*machines, *(k.prepared for k in self._kept.values()))]
         unused = set(folders).difference(*used)
@@ -207,9 +251,15 @@ class Vault:
             known=taken.marks,
         )
 
+    def _found(self, snapshot_id: str) -> Kept:
+        kept = self._kept.get(snapshot_id)
+        if kept is None:
+            raise SnapshotNotFound(f"This host has no snapshot {snapshot_id}.")
+        return kept
+
     def _remove(self, snapshot_id: str) -> None:
         home = self._snapshots / snapshot_id
-        if home.exists():
+        with suppress(FileNotFoundError):
             shutil.rmtree(taken_away(home), ignore_errors=True)
 
     def _held(self) -> list[Path]:

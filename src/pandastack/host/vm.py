@@ -12,17 +12,16 @@ import msgspec
 from msgspec import Struct
 
 from pandastack.errors import InvalidRequest
-from pandastack.host.death import tail
+from pandastack.host.death import FOUND_ENDED, tail
 from pandastack.host.driver import Machine, Machinery
 from pandastack.host.guest import Entry, GateFacts, GuestLink
-from pandastack.host.record import encode_record
+from pandastack.host.record import note
 from pandastack.host.templates import Prepared
 from pandastack.model.host import VmReport, VmSpec, VmState
 from pandastack.model.restore import RestoreProof
 
 RECORD = "vm.json"
 CONSOLE = "console.log"
-FOUND_ENDED = "its process had ended when the server started"
 _ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -63,9 +62,7 @@ class Vm:
 
     def save(self) -> None:
         """Write the record so that a reader sees the old one or the new one."""
-        fresh = self.home / f"{RECORD}.new"
-        fresh.write_bytes(encode_record(VmRecord(self.spec, self.report, self.prepared)))
-        fresh.replace(self.home / RECORD)
+        note(self.home / RECORD, VmRecord(self.spec, self.report, self.prepared))
 
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""
@@ -74,9 +71,11 @@ class Vm:
 
     async def release(self) -> None:
         """End the machine; its home stays."""
-        if self.link is not None:
-            await self.link.close()
-        await self.machine.stop(0)
+        try:
+            if self.link is not None:
+                await self.link.close()
+        finally:
+            await self.machine.stop(0)
 
 
 def make_home(home: Path, stack: AsyncExitStack) -> Path:
@@ -133,6 +132,7 @@ def proof_of(spec: VmSpec, facts: GateFacts, entry: Entry, machinery: Machinery)
         driver=machinery.driver,
         driver_version=machinery.version,
         accel=machinery.accel,
+        cpu=machinery.host_cpu,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from pandastack.carrying import carried_through, undone
 from pandastack.errors import (
     Conflict,
     GuestUnreachable,
@@ -25,8 +26,8 @@ from pandastack.errors import (
     SandboxNotFound,
 )
 from pandastack.host.birth import Birth
-from pandastack.host.death import cause_of_death, ends_soon, piece, shorten, tail
-from pandastack.host.driver import Driver, Machine
+from pandastack.host.death import cause_of_death, end_silent, ends_soon, piece, shorten, tail
+from pandastack.host.driver import Driver
 from pandastack.host.guest import GuestLink
 from pandastack.host.publish import full_disk_said
 from pandastack.host.quiet import quiet, set_going
@@ -37,16 +38,7 @@ from pandastack.host.shortage import told
 from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
-from pandastack.host.vm import (
-    CONSOLE,
-    FOUND_ENDED,
-    RECORD,
-    Sources,
-    Vm,
-    VmRecord,
-    check_id,
-    found_dead,
-)
+from pandastack.host.vm import CONSOLE, RECORD, Sources, Vm, VmRecord, check_id, found_dead
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
 
 VMM_LOG = "vmm.log"
@@ -56,8 +48,6 @@ REGREET_SECONDS = 5.0
 """How long to wait before an agent that does not answer is greeted again."""
 TEND_SECONDS = 5.0
 """How often the logs of the machines are looked at."""
-DYING_SECONDS = 0.5
-"""How long a machine that does not listen may take to have ended."""
 LOG_LIMIT = 1 << 20
 LOG_KEPT = 64 << 10
 """Bytes: a guest that floods its console costs the host so much and no more."""
@@ -120,7 +110,7 @@ class Vms:
         except asyncio.CancelledError:
             if task.cancelled():
                 raise Conflict(f"Machine {spec.id} was stopped while it started.") from None
-            await _undo(task)
+            await undone(task)
             raise
         except OSError as error:
             raise told(error, "The machine could not be started") from error
@@ -134,12 +124,7 @@ class Vms:
 
     async def _replace(self, spec: VmSpec) -> VmReport:
         vm = await self._birth.made(spec, self._home / (spec.id + NEXT))
-        swapping = asyncio.ensure_future(self._swap(vm))
-        try:
-            await asyncio.shield(swapping)
-        except asyncio.CancelledError:
-            await asyncio.wait([swapping])  # from here on there is no way back
-            raise
+        await carried_through(self._swap(vm))  # there is no way back
         return vm.report
 
     async def _swap(self, vm: Vm) -> None:
@@ -158,8 +143,11 @@ class Vms:
     async def stop(self, vm_id: str) -> None:
         """End the machine and remove all of it. Fine when there is none; a start under way is cancelled."""
         check_id(vm_id)
+        await carried_through(self._stop(vm_id))
+
+    async def _stop(self, vm_id: str) -> None:
         if starting := self._starting.get(vm_id):
-            await _undo(starting)
+            await undone(starting)
         self._dead.pop(vm_id, None)
         vm = self._vms.pop(vm_id, None)
         await self._unwatch(vm_id)
@@ -187,7 +175,8 @@ class Vms:
     async def snapshot(self, spec: SnapshotSpec) -> SnapshotReport:
         """Keep the machine as it is now. See `model.host.Host.snapshot` for what is guaranteed.
 
-        A second call with the same id joins the first. When the caller is cancelled it is undone.
+        A second call with the same id joins the first. When the caller is cancelled it is undone. Errors:
+        Conflict when it is dropped meanwhile.
         """
         check_id(spec.id)
         if known := self.vault.find(spec.id):
@@ -202,7 +191,9 @@ class Vms:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await _undo(task)
+            if task.cancelled():
+                raise Conflict(f"Snapshot {spec.id} was deleted while it was being taken.") from None
+            await undone(task)
             if self.vault.find(spec.id):
                 await self.vault.drop(spec.id)  # nobody heard of it
                 if spec.hold and ran:
@@ -231,7 +222,7 @@ class Vms:
         """Remove a snapshot; fine when there is none. One that is being taken is not taken."""
         check_id(snapshot_id)
         if keeping := self._keeping.get(snapshot_id):
-            await _undo(keeping)
+            await undone(keeping)
         await self.vault.drop(snapshot_id)
 
     async def stats(self, vm_id: str) -> VmStats:
@@ -255,19 +246,13 @@ class Vms:
         return link
 
     async def console(self, vm_id: str, *, tail_bytes: int = 65536) -> bytes:
-        check_id(vm_id)
-        if vm_id not in self._vms and vm_id not in self._dead:
-            raise SandboxNotFound(f"This host has no machine {vm_id}.")
-        return tail(self._home / vm_id / CONSOLE, tail_bytes)
+        return tail(self._home_of(vm_id) / CONSOLE, tail_bytes)
 
     async def console_at(self, vm_id: str, offset: int) -> tuple[int, bytes]:
         """The console from `offset` on (negative: before its end), at most 64 KiB, and the offset behind
         that.
         """
-        check_id(vm_id)
-        if vm_id not in self._vms and vm_id not in self._dead:
-            raise SandboxNotFound(f"This host has no machine {vm_id}.")
-        return piece(self._home / vm_id / CONSOLE, offset)
+        return piece(self._home_of(vm_id) / CONSOLE, offset)
 
     def reports(self) -> list[VmReport]:
         """The living first, then the dead that nobody has stopped yet."""
@@ -301,12 +286,12 @@ class Vms:
         cause = cause_of_death(status, vm.machine.last_words())
         console = tail(vm.home / CONSOLE, 4096).decode(errors="replace")
         report = msgspec.structs.replace(vm.report, state=VmState.DEAD, cause=cause, console=console)
-        self._vms.pop(vm.spec.id, None)
-        self._watchers.pop(vm.spec.id, None)
         vm.report = report
         with suppress(OSError):  # on a full disk the death is told all the same
             vm.save()
-        await vm.release()
+        await vm.release()  # who stops it meanwhile releases it too; it is among the living or the dead
+        self._vms.pop(vm.spec.id, None)
+        self._watchers.pop(vm.spec.id, None)
         self._bury(report)
 
     async def _keep_linked(self, vm: Vm) -> int:
@@ -348,6 +333,12 @@ class Vms:
             raise SandboxNotFound(f"This host has no machine {vm_id}.")
         return vm
 
+    def _home_of(self, vm_id: str) -> Path:
+        check_id(vm_id)
+        if vm_id not in self._vms and vm_id not in self._dead:
+            raise SandboxNotFound(f"This host has no machine {vm_id}.")
+        return self._home / vm_id
+
     def _move(self, vm: Vm, state: VmState) -> None:
         """Note the state; NoSpace when it cannot be, and then it is as before."""
         before = vm.report
@@ -366,13 +357,20 @@ class Vms:
         made.
         """
         self._home.mkdir(parents=True, exist_ok=True)
-        for following in self._home.glob(f"*{NEXT}"):
+        for following in sorted(self._home.glob(f"*{NEXT}")):
             home = following.with_name(following.name.removesuffix(NEXT))
-            if (following / RECORD).exists() and not home.exists():
+            if (following / RECORD).exists() and not await self._lives(home):  # that one was ended for it
+                await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
                 following.rename(home)
         for home in sorted(self._home.iterdir()):
             if home.is_dir():
                 await self._adopt(home)
+
+    async def _lives(self, home: Path) -> bool:
+        """Whether the machine of a home runs."""
+        if (machine := await self.driver.adopt(home)) is not None:
+            machine.forget()
+        return machine is not None
 
     async def _adopt(self, home: Path) -> None:
         machine = await self.driver.adopt(home)
@@ -392,7 +390,7 @@ class Vms:
                     await machine.resume()
             vm.link = await self._birth.greet_again(vm)
         except OSError:  # nobody listens there
-            self._bury(found_dead(home, record, await _end_silent(machine)))
+            self._bury(found_dead(home, record, await end_silent(machine)))
             return
         except PandastackError as error:
             log.warning("vm.unreachable", vm=home.name, reason=error.message)
@@ -471,25 +469,8 @@ async def open_vms(driver: Driver, templates: Templates, state: Path, sources: S
 async def _tidy(vm: Vm) -> None:
     try:
         await vm.machine.tidy()
-    except MachineError as error:
-        log.info("vm.untidy", vm=vm.spec.id, reason=error.message)
-
-
-async def _undo(task: asyncio.Task[VmReport] | asyncio.Task[SnapshotReport]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def _end_silent(machine: Machine) -> str:
-    """End a machine that does not greet; says how it has gone. A dying one stops listening before it ends."""
-    try:
-        await asyncio.wait_for(machine.wait(), DYING_SECONDS)
-    except TimeoutError:
-        return "its agent did not answer after a restart of the server"
-    else:
-        return FOUND_ENDED
-    finally:
-        await machine.stop(0)
+    except (PandastackError, OSError) as error:
+        log.info("vm.untidy", vm=vm.spec.id, reason=str(error))
 
 
 async def _drain(queue: asyncio.Queue[VmReport]) -> AsyncIterator[VmReport]:

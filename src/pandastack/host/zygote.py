@@ -16,6 +16,7 @@ import socket
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
+from pandastack.carrying import carried_through
 from pandastack.errors import MachineError
 from pandastack.host import jail, layers, procfs, unix
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
@@ -116,7 +117,7 @@ class Zygote:
 
     def abandon(self) -> None:
         """Tell the server to end; `close` still has to be awaited some time."""
-        self._hang_up()
+        self._fail("it was given up")
         if not self.is_machine:
             self._child.signal(signal.SIGKILL)
 
@@ -128,8 +129,8 @@ class Zygote:
         await self.close()
 
     async def close(self) -> None:
-        """End the server; its machines run on. Twice is fine."""
-        self._hang_up()
+        """End the server; its machines run on, and who waits for its answer is told. Twice is fine."""
+        self._fail("it was ended")
         if not self.is_machine:
             await self._child.end(0)
             self._child.close()
@@ -153,8 +154,8 @@ class Zygote:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
             async with self._turn, asyncio.timeout(ANSWER_SECONDS):
-                self._answer = self._loop.create_future()
                 self._channel.sendmsg([order], rights if descriptors else [])
+                self._answer = self._loop.create_future()
                 return await self._answer
         except OSError as error:  # TimeoutError is one of them
             raise MachineError(f"the fork server does not answer: {error}") from error
@@ -298,13 +299,16 @@ async def _carried_out(making: Coroutine[None, None, jail.Child]) -> jail.Child:
     """The machine that is being made; when nobody wants it any more it is made all the same, and ended."""
     task = asyncio.ensure_future(making)
     try:
-        return await asyncio.shield(task)
+        return await carried_through(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
         if not task.cancelled() and task.exception() is None:
-            await task.result().end(0)
-            task.result().close()
+            await carried_through(_ended(task.result()))
         raise
+
+
+async def _ended(child: jail.Child) -> None:
+    await child.end(0)
+    child.close()
 
 
 async def ensure_library(cache: Cache) -> Path | None:

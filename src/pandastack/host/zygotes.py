@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Protocol
 
@@ -64,7 +64,6 @@ class Zygotes:
         self._making: dict[str, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Zygote] = {}
-        self._abandoned: list[Zygote] = []
         self._copies: dict[str, Zygote] = {}
         self._spare: dict[str, int] = {}
 
@@ -118,7 +117,7 @@ class Zygotes:
         self._copies.pop(key, None)
         self._spare.pop(key, None)
         zygote.abandon()
-        self._abandoned.append(zygote)
+        self._retire(zygote, zygote.close())
         log.warning("zygote.failed", snapshot=key, served=zygote.has_served, reason=reason)
         if zygote.has_served and key in self._plans:
             self._begin_making(key)
@@ -131,9 +130,9 @@ class Zygotes:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for zygote in (*self._ready.values(), *self._abandoned, *retired):
+        for zygote in (*self._ready.values(), *retired):
             await zygote.close()
-        self._ready, self._copies, self._abandoned = {}, {}, []
+        self._ready, self._copies = {}, {}
         await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
 
     def _begin_making(self, key: str) -> asyncio.Task[None]:
@@ -168,12 +167,18 @@ class Zygotes:
         log.info("rehearsal.ended", snapshot=key)
         before, self._ready[key] = self._ready.get(key), better
         if before is not None:
-            self._retire(before)
+            self._retire(before, before.outlive_machines())
 
-    def _retire(self, zygote: Zygote) -> None:
-        retiring = asyncio.create_task(zygote.outlive_machines(), name="outlive machines")
+    def _retire(self, zygote: Zygote, ending: Coroutine[None, None, None]) -> None:
+        """Owned as the others: `close` ends what is left."""
+        retiring = asyncio.create_task(ending, name="retire a fork server")
         self._retiring[retiring] = zygote
-        retiring.add_done_callback(self._retiring.pop)
+        retiring.add_done_callback(self._retired)
+
+    def _retired(self, retiring: asyncio.Task[None]) -> None:
+        del self._retiring[retiring]
+        if not retiring.cancelled() and (error := retiring.exception()):
+            log.warning("zygote.not_ended", reason=str(error))
 
     async def _made(self, home: Path, plan: Plan, *, programs: bool) -> Zygote:
         await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)

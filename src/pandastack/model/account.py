@@ -72,6 +72,20 @@ class SnapshotLimits(Struct, frozen=True):
     size_bytes: int | None = None
 
 
+class SnapshotUsage(Struct, frozen=True):
+    """How many snapshots a workspace keeps by name, and the bytes of all kinds."""
+
+    snapshots: int
+    size_bytes: int
+
+
+class SnapshotQuota(Struct, frozen=True):
+    """What a workspace may keep of snapshots, and keeps."""
+
+    limits: SnapshotLimits
+    used: SnapshotUsage
+
+
 class AuditEntry(Struct, frozen=True):
     """One mutating request: who asked what, and how it was answered."""
 

@@ -45,6 +45,14 @@ class SnapshotSpec(Struct, frozen=True):
     """The machine stands still afterwards, until it is resumed or stopped."""
 
 
+class ImportSpec(Struct, frozen=True):
+    """An order for a snapshot that comes as a file."""
+
+    id: str
+    most_bytes: int | None = None
+    """More than so much data is refused; what its host has already does not count."""
+
+
 class SnapshotReport(Struct, frozen=True):
     """A snapshot as its host holds it. Times are milliseconds."""
 
@@ -159,6 +167,23 @@ class Host(Protocol):
     async def drop_snapshot(self, snapshot_id: str) -> None:
         """Remove a snapshot; fine when there is none. Machines and snapshots that descend from it stay
         whole.
+        """
+        ...
+
+    def export_snapshot(self, snapshot_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """All that a restore of a durable snapshot needs, as one sealed file, piece by piece.
+
+        It has been read and compared with its hashes when the block begins. Errors: SnapshotNotFound,
+        SnapshotRefused for one that is damaged.
+        """
+        ...
+
+    async def import_snapshot(self, spec: ImportSpec, content: AsyncIterator[bytes]) -> SnapshotReport:
+        """Keep what `export_snapshot` gave, on this host or on another one whose key it has, under `spec.id`.
+
+        Twice with the same id returns the same snapshot. Errors: ArchiveRefused, SnapshotRefused when this
+        host cannot restore it, SnapshotQuotaExceeded, NoSpace; on any of them and on cancellation nothing of
+        the snapshot is left.
         """
         ...
 

@@ -30,4 +30,5 @@ class RestoreProof(Struct, frozen=True, kw_only=True):
     driver: str = ""
     driver_version: str = ""
     accel: str = ""
+    cpu: str = ""
     """The machinery that the snapshot was made on, which is this host's."""

@@ -183,6 +183,7 @@ class Lifecycle(Struct, frozen=True):
     idle_seconds: int
     idle_timeout_seconds: int | None
     on_timeout: OnTimeout
+    lifetime_seconds: int | None
     expires_at: datetime | None
     checkpoints: Checkpoints
     keep_checkpoints: int
@@ -223,7 +224,9 @@ class WhyAwake(Struct, frozen=True):
 
 
 class TreeNode(Struct, frozen=True):
-    """A sandbox in its lineage. `via_snapshot` is where it branched off from its parent."""
+    """A sandbox in its lineage. `via_snapshot` is where it branched off from its parent; `promoted` is the
+    winner of its fork tree.
+    """
 
     id: str
     parent_id: str | None
@@ -232,6 +235,7 @@ class TreeNode(Struct, frozen=True):
     created_at: datetime
     tree_id: str | None
     via_snapshot: str | None
+    promoted: bool = False
 
 
 class Lineage(Struct, frozen=True):

@@ -147,7 +147,6 @@ class ForkRequest(Struct, frozen=True, forbid_unknown_fields=True):
     ttl_seconds: int | None = None
     persistent: bool = False
     mode: object = None
-    name: Label = ""
 
 
 class ForkTreeRequest(Struct, frozen=True, forbid_unknown_fields=True):

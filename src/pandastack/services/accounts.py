@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from pandastack.errors import Forbidden, InvalidRequest, NotFound
+from pandastack.errors import Forbidden, InvalidRequest, NotFound, PandastackError
 from pandastack.model.account import Caller, Scope, Token, Usage
 from pandastack.model.clock import Clock
 from pandastack.store import accounts, audit
@@ -47,7 +47,10 @@ class Accounts:
 
     async def credential(self, secret: str) -> Credential | None:
         """What a token stands for; None for one that is unknown, revoked or expired."""
-        digest = _digest(secret)
+        return await self.standing(_digest(secret))
+
+    async def standing(self, digest: str) -> Credential | None:
+        """What the token with this SHA-256 stands for now; for who has shown it before."""
         found = self._remembered(digest) or await self._look_up(digest)
         if found is None or not hmac.compare_digest(found.digest, digest):
             return None
@@ -117,7 +120,11 @@ class Accounts:
         """Write down when tokens were last used."""
         if used := self._used:
             self._used = {}
-            await self._database.write_soon(partial(accounts.note_use, used=used))
+            try:
+                await self._database.write_aside(partial(accounts.note_use, used=used))
+            except PandastackError:
+                self._used = used | self._used
+                raise
 
     async def _keep(self, caller: Caller, secret: str, token: Token) -> None:
         def transaction(connection: Connection) -> None:

@@ -42,16 +42,17 @@ class Overdue(Struct, frozen=True):
     """A sandbox that idled or lived longer than it may, in words, and what becomes of it."""
 
     sandbox_id: str
+    workspace: str
     idle_seconds: float
     cause: str
     then: OnTimeout
 
 
 class _Watch(Struct):
+    workspace: str
     last: float
     leash: Leash
     end: float | None
-    open: dict[Use, list[float]]
     excused: float = 0.0
     changed: bool = True
 
@@ -75,12 +76,14 @@ class Activity:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
+        self._uses: dict[str, list[tuple[Use, float]]] = {}
+        """What lasts, and since when: also of one whose watch begins only now, as behind a wake."""
 
     def begin(self, sandbox: Sandbox) -> None:
         """Watch it from now on; it counts as used just now."""
         leash = leash_of(sandbox, self._clock.now())
         now = self._clock.steady()
-        self._watches[sandbox.id] = _Watch(now, leash, _end(now, leash), {})
+        self._watches[sandbox.id] = _Watch(sandbox.workspace, now, leash, _end(now, leash))
 
     def end(self, sandbox_id: str) -> None:
         """Watch it no longer; fine when nobody does."""
@@ -102,17 +105,16 @@ class Activity:
     @contextmanager
     def using(self, sandbox_id: str, use: Use = Use.EXEC) -> Iterator[None]:
         """It is in use until the block ends."""
-        watch = self._watches.get(sandbox_id)
-        if watch is None:  # died or deleted meanwhile: nothing to keep awake
-            yield
-            return
-        began = self._clock.steady()
-        watch.open.setdefault(use, []).append(began)
+        lasting = self._uses.setdefault(sandbox_id, [])
+        this = (use, self._clock.steady())
+        lasting.append(this)
         try:
             yield
         finally:
-            watch.open[use].remove(began)
-            self._touch(watch)
+            lasting.remove(this)
+            if not lasting:
+                del self._uses[sandbox_id]
+            self.touch(sandbox_id)
 
     def excuse(self, sandbox_id: str, seconds: float) -> None:
         """What is overdue could not be done: it is overdue again after so long."""
@@ -122,7 +124,7 @@ class Activity:
     def idle_seconds(self, sandbox_id: str) -> float:
         """How long it has not been used; 0 while it is."""
         watch = self._watches.get(sandbox_id)
-        return 0.0 if watch is None or any(watch.open.values()) else self._clock.steady() - watch.last
+        return 0.0 if watch is None or sandbox_id in self._uses else self._clock.steady() - watch.last
 
     def overdue(self) -> list[Overdue]:
         """Those that idle or live longer than they may."""
@@ -136,10 +138,10 @@ class Activity:
         leash, idle = watch.leash, self.idle_seconds(sandbox_id)
         if watch.end is not None and now > watch.end:
             cause = f"its lifetime of {leash.lifetime} s is over"
-            return Overdue(sandbox_id, idle, cause, leash.after_life)
+            return Overdue(sandbox_id, watch.workspace, idle, cause, leash.after_life)
         if leash.idle is not None and idle > leash.idle:
             cause = f"idle for {idle:.0f} s, longer than its {leash.named} of {leash.idle} s"
-            return Overdue(sandbox_id, idle, cause, leash.then)
+            return Overdue(sandbox_id, watch.workspace, idle, cause, leash.then)
         return None
 
     def reasons(self, sandbox_id: str) -> list[AwakeReason]:
@@ -147,11 +149,10 @@ class Activity:
         watch = self._watches.get(sandbox_id)
         if watch is None:
             return []
-        found = [
-            AwakeReason(use, _said(use, len(began)), self._moment(min(began)))
-            for use, began in watch.open.items()
-            if began
-        ]
+        began: dict[Use, list[float]] = {}
+        for use, at in self._uses.get(sandbox_id, ()):
+            began.setdefault(use, []).append(at)
+        found = [AwakeReason(use, _said(use, len(at)), self._moment(min(at))) for use, at in began.items()]
         leash, idle = watch.leash, self.idle_seconds(sandbox_id)
         if leash.idle is None:
             found.append(AwakeReason("persistent", "It is persistent: its ttl does not end it."))
@@ -167,7 +168,7 @@ class Activity:
         if watch is None:
             return None
         left = [] if watch.end is None else [watch.end - now]
-        if watch.leash.idle is not None and not any(watch.open.values()):
+        if watch.leash.idle is not None and sandbox_id not in self._uses:
             left.append(watch.leash.idle - (now - watch.last))
         return max(0.0, min(left)) if left else None
 
@@ -175,7 +176,7 @@ class Activity:
         """The last use of all that were used since the last call, for the rows."""
         changes = {}
         for sandbox_id, watch in self._watches.items():
-            in_use = any(watch.open.values())
+            in_use = sandbox_id in self._uses
             if watch.changed or in_use:
                 changes[sandbox_id] = self._moment(self._clock.steady() if in_use else watch.last)
                 watch.changed = False

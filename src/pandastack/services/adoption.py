@@ -14,7 +14,7 @@ from pandastack.model.host import HostReport, VmReport, VmState
 from pandastack.model.sandbox import ALIVE, Sandbox, SandboxState
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
-from pandastack.services.endings import Endings
+from pandastack.services.endings import Endings, server_of
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
 from pandastack.services.litters import Litters
@@ -68,7 +68,7 @@ class Adoption:
         machines = {vm.id: vm for vm in report.vms}
         rows = {sandbox.id: sandbox for sandbox in await self._ledger.listing(ALIVE)}
         for sandbox in rows.values():
-            if sandbox.status in UNSETTLED and not self._is_busy(sandbox.id):
+            if await self._hangs(sandbox):
                 await self._settle_quietly(sandbox, machines.get(sandbox.id))
             elif _is_dead(sandbox.id, report):
                 await self._bury_late(sandbox.id)
@@ -117,6 +117,13 @@ class Adoption:
                 for vm in (await self._placement.refresh()).vms:
                     if vm.id == sandbox_id and vm.state is VmState.DEAD:
                         await self.died(vm)
+
+    async def _hangs(self, sandbox: Sandbox) -> bool:
+        """Whether it is between two states now, as when its row was read, and no request works on it."""
+        if sandbox.status not in UNSETTLED or self._is_busy(sandbox.id):
+            return False
+        now = await self._ledger.find_any(server_of(sandbox), sandbox.id)
+        return now.status is sandbox.status and not self._is_busy(sandbox.id)
 
     def _is_busy(self, sandbox_id: str) -> bool:
         return self._births.is_creating(sandbox_id) or self._endings.is_ending(sandbox_id)

@@ -15,8 +15,8 @@ from functools import partial
 import msgspec
 from msgspec import UNSET
 
-from pandastack.errors import PandastackError, SnapshotNotFound, SnapshotQuotaExceeded
-from pandastack.model.account import Caller
+from pandastack.errors import Conflict, InFlight, PandastackError, SnapshotNotFound, SnapshotQuotaExceeded
+from pandastack.model.account import Caller, SnapshotQuota, SnapshotUsage
 from pandastack.model.host import HostReport, SnapshotReport, SnapshotSpec
 from pandastack.model.sandbox import Sandbox, SandboxState
 from pandastack.model.snapshot import SHOWN, Deed, Snapshot, SnapshotKind, SnapshotRequest, SnapshotState
@@ -68,6 +68,13 @@ class Archive:
             raise SnapshotNotFound(f"There is no snapshot {snapshot_id}.")
         return found
 
+    async def made_before(self, workspace: str, snapshot_id: str) -> Snapshot:
+        """What an earlier request with the same key has made. Errors: SnapshotNotFound, InFlight."""
+        found = await self.find_shown(workspace, snapshot_id)
+        if found.state is not SnapshotState.READY:
+            raise InFlight(f"Snapshot {snapshot_id} of this Idempotency-Key was cut off and is being undone.")
+        return (await self.examined([found]))[0]
+
     async def examined(self, rows: Sequence[Snapshot]) -> list[Snapshot]:
         """The same with what their host has found wrong with them."""
         report = await self._placement.refresh()
@@ -97,6 +104,10 @@ class Archive:
         """
         draft = self._draft(sandbox, kind, label)
         draft = msgspec.structs.replace(draft, **msgspec.structs.asdict(deed))
+        return await self.begun(draft, identity)
+
+    async def begun(self, draft: Snapshot, identity: Identity | None = None) -> Snapshot:
+        """The same, with its row. Errors: SnapshotQuotaExceeded."""
         self._working.add(draft.id)
         try:
             await self._database.write_soon(partial(self._insert, draft=draft, identity=identity))
@@ -136,18 +147,22 @@ class Archive:
             await self.give_up(draft)
 
     @asynccontextmanager
-    async def passing(self, sandbox: Sandbox, name: str, *, once: bool) -> AsyncIterator[Snapshot]:
-        """One that machines go on from within the block, or a single one. It has no row: they have theirs,
-        and neither it nor what is made of it survives a crash.
+    async def passing(self, sandbox: Sandbox) -> AsyncIterator[Snapshot]:
+        """One that is to be taken by `take_passing` within the block, for machines that go on from it. It has
+        no row: they have theirs, and neither it nor what is made of it survives a crash.
 
-        It is dropped a little later, as nobody waits for that. Errors: those of `Host.snapshot`.
+        It is dropped a little later, as nobody waits for that.
         """
-        draft = self._draft(sandbox, SnapshotKind.FORK, SnapshotRequest(name=name))
+        draft = self._draft(sandbox, SnapshotKind.FORK, UNNAMED)
         self._working.add(draft.id)
         try:
-            yield await self._take(draft, SnapshotSpec(draft.id, sandbox.id, durable=False, once=once))
+            yield draft
         finally:
             self._leftover.put_nowait(draft.id)
+
+    async def take_passing(self, draft: Snapshot, *, once: bool) -> Snapshot:
+        """Now, for one machine or for more. Errors: those of `Host.snapshot`."""
+        return await self._take(draft, SnapshotSpec(draft.id, draft.sandbox_id, durable=False, once=once))
 
     async def drop_leftovers(self) -> None:
         """Drop what nobody waits for, for ever: snapshots that have passed, and those for `drop_later`."""
@@ -176,14 +191,29 @@ class Archive:
         for snapshot_id in doomed:
             self._leftover.put_nowait(snapshot_id)
 
-    async def publish(self, snapshot: Snapshot, caller: Caller) -> Snapshot:
-        """Make it READY, with its event and audit row."""
-        payload: dict[str, object] = {"snapshot_id": snapshot.id, "size_bytes": snapshot.size_bytes}
-        story = Story("sandbox.snapshotted", payload | {"pause_ms": snapshot.pause_ms}, caller, 201)
+    async def room(self, workspace: str) -> int | None:
+        """How many more bytes the workspace's snapshots may take; None is any number."""
+        most = self._limits.size_bytes
+        return None if most is None else most - (await self.quota(workspace)).used.size_bytes
 
-        def transaction(connection: Connection) -> bool:
+    async def quota(self, workspace: str) -> SnapshotQuota:
+        """What the workspace may keep, and keeps."""
+        count, size = await self._database.glance(partial(snapshots.held, workspace=workspace))
+        return SnapshotQuota(self._limits, SnapshotUsage(count, size))
+
+    async def publish(
+        self, snapshot: Snapshot, caller: Caller, event: str = "sandbox.snapshotted"
+    ) -> Snapshot:
+        """Make it READY, with its event (none when that is empty) and audit row.
+
+        Errors: Conflict when somebody deleted it, and then nothing is written.
+        """
+        payload: dict[str, object] = {"snapshot_id": snapshot.id, "size_bytes": snapshot.size_bytes}
+        story = Story(event, payload | {"pause_ms": snapshot.pause_ms}, caller, 201)
+
+        def transaction(connection: Connection) -> None:
+            published(connection, snapshot)
             self._ledger.tell(connection, snapshot.sandbox_id, story)
-            return snapshots.publish(connection, snapshot)
 
         await self._ledger.write(snapshot.sandbox_id, transaction)
         await self._failpoint("snapshot.published")
@@ -214,11 +244,14 @@ class Archive:
                 del self._pins[snapshot_id]
 
     async def delete(self, caller: Caller, snapshot: Snapshot) -> None:
-        """Give it up for good; what its host does not drop at once is dropped later."""
+        """Give it up for good; what its host does not drop at once is dropped later. Errors:
+        SnapshotNotFound when somebody else has.
+        """
         payload: dict[str, object] = {"snapshot_id": snapshot.id}
 
         def transaction(connection: Connection) -> None:
-            snapshots.move(connection, snapshot.id, SnapshotState.DELETING)
+            if not snapshots.move(connection, snapshot.id, SnapshotState.DELETING):
+                raise SnapshotNotFound(f"There is no snapshot {snapshot.id}.")
             known = sandboxes.find(connection, snapshot.sandbox_id) is not None
             self._ledger.tell(
                 connection,
@@ -333,7 +366,7 @@ class Archive:
         host = self._placement.host_of(order.vm)
         report = await self._placement.ordered(host.snapshot(order), "snapshot", seconds=self._patience)
         await self._failpoint("snapshot.taken")
-        return _as_reported(draft, report)
+        return as_reported(draft, report)
 
     async def _order_drop(self, snapshot_id: str) -> None:
         host = self._placement.host_of(snapshot_id)
@@ -382,7 +415,14 @@ def _forget(connection: Connection, snapshot_id: str, state: SnapshotState) -> N
         idempotency.forget(connection, snapshot_id)
 
 
-def _as_reported(draft: Snapshot, report: SnapshotReport) -> Snapshot:
+def published(connection: Connection, snapshot: Snapshot) -> None:
+    """Make its row READY. Errors: Conflict when it was deleted since it was drafted."""
+    if not snapshots.publish(connection, snapshot):
+        raise Conflict(f"Snapshot {snapshot.id} was deleted while it was being made.")
+
+
+def as_reported(draft: Snapshot, report: SnapshotReport) -> Snapshot:
+    """The same with what its host has told of it."""
     return msgspec.structs.replace(
         draft,
         cpu=report.cpu,

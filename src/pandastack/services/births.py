@@ -106,7 +106,7 @@ class Births:
             persistent=request.persistent,
             ttl_seconds=ttl,
             from_snapshot=None if origin is None else origin.id,
-            parent_id=None if origin is None else origin.sandbox_id,
+            parent_id=None if origin is None else origin.sandbox_id or None,
             on_timeout=request.on_timeout,
             idle_timeout_seconds=request.idle_timeout_seconds,
             lifetime_seconds=request.lifetime_seconds,
@@ -123,9 +123,12 @@ class Births:
         disk_only: bool = False,
         story: Story | None = None,
         before: Callable[[Connection], None] = _nothing,
+        origin: asyncio.Event | None = None,
+        after: Callable[[Connection, Sandbox], None] | None = None,
     ) -> Sandbox:
         """Wait in line, write the row (with a first event, and what comes `before` it in its transaction),
-        start the machine, pass its gate.
+        wait until its `origin` is there, start the machine, pass its gate, write that (and what comes `after`
+        it in its transaction).
 
         On any error nothing is left. Errors: those of `create`.
         """
@@ -141,30 +144,37 @@ class Births:
             with self._being_created(sandbox.id):
                 await self._reserve(sandbox, story or Story(), before)
                 await self._failpoint("create.reserved")
-                return await self._start(caller, sandbox, spec)
+                return await self._start(caller, sandbox, spec, origin, after)
 
-    async def running(self, caller: Caller | None, sandbox: Sandbox, vm: VmReport) -> Sandbox:
+    async def running(
+        self,
+        caller: Caller | None,
+        sandbox: Sandbox,
+        vm: VmReport,
+        after: Callable[[Connection, Sandbox], None] | None = None,
+    ) -> Sandbox:
         """Its machine stands: make the row say so. Errors: Conflict when it was deleted meanwhile."""
         told = {"pid": vm.pid, "ip": vm.guest_ip, "template": vm.template, "boot_ms": round(vm.boot_ms)}
         payload: dict[str, object] = {**told, "boot_mode": vm.boot_mode, "phases": vm.phases_ms}
         if sandbox.from_snapshot is not None:
             payload["snapshot"] = sandbox.from_snapshot
-        after = await self._ledger.move(
+        born = await self._ledger.move(
             sandbox.id,
             SandboxState.RUNNING,
             Story("sandbox.running", payload, caller, 201),
             only_from=[SandboxState.CREATING],
+            also=after,
             awake_since=self._clock.now(),
             **risen(vm),
         )
-        if after is None:
+        if born is None:
             raise Conflict(f"Sandbox {sandbox.id} was deleted while it was being created.")
-        self._activity.begin(after)
+        self._activity.begin(born)
         if caller is not None:
-            await self._recorder.begin(caller, after)
+            await self._recorder.begin(caller, born)
         self._metrics.creates.labels("created", vm.boot_mode).inc()
         self._metrics.boot.labels(vm.boot_mode).observe(vm.boot_ms / 1000)
-        return after
+        return born
 
     def is_creating(self, sandbox_id: str) -> bool:
         """Whether a create of this process works on it."""
@@ -196,14 +206,23 @@ class Births:
             await self._endings.undo(sandbox, _why(error))
             raise
 
-    async def _start(self, caller: Caller, sandbox: Sandbox, spec: VmSpec) -> Sandbox:
+    async def _start(
+        self,
+        caller: Caller,
+        sandbox: Sandbox,
+        spec: VmSpec,
+        origin: asyncio.Event | None,
+        after: Callable[[Connection, Sandbox], None] | None,
+    ) -> Sandbox:
         try:
+            if origin is not None:
+                await origin.wait()
             host = self._placement.host_of(sandbox.id)
             vm = await self._placement.ordered(
                 host.start(spec), "start", seconds=self._terms.create_timeout_seconds
             )
             await self._failpoint("create.started")
-            born = await self.running(caller, sandbox, vm)
+            born = await self.running(caller, sandbox, vm, after)
             await self._failpoint("create.running")
         except OutcomeUnknown as error:
             error.details["sandbox_id"] = sandbox.id

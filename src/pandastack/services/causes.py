@@ -21,20 +21,28 @@ class Causes:
         self._ledger = ledger
 
     @asynccontextmanager
-    async def explaining(self, caller: Caller, sandbox_id: str) -> AsyncIterator[None]:
+    async def explaining(
+        self, caller: Caller, sandbox_id: str, before: Sandbox | None = None
+    ) -> AsyncIterator[None]:
         """What fails in the block because the machine ended is told as its end: MachineError when it died,
-        Conflict when somebody ended it or put it to sleep.
+        Conflict when somebody ended it, put it to sleep, or (told by how it was `before`) rolled it back.
         """
         try:
             yield
         except (MachineError, SandboxNotFound) as error:
-            raise await self._explained(caller, sandbox_id, error) from error
+            raise await self._explained(caller, sandbox_id, error, before) from error
 
-    async def _explained(self, caller: Caller, sandbox_id: str, error: PandastackError) -> PandastackError:
+    async def _explained(
+        self, caller: Caller, sandbox_id: str, error: PandastackError, before: Sandbox | None
+    ) -> PandastackError:
         """The same error, or what became of the machine, for which a moment is waited."""
         found = await self._ledger.await_cause(caller, sandbox_id, CAUSE_SECONDS)
         if found.status is SandboxState.HIBERNATED:
             return Conflict(f"Sandbox {sandbox_id} was hibernated meanwhile.", state=found.status)
+        if found.cause is None and before is not None and found.restore_proof != before.restore_proof:
+            slept = found.awake_since != before.awake_since
+            what = "hibernated and woken" if slept else "rolled back"
+            return Conflict(f"Sandbox {sandbox_id} was {what} meanwhile.", state=found.status)
         if found.cause is None:
             return error if isinstance(error, MachineError) else MachineError(error.message)
         return ended(found)

@@ -1,7 +1,7 @@
 """What differs between two points: sandboxes as they are, steps of a timeline, snapshots.
 
-A snapshot is looked at by restoring it: for as long as that takes there is a sandbox of it, in no list, which
-counts against the quota as any.
+A snapshot is looked at by restoring it: for as long as that takes there is a sandbox of it, in no list and no
+lineage, which counts against the quota as any.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
+
+from msgspec import structs
 
 from pandastack.errors import Conflict, InvalidRequest
 from pandastack.model.account import Caller
@@ -80,16 +82,17 @@ class Diffs:
         async with (
             self._standing(caller, request.a) as one,
             self._standing(caller, request.b) as other,
-            self._sandboxes.use(caller, one) as a,
-            self._sandboxes.use(caller, other) as b,
         ):
-            before, after = await _both(sight(a, request.path), sight(b, request.path))
-            changed = await self._changed((a, b), (before, after))
+            for each in (one, other):  # first: why one cannot be woken is no fault of the other
+                await self._sandboxes.awake(caller, each)
+            async with self._sandboxes.use(caller, one) as a, self._sandboxes.use(caller, other) as b:
+                before, after = await _both(sight(a, request.path), sight(b, request.path))
+                changed = await self._changed((a, b), (before, after))
         return told(before, after, changed, request.limit)
 
-    def is_glimpse(self, sandbox_id: str) -> bool:
-        """Whether a sandbox is there only to be looked at by a diff."""
-        return sandbox_id in self._glimpses
+    def glimpses(self) -> frozenset[str]:
+        """The sandboxes that are there only to be looked at by a diff."""
+        return frozenset(self._glimpses)
 
     @asynccontextmanager
     async def _standing(self, caller: Caller, point: Point) -> AsyncIterator[str]:
@@ -115,6 +118,7 @@ class Diffs:
         """A sandbox of a snapshot, while the block lasts."""
         sizes = Sizes(snapshot.template, snapshot.cpu, snapshot.memory_mb)
         draft = self._births.draft(caller, SandboxCreate(ttl_seconds=GLIMPSE_TTL_SECONDS), sizes, snapshot)
+        draft = structs.replace(draft, parent_id=None)  # it is in no lineage either
         self._glimpses.add(draft.id)
         try:
             with self._archive.pinned(snapshot.id):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pandastack.errors import NoSpace, PandastackError
 from pandastack.model.account import Caller, Scope
-from pandastack.model.sandbox import ALIVE, Sandbox, SandboxState
+from pandastack.model.sandbox import ALIVE, Sandbox
 from pandastack.model.snapshot import Fork
 from pandastack.services.archive import Archive
 from pandastack.services.ground import Ground
@@ -64,20 +64,20 @@ class Endings:
 
     async def undo(self, sandbox: Sandbox, cause: str, console: str = "") -> None:
         """Release everything of a create that failed, its key too; a later start does what is left."""
-        await self._ledger.move(sandbox.id, SandboxState.STOPPING, Story(), cause=cause)
+        await self._ledger.begin_undo(sandbox.id, cause)
         payload: dict[str, object] = {"cause": cause}
         if console:
             payload["console"] = console
-        await self.finish(sandbox.id, Story("sandbox.failed", payload), forget_key=True)
+        await self.finish(sandbox.id, Story("sandbox.failed", payload))
 
-    async def finish(self, sandbox_id: str, story: Story, *, forget_key: bool = False) -> None:
+    async def finish(self, sandbox_id: str, story: Story) -> None:
         """From STOPPING to DELETED, with its machine and the images that it slept in."""
         self._activity.end(sandbox_id)
         self._ending.add(sandbox_id)
         try:
             await self.stop_machine(sandbox_id)
             await self._failpoint("delete.stopped")
-            images = await self._ledger.complete_end(sandbox_id, story, forget_key=forget_key)
+            images = await self._ledger.complete_end(sandbox_id, story)
             await self._archive.drop(images)
         finally:
             self._ending.discard(sandbox_id)

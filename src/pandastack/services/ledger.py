@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from pandastack.errors import Conflict, QuotaExceeded, SandboxNotFound
@@ -148,9 +149,11 @@ class Ledger:
         story: Story,
         *,
         only_from: Iterable[SandboxState] | None = None,
+        also: Callable[[Connection, Sandbox], None] | None = None,
         **values: object,
     ) -> Sandbox | None:
-        """Change the state and `values` if the table of moves allows it: the sandbox after it, or None.
+        """Change the state and `values` if the table of moves allows it: the sandbox after it, or None. What
+        is `also` to be done is in the same transaction.
 
         Safe from the death of any process. Not flushed: the machine that it tells of would not outlive the
         power either, and the next start finds out what became of it.
@@ -161,6 +164,8 @@ class Ledger:
             if moved is None:
                 return None
             self.tell(connection, sandbox_id, story)
+            if also is not None:
+                also(connection, moved[1])
             return moved[1]
 
         return await self.write_soon(sandbox_id, transaction)
@@ -174,6 +179,31 @@ class Ledger:
 
         await self.write(sandbox_id, transaction)
 
+    async def annotate(
+        self,
+        sandbox_id: str,
+        more: dict[str, str],
+        story: Story,
+        *,
+        check: Callable[[dict[str, str]], None] | None = None,
+        **values: object,
+    ) -> Sandbox:
+        """Set these keys of its metadata, keep the others as they are by then, and set `values`.
+
+        Errors: SandboxNotFound, and those of `check`, which is given all of it.
+        """
+
+        def transaction(connection: Connection) -> Sandbox:
+            found = _there(connection, sandbox_id)
+            metadata = found.metadata | more
+            if check is not None:
+                check(metadata)
+            sandboxes.change(connection, sandbox_id, metadata=metadata, **values)
+            self.tell(connection, sandbox_id, story)
+            return msgspec.structs.replace(found, metadata=metadata, **values)
+
+        return await self.write(sandbox_id, transaction)
+
     async def begin_end(self, caller: Caller, sandbox_id: str, cause: str, status: int) -> Sandbox | None:
         """Move to STOPPING for good; one that is dead already keeps its own cause. None when that had been
         done.
@@ -183,11 +213,7 @@ class Ledger:
         """
 
         def transaction(connection: Connection) -> Sandbox | None:
-            found = sandboxes.find(connection, sandbox_id, caller.workspace)
-            if found is None:
-                raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
-            if found.status is SandboxState.DELETED:
-                raise deleted(found)
+            found = _there(connection, sandbox_id, caller.workspace)
             cause_kept = found.cause or cause
             moved = sandboxes.move(connection, sandbox_id, SandboxState.STOPPING, cause=cause_kept)
             self.tell(connection, sandbox_id, Story(caller=caller, status=status))
@@ -206,8 +232,19 @@ class Ledger:
             ended_at=self._clock.now(),
         )
 
-    async def complete_end(self, sandbox_id: str, story: Story, *, forget_key: bool = False) -> list[str]:
-        """Move from STOPPING to DELETED; `forget_key` frees the Idempotency-Key that made it.
+    async def begin_undo(self, sandbox_id: str, cause: str) -> None:
+        """Move one whose creation came to nothing to STOPPING, and free the Idempotency-Key that made it: at
+        once, so that it is free whoever finishes this.
+        """
+
+        def transaction(connection: Connection) -> None:
+            sandboxes.move(connection, sandbox_id, SandboxState.STOPPING, cause=cause)
+            idempotency.forget(connection, sandbox_id)
+
+        await self.write_soon(sandbox_id, transaction)
+
+    async def complete_end(self, sandbox_id: str, story: Story) -> list[str]:
+        """Move from STOPPING to DELETED.
 
         Returns the hibernation images and the checkpoints that nobody needs any more.
         """
@@ -215,23 +252,27 @@ class Ledger:
         def transaction(connection: Connection) -> list[str]:
             if sandboxes.move(connection, sandbox_id, SandboxState.DELETED, ended_at=self._clock.now()):
                 self.tell(connection, sandbox_id, story)
-            if forget_key:
-                idempotency.forget(connection, sandbox_id)
             return snapshots.doom_with_sandbox(connection, sandbox_id)
 
         return await self.write(sandbox_id, transaction)
 
     async def write(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction about the sandbox, flushed, and wake those who follow it."""
-        value = await self._database.write(transaction)
-        self._bell.ring(sandbox_id)
-        return value
+        try:
+            return await self._database.write(transaction)
+        finally:  # it was written also for a caller who left meanwhile
+            self._bell.ring(sandbox_id)
 
     async def write_soon(self, sandbox_id: str, transaction: Callable[[Connection], T]) -> T:
         """As `write`, not flushed: for what the power would take with it anyway."""
-        value = await self._database.write_soon(transaction)
+        try:
+            return await self._database.write_soon(transaction)
+        finally:
+            self._bell.ring(sandbox_id)
+
+    def ring(self, sandbox_id: str) -> None:
+        """Wake those who follow it, after a transaction about another sandbox that told of it too."""
         self._bell.ring(sandbox_id)
-        return value
 
     def tell(self, connection: Connection, sandbox_id: str, story: Story) -> None:
         """Write the event and the audit row of a change, in its transaction."""
@@ -240,6 +281,16 @@ class Ledger:
             events.add(connection, sandbox_id, now, story.event, story.payload)
         if story.caller is not None and story.caller.method:
             audit.add(connection, audit.Deed(story.caller, now, story.status, {"sandbox_id": sandbox_id}))
+
+
+def _there(connection: Connection, sandbox_id: str, workspace: str | None = None) -> Sandbox:
+    """In any state but DELETED. Errors: SandboxNotFound."""
+    found = sandboxes.find(connection, sandbox_id, workspace)
+    if found is None:
+        raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
+    if found.status is SandboxState.DELETED:
+        raise deleted(found)
+    return found
 
 
 def deleted(sandbox: Sandbox) -> SandboxNotFound:

@@ -30,7 +30,7 @@ class Lifecycles:
 
     async def get(self, caller: Caller, sandbox_id: str) -> Lifecycle:
         """How long it may idle and live, and how long it idles. Errors: SandboxNotFound."""
-        return self._of(await self._ledger.find(caller, sandbox_id))
+        return self.of(await self._ledger.find(caller, sandbox_id))
 
     async def change(self, caller: Caller, sandbox_id: str, change: LifecycleChange) -> Lifecycle:
         """Set what is given; counts as activity. Errors: SandboxNotFound, InvalidRequest."""
@@ -42,7 +42,7 @@ class Lifecycles:
         self._activity.allow(after)
         if before.checkpoints is not after.checkpoints:
             await self._recorder.begin(caller, after)
-        return self._of(after)
+        return self.of(after)
 
     async def why_awake(self, caller: Caller, sandbox_id: str) -> WhyAwake:
         """What keeps it awake. Errors: SandboxNotFound."""
@@ -57,13 +57,15 @@ class Lifecycles:
             sleeps_in_seconds=None if sleeps_in is None else round(sleeps_in),
         )
 
-    def _of(self, sandbox: Sandbox) -> Lifecycle:
+    def of(self, sandbox: Sandbox) -> Lifecycle:
+        """That of a sandbox whose row was just read."""
         return Lifecycle(
             ttl_seconds=sandbox.ttl_seconds,
             persistent=sandbox.persistent,
             idle_seconds=round(self._activity.idle_seconds(sandbox.id)),
             idle_timeout_seconds=sandbox.idle_timeout_seconds,
             on_timeout=sandbox.on_timeout,
+            lifetime_seconds=sandbox.lifetime_seconds,
             expires_at=sandbox.ends_by(),
             checkpoints=sandbox.checkpoints,
             keep_checkpoints=sandbox.keep_checkpoints,

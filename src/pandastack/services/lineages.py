@@ -42,4 +42,5 @@ def _node(sandbox: Sandbox) -> TreeNode:
         created_at=sandbox.created_at,
         tree_id=sandbox.tree_id or sandbox.metadata.get("fork_tree_id"),
         via_snapshot=sandbox.from_snapshot,
+        promoted=sandbox.metadata.get("fork_tree_role") == "winner",
     )

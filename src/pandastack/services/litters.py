@@ -43,7 +43,8 @@ class Litters:
         try:
             yield partial(_insert, fork=fork, identity=identity)
         except BaseException:
-            await self._give_up(fork, "its fork was given up")
+            # a single child may have completed it, and is gone: only what several have made together stays
+            await self._give_up(fork, "its fork was given up", complete_too=len(fork.children) == 1)
             raise
         finally:
             self._making.remove(fork.id)
@@ -75,10 +76,10 @@ class Litters:
             if fork.id not in self._making:
                 await self._give_up(fork, "its fork was cut off")
 
-    async def _give_up(self, fork: Fork, cause: str) -> None:
+    async def _give_up(self, fork: Fork, cause: str, *, complete_too: bool = False) -> None:
         """Undo it unless it is complete; what cannot be undone now is left to `end_half_made`."""
         row = await self._database.glance(partial(forks.find, fork_id=fork.id))
-        if row is None or row.at is not None:
+        if row is None or (row.at is not None and not complete_too):
             return
         failures = await self._endings.delete_all(server_of(fork), fork.children, cause)
         if failures:

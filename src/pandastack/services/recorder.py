@@ -13,15 +13,16 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
-from pandastack.errors import PandastackError, SandboxNotFound
+from pandastack.errors import Conflict, PandastackError, SandboxNotFound
 from pandastack.model.account import Caller
+from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import AWAKE, Checkpoints, Sandbox, SandboxState
 from pandastack.model.snapshot import Deed, Snapshot, SnapshotKind
-from pandastack.services.archive import Archive
+from pandastack.services.archive import Archive, published
 from pandastack.services.causes import wrong_state
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story, ended_meanwhile
-from pandastack.store import sandboxes, snapshots
+from pandastack.store import events, sandboxes, snapshots
 from pandastack.store.db import Connection
 from pandastack.telemetry import logger
 
@@ -30,6 +31,7 @@ log = logger("recorder")
 LABEL_CHARACTERS = 200
 """So much of a command's line is kept beside its checkpoint."""
 
+TAKEN = "checkpoint.taken"
 FAILED = "checkpoint.failed"
 """The event of one that could not be taken."""
 CUT_OFF = "the server ended before it was taken"
@@ -43,6 +45,8 @@ class _Due(Struct, frozen=True):
     deed: Deed
     least: int
     back: asyncio.Event
+    life: RestoreProof | None
+    """How the machine that it is to be taken of came up."""
     draft: Snapshot | None
     """Its row; None when it could not be written yet."""
 
@@ -85,13 +89,13 @@ class Recorder:
 
     async def _owe(self, caller: Caller, sandbox: Sandbox, deed: Deed, least: int) -> None:
         """Who would use it waits from now on; when this returns, the next server would know of it too."""
-        back = self._turns.hold_off(sandbox.id)
+        back, life = self._turns.hold_off(sandbox.id), sandbox.restore_proof
         draft = None
         try:
             with suppress(PandastackError):  # why not, is told when it is to be taken
                 draft = await self._archive.drafted(sandbox, SnapshotKind.CHECKPOINT, deed=deed)
         finally:
-            self._due.put_nowait(_Due(caller.quietly(), sandbox.id, deed, least, back, draft))
+            self._due.put_nowait(_Due(caller.quietly(), sandbox.id, deed, least, back, life, draft))
 
     async def _settle(self, due: _Due) -> None:
         superseded: list[str] = []
@@ -126,6 +130,8 @@ class Recorder:
         found = await self._ledger.find(due.caller, due.sandbox_id)
         if found.status not in AWAKE:
             raise wrong_state(found, SandboxState.RUNNING)
+        if found.restore_proof != due.life:
+            raise Conflict("The sandbox was rolled back before it was taken.")
         async with (
             self._causes.explaining(due.caller, found.id),
             self._archive.taken(found, SnapshotKind.CHECKPOINT, draft=due.draft) as snapshot,
@@ -139,11 +145,10 @@ class Recorder:
             now = sandboxes.find(connection, sandbox.id)
             if now is None or now.status not in AWAKE:
                 raise ended_meanwhile(sandbox.id)
-            last = snapshots.last_step(connection, sandbox.id)
-            number = due.least if last is None else max(due.least, last + 1)
+            number = max(due.least, _next_step(connection, sandbox.id))
             step = msgspec.structs.replace(taken, step=number, **msgspec.structs.asdict(due.deed))
-            snapshots.publish(connection, step)
-            self._ledger.tell(connection, sandbox.id, Story("checkpoint.taken", _told(step)))
+            published(connection, step)
+            self._ledger.tell(connection, sandbox.id, Story(TAKEN, _told(step)))
             return snapshots.doom_checkpoints(connection, sandbox.id, now.keep_checkpoints)
 
         return await self._ledger.write(sandbox.id, transaction)
@@ -156,6 +161,12 @@ class Recorder:
             await self._ledger.change(sandbox_id, Story(FAILED, payload))
         except PandastackError as unwritten:
             log.warning("checkpoint.untold", sandbox_id=sandbox_id, error=unwritten.message)
+
+
+def _next_step(connection: Connection, sandbox_id: str) -> int:
+    """A number that no step of it ever had: of those that are deleted, the history tells."""
+    last = events.newest(connection, sandbox_id, TAKEN, 1)
+    return int(str(last[0].payload["step"])) + 1 if last else 0
 
 
 def _told(step: Snapshot) -> dict[str, object]:

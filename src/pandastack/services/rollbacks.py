@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from pandastack.carrying import carried_through
 from pandastack.errors import Conflict, SnapshotNotFound
 from pandastack.model.account import Caller
 from pandastack.model.host import VmSpec
@@ -16,7 +17,6 @@ from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story, ended_meanwhile
 from pandastack.services.sleep import Sleep
-from pandastack.services.turns import unbroken
 from pandastack.store import sandboxes
 
 REVIVED = frozenset({SandboxState.HIBERNATED, SandboxState.FAILED})
@@ -67,7 +67,7 @@ class Rollbacks:
                     snapshot=snapshot_id,
                     cold=disk_only,
                 )
-                return await unbroken(self._replace(caller, found, spec, story))
+                return await carried_through(self._replace(caller, found, spec, story))
 
     async def _replace(self, caller: Caller, found: Sandbox, spec: VmSpec, story: Story) -> Sandbox:
         host = self._placement.host_of(found.id)
@@ -80,7 +80,8 @@ class Rollbacks:
             raise ended(now)
         if found.status is SandboxState.PAUSED:
             to = SandboxState.RUNNING
-            if await self._ledger.move(found.id, to, story, only_from=None, **risen(vm)) is None:
+            moved = await self._ledger.move(found.id, to, story, only_from=None, also=None, **risen(vm))
+            if moved is None:
                 raise ended_meanwhile(found.id)
         else:
             await self._ledger.change(found.id, story, **risen(vm))

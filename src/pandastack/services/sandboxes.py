@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
-
+from pandastack.errors import InternalError, NoSpace
 from pandastack.model.account import Caller
 from pandastack.model.guest import Guest
 from pandastack.model.host import Host
@@ -56,7 +55,11 @@ class Sandboxes:
                 raise wrong_state(found, SandboxState.RUNNING)
             async with self._causes.explaining(caller, sandbox_id):
                 await self._placement.ordered(self._host(sandbox_id).pause(sandbox_id), "pause")
-            await self._moved(caller, sandbox_id, SandboxState.PAUSED, "sandbox.paused")
+            try:
+                await self._moved(caller, sandbox_id, SandboxState.PAUSED, "sandbox.paused")
+            except (NoSpace, InternalError):  # not written down: it goes on as its row says
+                await self._placement.ordered(self._host(sandbox_id).resume(sandbox_id), "resume")
+                raise
 
     async def resume(self, caller: Caller, sandbox_id: str) -> None:
         """Let its virtual CPUs run on, also those that the host's full disk has stopped; fine when they run.
@@ -74,25 +77,38 @@ class Sandboxes:
 
     async def merge_metadata(self, caller: Caller, sandbox_id: str, more: dict[str, str]) -> Sandbox:
         """Set these keys, keep the others; counts as activity. Errors: SandboxNotFound, InvalidRequest."""
-        found = await self._ledger.find(caller, sandbox_id)
-        metadata = found.metadata | more
-        check_metadata(metadata)
-        await self._ledger.change(sandbox_id, Story(caller=caller), metadata=metadata)
+        await self._ledger.find(caller, sandbox_id)
+        story = Story(caller=caller)
+        changed = await self._ledger.annotate(sandbox_id, more, story, check=check_metadata)
         self._activity.touch(sandbox_id)
-        return msgspec.structs.replace(found, metadata=metadata)
+        return changed
 
     @asynccontextmanager
     async def use(self, caller: Caller, sandbox_id: str, use: Use = Use.EXEC) -> AsyncIterator[Guest]:
         """Its guest, to work with; it counts as used until the block ends. A hibernated one is woken first.
 
         A machine that ends within the block is told as such, with the cause: MachineError when it died,
-        Conflict when somebody ended it or put it to sleep. Errors: SandboxNotFound, Conflict, and those of a
-        wake.
+        Conflict when somebody ended it, put it to sleep or rolled it back. Errors: SandboxNotFound, Conflict,
+        and those of a wake.
         """
-        await self._awake(caller, sandbox_id)
+        found = await self.awake(caller, sandbox_id)
         with self._activity.using(sandbox_id, use):
-            async with self._causes.explaining(caller, sandbox_id):
+            async with self._causes.explaining(caller, sandbox_id, found):
                 yield self._host(sandbox_id).guest(sandbox_id)
+
+    async def awake(self, caller: Caller, sandbox_id: str) -> Sandbox:
+        """The sandbox when it runs, woken if it sleeps; between this and what follows nothing else can come.
+
+        Errors: SandboxNotFound, Conflict, and those of a wake.
+        """
+        while True:
+            await self._turns.settled(sandbox_id)
+            found = await self._ledger.find(caller, sandbox_id)
+            if found.status is SandboxState.RUNNING:
+                return found
+            if found.status is not SandboxState.HIBERNATED:
+                raise wrong_state(found, SandboxState.RUNNING)
+            await self._sleep.wake(caller.quietly(), sandbox_id)
 
     async def host_for(self, caller: Caller, sandbox_id: str) -> Host:
         """The host of one that is awake, to look at it; no use of it. Errors: SandboxNotFound, Conflict."""
@@ -101,22 +117,16 @@ class Sandboxes:
             raise wrong_state(found, SandboxState.RUNNING)
         return self._host(sandbox_id)
 
-    async def _awake(self, caller: Caller, sandbox_id: str) -> None:
-        """Return when it runs; between this and what follows nothing else can come."""
-        while True:
-            await self._turns.settled(sandbox_id)
-            found = await self._ledger.find(caller, sandbox_id)
-            if found.status is SandboxState.RUNNING:
-                return
-            if found.status is not SandboxState.HIBERNATED:
-                raise wrong_state(found, SandboxState.RUNNING)
-            await self._sleep.wake(caller.quietly(), sandbox_id)
-
     async def _go_on(self, caller: Caller, found: Sandbox) -> None:
         async with self._causes.explaining(caller, found.id):
             await self._placement.ordered(self._host(found.id).resume(found.id), "resume")
-        if found.status is SandboxState.PAUSED:
+        if found.status is not SandboxState.PAUSED:
+            return
+        try:
             await self._moved(caller, found.id, SandboxState.RUNNING, "sandbox.resumed")
+        except (NoSpace, InternalError):
+            await self._placement.ordered(self._host(found.id).pause(found.id), "pause")
+            raise
 
     async def _moved(self, caller: Caller, sandbox_id: str, to: SandboxState, event: str) -> None:
         after = await self._ledger.move(sandbox_id, to, Story(event, {}, caller, 204))

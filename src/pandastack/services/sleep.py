@@ -98,7 +98,10 @@ class Sleep:
                     )
                     return await self._restore(asleep, spec, story)
         except BaseException:
-            if (await self._ledger.find_any(caller, asleep.id)).status is not SandboxState.RUNNING:
+            now = await self._ledger.find_any(caller, asleep.id)  # it has the last word, as in a hibernation
+            if now.status is SandboxState.RUNNING:
+                self._activity.begin(now)
+            else:
                 await self._endings.stop_quietly(asleep.id)
             raise
 

@@ -6,10 +6,10 @@ from functools import partial
 
 from msgspec.structs import asdict
 
-from pandastack.errors import InFlight, NotSupported
-from pandastack.model.account import Caller
+from pandastack.errors import NotSupported
+from pandastack.model.account import Caller, SnapshotQuota
 from pandastack.model.sandbox import AWAKE, SandboxState
-from pandastack.model.snapshot import Snapshot, SnapshotChange, SnapshotKind, SnapshotRequest, SnapshotState
+from pandastack.model.snapshot import Snapshot, SnapshotChange, SnapshotKind, SnapshotRequest
 from pandastack.services.archive import Archive
 from pandastack.services.causes import wrong_state
 from pandastack.services.ground import Ground
@@ -39,7 +39,8 @@ class Snapshots:
         """
         identity = identify(key, request, "snapshot", sandbox_id)
         taking = partial(self._take, caller, sandbox_id, request, identity)
-        return await self._keys.once(caller, identity, taking, partial(self._taken, caller))
+        made_before = partial(self._archive.made_before, caller.workspace)
+        return await self._keys.once(caller, identity, taking, made_before)
 
     async def _take(
         self, caller: Caller, sandbox_id: str, request: SnapshotRequest, identity: Identity | None
@@ -60,16 +61,14 @@ class Snapshots:
         self._activity.touch(sandbox_id)
         return published
 
-    async def _taken(self, caller: Caller, snapshot_id: str) -> Snapshot:
-        found = await self.get(caller, snapshot_id)
-        if found.state is not SnapshotState.READY:
-            raise InFlight(f"Snapshot {snapshot_id} of this Idempotency-Key was cut off and is being undone.")
-        return found
-
     async def get(self, caller: Caller, snapshot_id: str) -> Snapshot:
         """With what is wrong with it, when that is known. Errors: SnapshotNotFound."""
         found = await self._archive.find_shown(caller.workspace, snapshot_id)
         return (await self._archive.examined([found]))[0]
+
+    async def quota(self, caller: Caller) -> SnapshotQuota:
+        """What its workspace may keep, and keeps."""
+        return await self._archive.quota(caller.workspace)
 
     async def change(self, caller: Caller, snapshot_id: str, change: SnapshotChange) -> Snapshot:
         """Give it another name or comment; a checkpoint with a name is kept until somebody deletes it.

@@ -11,6 +11,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from functools import partial
 
+from pandastack.errors import PandastackError
 from pandastack.model.account import AuditEntry, Caller
 from pandastack.model.clock import Clock
 from pandastack.store import audit
@@ -44,8 +45,12 @@ class Trail:
         return begin, await self._database.read(query)
 
     async def flush(self) -> None:
-        """Write down what waits."""
+        """Write down what waits; what cannot be written waits on. Errors: NoSpace, InternalError."""
         if self._waiting:
             deeds = [*self._waiting]
             self._waiting.clear()
-            await self._database.write_soon(lambda connection: audit.add(connection, *deeds))
+            try:
+                await self._database.write_aside(lambda connection: audit.add(connection, *deeds))
+            except PandastackError:
+                self._waiting = deque([*deeds, *self._waiting], KEPT_MOST)
+                raise

@@ -7,19 +7,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar
 
+from pandastack.carrying import undone
+
 T = TypeVar("T")
-
-
-async def unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is not cancelled with its caller, which waits for its end."""
-    task = asyncio.create_task(work, name="unbroken")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # nobody is left to be told
-        raise
 
 
 class _Place:
@@ -114,8 +104,7 @@ class Flights(Generic[T]):
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
                 self._landed(key, flight)
-                flight.task.cancel()
-                await asyncio.wait([flight.task])
+                await undone(flight.task)
 
     def _landed(self, key: str, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:

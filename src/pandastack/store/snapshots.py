@@ -50,6 +50,8 @@ def move(connection: sa.Connection, snapshot_id: str, to: SnapshotState, **value
 def publish(connection: sa.Connection, snapshot: Snapshot) -> bool:
     """Make it READY with all that is known of it now; False when it is not CREATING any more."""
     values = {"size_bytes": snapshot.size_bytes, "pause_ms": snapshot.pause_ms}
+    values |= {"cpu": snapshot.cpu, "memory_mb": snapshot.memory_mb}
+    origin = {"sandbox_id": snapshot.sandbox_id, "template": snapshot.template}  # told by what is imported
     return move(
         connection,
         snapshot.id,
@@ -60,6 +62,7 @@ def publish(connection: sa.Connection, snapshot: Snapshot) -> bool:
         exit_code=snapshot.exit_code,
         duration_ms=snapshot.duration_ms,
         **values,
+        **origin,
     )
 
 
@@ -91,13 +94,6 @@ def doom_checkpoints(connection: sa.Connection, sandbox_id: str, keep: int) -> l
     for snapshot_id in old:
         move(connection, snapshot_id, SnapshotState.DELETING)
     return old
-
-
-def last_step(connection: sa.Connection, sandbox_id: str) -> int | None:
-    """The number of the newest step of a timeline; None before the first."""
-    query = sa.select(sa.func.max(snapshots.c.step)).where(snapshots.c.sandbox_id == sandbox_id)
-    last: int | None = connection.scalar(query)
-    return last
 
 
 def change(connection: sa.Connection, snapshot_id: str, **values: object) -> bool:

@@ -26,5 +26,5 @@ async def open_process_host(config: HostConfig, progress: Progress) -> AsyncIter
     driver = ProcessDriver(agent, insecure_no_isolation=config.insecure_no_isolation)
     shelf = BareShelf(FIRST, config.state_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
-    async with host_of(driver, shelf, config.state_dir, sources) as host:
+    async with host_of(driver, shelf, config.state_dir, sources, config.archive_keys) as host:
         yield host

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import msgspec
 from msgspec import Struct
 
 from pandastack.errors import PandastackError, SandboxNotFound
@@ -28,19 +27,18 @@ EXCUSED_SECONDS = 60.0
 class Reaper:
     """Ends or hibernates sandboxes that idle or live longer than they may."""
 
-    def __init__(
-        self, workspace: str, activity: Activity, endings: Endings, sleep: Sleep, metrics: Metrics
-    ) -> None:
+    def __init__(self, activity: Activity, endings: Endings, sleep: Sleep, metrics: Metrics) -> None:
         self._activity = activity
         self._endings = endings
         self._sleep = sleep
         self._metrics = metrics
-        self._self = Caller(workspace, "reaper", Scope.ADMIN, "internal", method="DELETE", path="/reaper")
 
     async def reap(self) -> None:
         """Do what is due with all that are overdue now, the one idling longest first."""
-        for overdue in sorted(self._activity.overdue(), key=lambda each: -each.idle_seconds):
-            await self._reap(overdue)
+        for found in sorted(self._activity.overdue(), key=lambda each: -each.idle_seconds):
+            overdue = self._activity.overdue_one(found.sandbox_id)  # it took a while to come to it
+            if overdue is not None:
+                await self._reap(overdue)
 
     async def _reap(self, overdue: Overdue) -> None:
         sandbox_id, cause = overdue.sandbox_id, overdue.cause
@@ -61,11 +59,15 @@ class Reaper:
         """Whether it was done; somebody who uses it meanwhile wins."""
         sandbox_id, cause = overdue.sandbox_id, overdue.cause
         if overdue.then is OnTimeout.HIBERNATE:
-            sweeper = msgspec.structs.replace(self._self, method="POST")
-            return await self._sleep.hibernate(sweeper, sandbox_id, cause, if_overdue=True)
-        self._activity.end(sandbox_id)  # a delete that hangs is settled elsewhere, not reaped twice
-        await self._endings.delete(self._self, sandbox_id, cause)
+            reaper = _reaper_of(overdue.workspace, "POST")
+            return await self._sleep.hibernate(reaper, sandbox_id, cause, if_overdue=True)
+        await self._endings.delete(_reaper_of(overdue.workspace, "DELETE"), sandbox_id, cause)
         return True
+
+
+def _reaper_of(workspace: str, method: str) -> Caller:
+    """Who ends or hibernates what a workspace has left idle."""
+    return Caller(workspace, "reaper", Scope.ADMIN, "internal", method=method, path="/reaper")
 
 
 class Retention(Struct, frozen=True):

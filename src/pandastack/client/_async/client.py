@@ -76,9 +76,12 @@ class AsyncSandboxAPI:
         metadata: Mapping[str, str] | None = None,
         *,
         cancel: AsyncCancelEvent | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
     ) -> AsyncSandbox:
         """Fork the sandbox with this id; see `AsyncSandbox.fork`."""
-        return await self._named(sandbox_id).fork(metadata, cancel=cancel)
+        parent = self._named(sandbox_id)
+        return await parent.fork(metadata, ttl_seconds=ttl_seconds, persistent=persistent, cancel=cancel)
 
     async def fork_tree(
         self,
@@ -87,9 +90,14 @@ class AsyncSandboxAPI:
         metadata: Mapping[str, str] | None = None,
         *,
         cancel: AsyncCancelEvent | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
     ) -> ForkTree[AsyncSandbox]:
         """Fork the sandbox with this id several times; see `AsyncSandbox.fork_tree`."""
-        return await self._named(sandbox_id).fork_tree(count, metadata, cancel=cancel)
+        parent = self._named(sandbox_id)
+        return await parent.fork_tree(
+            count, metadata, ttl_seconds=ttl_seconds, persistent=persistent, cancel=cancel
+        )
 
     async def promote(
         self, sandbox_id: str, *, cleanup_siblings: bool = False, tree_id: str | None = None

@@ -56,7 +56,7 @@ class AsyncExploreVerbs(AsyncForkVerbs):
                 (child, wanted[_explore.index_of(child.metadata, place)]) for place, child in enumerate(tree)
             ]
             done = await each_async(trial.run, branches, max_concurrency or _explore.CONCURRENCY)
-            outcomes = _explore.ranked(done, select)
+            outcomes = _explore.ranked(done, select, require_success=require_success)
             won = _explore.chosen(outcomes, select, require_success=require_success)
         except BaseException:
             if cleanup_losers:
@@ -103,7 +103,7 @@ class AsyncTrial(Generic[S]):
 
     async def _tried(self, child: S, candidate: Candidate[S]) -> BranchOutcome:
         if self.roots:
-            await child.commands.run(_explore.marking(), _explore.SIDE_SECONDS)
+            await _aside(child, _explore.marking())
         blank = _blank(child, candidate)
         if candidate.fn is not None:
             outcome = replace(blank, ok=True, value=await settled_async(candidate.fn(child)))
@@ -118,8 +118,8 @@ class AsyncTrial(Generic[S]):
             )
         if not self.roots or not outcome.ok:
             return outcome
-        found = await child.commands.run(_explore.finding(self.roots), _explore.SIDE_SECONDS)
-        return replace(outcome, files_changed=found.stdout.splitlines())
+        found = await _aside(child, _explore.finding(self.roots))
+        return replace(outcome, files_changed=found.splitlines())
 
     async def _scored(self, child: S, candidate: Candidate[S], outcome: BranchOutcome) -> BranchOutcome:
         if candidate.score is not None:
@@ -135,6 +135,14 @@ class AsyncTrial(Generic[S]):
 def _blank(child: S, candidate: Candidate[S]) -> BranchOutcome:
     """The outcome of what has not succeeded."""
     return BranchOutcome(candidate.label, child.id, False, 0.0, None, "", "", [], 0)
+
+
+async def _aside(child: S, line: str) -> str:
+    """The output of a line that is no part of the attempt: nothing when it fails or takes too long."""
+    try:
+        return (await child.commands.run(line, _explore.SIDE_SECONDS)).stdout
+    except PandastackError:
+        return ""
 
 
 def _sentence(error: Exception) -> str:

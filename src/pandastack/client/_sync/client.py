@@ -77,9 +77,12 @@ class SandboxAPI:
         metadata: Mapping[str, str] | None = None,
         *,
         cancel: CancelEvent | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
     ) -> Sandbox:
         """Fork the sandbox with this id; see `Sandbox.fork`."""
-        return self._named(sandbox_id).fork(metadata, cancel=cancel)
+        parent = self._named(sandbox_id)
+        return parent.fork(metadata, ttl_seconds=ttl_seconds, persistent=persistent, cancel=cancel)
 
     def fork_tree(
         self,
@@ -88,9 +91,14 @@ class SandboxAPI:
         metadata: Mapping[str, str] | None = None,
         *,
         cancel: CancelEvent | None = None,
+        ttl_seconds: int | None = None,
+        persistent: bool = False,
     ) -> ForkTree[Sandbox]:
         """Fork the sandbox with this id several times; see `Sandbox.fork_tree`."""
-        return self._named(sandbox_id).fork_tree(count, metadata, cancel=cancel)
+        parent = self._named(sandbox_id)
+        return parent.fork_tree(
+            count, metadata, ttl_seconds=ttl_seconds, persistent=persistent, cancel=cancel
+        )
 
     def promote(
         self, sandbox_id: str, *, cleanup_siblings: bool = False, tree_id: str | None = None

@@ -57,7 +57,7 @@ class ExploreVerbs(ForkVerbs):
                 (child, wanted[_explore.index_of(child.metadata, place)]) for place, child in enumerate(tree)
             ]
             done = each(trial.run, branches, max_concurrency or _explore.CONCURRENCY)
-            outcomes = _explore.ranked(done, select)
+            outcomes = _explore.ranked(done, select, require_success=require_success)
             won = _explore.chosen(outcomes, select, require_success=require_success)
         except BaseException:
             if cleanup_losers:
@@ -104,7 +104,7 @@ class Trial(Generic[S]):
 
     def _tried(self, child: S, candidate: Candidate[S]) -> BranchOutcome:
         if self.roots:
-            child.commands.run(_explore.marking(), _explore.SIDE_SECONDS)
+            _aside(child, _explore.marking())
         blank = _blank(child, candidate)
         if candidate.fn is not None:
             outcome = replace(blank, ok=True, value=settled(candidate.fn(child)))
@@ -119,8 +119,8 @@ class Trial(Generic[S]):
             )
         if not self.roots or not outcome.ok:
             return outcome
-        found = child.commands.run(_explore.finding(self.roots), _explore.SIDE_SECONDS)
-        return replace(outcome, files_changed=found.stdout.splitlines())
+        found = _aside(child, _explore.finding(self.roots))
+        return replace(outcome, files_changed=found.splitlines())
 
     def _scored(self, child: S, candidate: Candidate[S], outcome: BranchOutcome) -> BranchOutcome:
         if candidate.score is not None:
@@ -136,6 +136,14 @@ class Trial(Generic[S]):
 def _blank(child: S, candidate: Candidate[S]) -> BranchOutcome:
     """The outcome of what has not succeeded."""
     return BranchOutcome(candidate.label, child.id, False, 0.0, None, "", "", [], 0)
+
+
+def _aside(child: S, line: str) -> str:
+    """The output of a line that is no part of the attempt: nothing when it fails or takes too long."""
+    try:
+        return (child.commands.run(line, _explore.SIDE_SECONDS)).stdout
+    except PandastackError:
+        return ""
 
 
 def _sentence(error: Exception) -> str:

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import cast
+
+import msgspec
 
 from pandastack.client import _wire
 from pandastack.client._lineage import Snapshot, snapshot_call
+from pandastack.client._pair import opened, pieces, put, replacing
 from pandastack.client._sync.connection import Connection
 from pandastack.client._wire import Call
+
+Progress = Callable[[int], object]
+"""Is told how many bytes have gone so far."""
 
 
 class SnapshotsAPI:
@@ -47,3 +54,55 @@ class SnapshotsAPI:
         """Remove a snapshot; what was made from it stays whole. NotFoundError when there is none."""
         path = f"/snapshots/{_wire.segment(snapshot_id)}"
         self._connection.request(Call(method="DELETE", path=path))
+
+    def export(self, snapshot_id: str, path: str | Path, *, on_progress: Progress | None = None) -> None:
+        """Write a snapshot into one file of this machine, with all that a restore of it needs. Needs a key of
+        scope admin.
+
+        The path is replaced when the whole file has arrived; an export that fails leaves the old one. Memory
+        stays flat whatever its size. `on_progress` is told how many bytes have come.
+        """
+        call = Call(
+            method="GET",
+            path=f"/snapshots/{_wire.segment(snapshot_id)}/archive",
+            read_timeout=_wire.STREAM_GAP_SECONDS,
+        )
+        with self._connection.stream(call) as response, replacing(Path(path)) as file:
+            for piece in _noted(response.iter_bytes(), on_progress):
+                put(file, piece)
+
+    def import_(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        comment: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> Snapshot:
+        """Make a snapshot from a file that `export` has written, on this server or on one whose key it has.
+        Needs a key of scope admin.
+
+        BadRequestError for a file that is forged or damaged; nothing of it is kept then. Memory stays flat
+        whatever its size. `on_progress` is told how many bytes have gone.
+        """
+        call = Call(
+            method="POST",
+            path="/snapshots/archive",
+            params=_wire.query(name=name, comment=comment),
+            headers={"Content-Type": "application/octet-stream"},
+            read_timeout=_wire.STREAM_GAP_SECONDS,
+        )
+        with opened(Path(path)) as file:
+            content = _noted(pieces(file), on_progress)
+            with self._connection.stream(call, content=content) as response:
+                return cast("Snapshot", msgspec.json.decode(response.read()))
+
+
+def _noted(pieces: Iterator[bytes], on_progress: Progress | None) -> Iterator[bytes]:
+    """The same, told of as they pass."""
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += len(piece)
+        if on_progress is not None:
+            on_progress(done)

@@ -1,0 +1,37 @@
+"""Work that is never left in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def carried_through(work: Awaitable[T]) -> T:
+    """Its result. Whoever is cancelled meanwhile, however often, goes on when it has ended.
+
+    How it ended is heard in any case: the event loop takes an error that nobody asks for as a fault.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def undone(task: asyncio.Task[Any]) -> None:
+    """Cancel it and return when it has ended; by however many at once.
+
+    It is cancelled once: what it does then to leave nothing behind must not be broken off.
+    """
+    if not task.cancelling():
+        task.cancel()
+    await carried_through(asyncio.gather(task, return_exceptions=True))

@@ -1,0 +1,1 @@
+"""The dashboard, over a real control plane without virtual machines."""
