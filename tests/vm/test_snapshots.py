@@ -87,7 +87,8 @@ async def test_a_machine_goes_on_from_its_snapshot(host: LocalHost, *, from_file
     before = await ticks(host, "child")
     await asyncio.sleep(0.5)
     assert await ticks(host, "child") > before
-    assert (child.snapshot, report.layers) == ("s", 1)
+    assert child.snapshot == "s"
+    assert report.layers in {1, 2}  # two when a thread of the machine was on its way as it was copied
     await say(host, "child", "echo mine > /root/y; sync")
     assert await say(host, "parent", "ls /root") == "later"
 
