@@ -44,6 +44,16 @@ class DriverName(StrEnum):
     PROCESS = "process"
 
 
+class NetworkMode(StrEnum):
+    """AUTO gives every machine a network of its own where that can be had, SLOTS insists on it, and NONE has
+    none lead anywhere.
+    """
+
+    AUTO = "auto"
+    SLOTS = "slots"
+    NONE = "none"
+
+
 class LogFormat(StrEnum):
     """CONSOLE for people, JSON for programs."""
 
@@ -109,6 +119,9 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Allows the process driver, which has no isolation at all."""
     emulate: bool = False
     """Runs machines emulated even where KVM works."""
+    network: NetworkMode = NetworkMode.AUTO
+    network_range: str | None = None
+    """The addresses of the machines' networks on this host, a /16 that nobody uses; None finds one."""
     archive_keys: Path | None = None
     """A folder with the `archive.key` files of other servers, by any names: what these have exported can be
     imported.

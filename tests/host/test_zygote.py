@@ -43,17 +43,17 @@ async def test_an_order_that_does_not_arrive_is_told_once_and_leaves_no_fault_be
     theirs.close()
     assert server.alive()
     with pytest.raises(MachineError, match="does not answer"):
-        await server.fork("first", home=tmp_path, listeners=(), file_size_limit=1 << 20)
+        await server.fork("first", home=tmp_path, own=(), file_size_limit=1 << 20)
     await asyncio.sleep(0.05)  # the event loop hears that the channel is closed
     assert not server.alive()
     with pytest.raises(MachineError):
-        await server.fork("second", home=tmp_path, listeners=(), file_size_limit=1 << 20)
+        await server.fork("second", home=tmp_path, own=(), file_size_limit=1 << 20)
     gc.collect()
     assert told == []
 
 
 def fork_of(server: Zygote, home: Path) -> Coroutine[None, None, jail.Child]:
-    return server.fork("first", home=home, listeners=(), file_size_limit=1 << 20)
+    return server.fork("first", home=home, own=(), file_size_limit=1 << 20)
 
 
 async def test_who_waits_for_a_server_that_is_ended_is_told_at_once(

@@ -271,7 +271,7 @@ async def test_a_server_whose_children_cannot_go_on_is_given_up(host: LocalHost,
     read, write = os.pipe()
     with suppress(MachineError):  # it may have ended before it could be held
         child = await zygote.fork(
-            "lost", home=tmp_path / "nowhere", listeners=(read, write), file_size_limit=1 << 30
+            "lost", home=tmp_path / "nowhere", own=(read, write, read, write), file_size_limit=1 << 30
         )
         assert await child.wait() == 111
         child.close()

@@ -225,7 +225,8 @@ async def test_an_unknown_template_names_the_known_ones(host: LocalHost) -> None
 async def test_a_vmm_knows_none_of_the_servers_secrets(images: None) -> None:
     install = find_qemu(Cache(CACHE))
     assert install is not None
-    vmm = await choose_vmm(install, Cache(CACHE), {"PATH": "/bin", "PANDASTACK_BOOTSTRAP_TOKEN": "secret"})
+    env = {"PATH": "/bin", "PANDASTACK_BOOTSTRAP_TOKEN": "secret"}
+    vmm = await choose_vmm(install, Cache(CACHE), env, taps=False)
     assert vmm.env == {"PATH": "/bin", **install.env}
 
 

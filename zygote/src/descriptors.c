@@ -149,13 +149,13 @@ static int dead_end(void)
     return ends[0];
 }
 
-bool descriptors_let_go(const int *listeners, int count)
+bool descriptors_let_go(const int *own, int count)
 {
     bool done = replace(connection, dead_end());
     for (int i = 0; done && i < other_count; i++)
         done = replace(others[i], dead_end());
     for (int i = 0; done && i < count; i++)
-        done = replace(listeners[i], dead_end());
+        done = replace(own[i], dead_end());
     return done;
 }
 

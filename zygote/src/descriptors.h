@@ -10,8 +10,8 @@
 /* Note them, in a parent that stands still. `channel` is the one that orders come by. False when they are not as expected. */
 bool descriptors_note(int channel);
 
-/* In a copy that is not to be a machine itself: the connections and the `listeners` are its parent's alone. */
-bool descriptors_let_go(const int *listeners, int count);
+/* In a copy that is not to be a machine itself: the connections and what is its `own` are its parent's alone. */
+bool descriptors_let_go(const int *own, int count);
 
 /* In a child, whose working directory is its home: its own. `listener` is what the agent's connection comes by. */
 bool descriptors_renew(int listener);

@@ -19,7 +19,7 @@ static void take_descriptors(struct order *order, struct msghdr *message)
 
 bool order_take(int channel, struct order *order)
 {
-    char control[CMSG_SPACE(LISTENERS * sizeof(int))];
+    char control[CMSG_SPACE(OWN * sizeof(int))];
     struct iovec text = {order->text, sizeof order->text - 1};
     struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
@@ -49,7 +49,7 @@ bool order_is_stand_still(const struct order *order)
 
 bool order_is_fork(const struct order *order)
 {
-    return order->count == LISTENERS && order_name(order) < order->text + order->length;
+    return order->count == OWN && order_name(order) < order->text + order->length;
 }
 
 bool order_is_for_itself(const struct order *order)

@@ -9,8 +9,9 @@
  *   "B\0BASE\0STATE\0"  go back        answer "B 0", or "E errno": the guest has become what it was when the process was restored
  *                                      (see load.h), and runs; only before the next one
  *   "S"             stand still        answer "S 0", or "E errno"
- *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with three descriptors, of the sockets where the
- *                                      machine's monitor, its agent's connection and its own orders are listened for
+ *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with four descriptors: of the sockets where the
+ *                                      machine's monitor, its agent's connection and its own orders are listened for, and of
+ *                                      what its network device sends to and receives from
  *                                      "D pid status" when it has ended, as waitpid gives it
  *                                      with a third word, "hold", the guest does not run; with "itself" there is no fork: the
  *                                      server becomes the machine, and serves no more
@@ -30,12 +31,12 @@
  *   "R\0"             run               answer "R 0 microseconds": they run
  */
 
-enum { LISTENERS = 3, ORDER_BYTES = 8192 };
+enum { OWN = 4, ORDER_BYTES = 8192 };
 
 struct order {
     char text[ORDER_BYTES];
     size_t length;
-    int fds[LISTENERS];
+    int fds[OWN];
     int count;
 };
 

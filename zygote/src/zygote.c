@@ -9,8 +9,8 @@
  * A machine that is such a child can be copied while it runs: the copy stands still where the machine was, and forks as the
  * first one does. The machine has waited no longer than the fork took.
  *
- * PANDASTACK_ZYGOTE in the environment holds the numbers of four descriptors: where orders come from (see orders.h), and
- * the three sockets where this process listens, which are a child's own under the same numbers. Without it the library does
+ * PANDASTACK_ZYGOTE in the environment holds the numbers of five descriptors: where orders come from (see orders.h), the
+ * three sockets where this process listens, and its network device's other end, which are a child's own under the same numbers. Without it the library does
  * nothing.
  */
 #define _GNU_SOURCE
@@ -44,12 +44,12 @@ enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENC
 /* The exit status of a child that could not become what it was to be. */
 enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS };
 
-/* Which of the sockets where this process listens. */
-enum { MONITOR, CONNECTION, ORDERS };
+/* Which of a machine's own descriptors: the sockets where it listens, and its network device's other end. */
+enum { MONITOR, CONNECTION, ORDERS, NETWORK };
 
 static int channel = -1; /* as long as this is a server */
 static bool holds;       /* its guest is not to run yet */
-static int listeners[LISTENERS];
+static int own[OWN];
 static bool serves; /* or has ever served: there is something to listen for */
 static pthread_t main_thread;
 
@@ -71,10 +71,10 @@ static void become(const struct order *order, int signals, const sigset_t *mask)
     channel = -1;
     process_ignores_children();
     must(chdir(order_home(order)) == 0, NO_HOME);
-    for (int i = 0; i < LISTENERS; i++)
-        dup3(order->fds[i], listeners[i], O_CLOEXEC);
+    for (int i = 0; i < OWN; i++)
+        dup3(order->fds[i], own[i], O_CLOEXEC);
     order_close(order);
-    must(descriptors_renew(listeners[CONNECTION]), NO_DESCRIPTORS);
+    must(descriptors_renew(own[CONNECTION]), NO_DESCRIPTORS);
     process_rename(order_name(order));
     holds = strcmp(order_word(order, 2), "hold") == 0;
     if (!holds)
@@ -210,7 +210,7 @@ static void become_server(const struct order *order, int connection)
     fcntl(channel, F_SETFD, FD_CLOEXEC);
     order_close(order);
     close(connection);
-    must(channel >= 0 && descriptors_note(channel) && descriptors_let_go(listeners, LISTENERS), NO_DESCRIPTORS);
+    must(channel >= 0 && descriptors_note(channel) && descriptors_let_go(own, OWN), NO_DESCRIPTORS);
     process_rename(order_word(order, 3));
     guest_unlock();
     tell(channel, 'S', 0);
@@ -295,7 +295,7 @@ static void obey_simple(char kind, void (*what)(void), int connection)
 static void obey_as_machine(void)
 {
     static struct order order;
-    int connection = accept4(listeners[ORDERS], NULL, NULL, SOCK_CLOEXEC);
+    int connection = accept4(own[ORDERS], NULL, NULL, SOCK_CLOEXEC);
     const struct timeval patience = {0, 100000};
     bool is_ours = true;
     if (connection < 0)
@@ -332,7 +332,7 @@ EXPORT int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *tim
     if (!serves || count >= MAX_POLLED || !pthread_equal(pthread_self(), main_thread) || guest_is_locked())
         return original(polled, count, timeout, mask);
     memcpy(all, polled, count * sizeof *polled);
-    all[count] = (struct pollfd){channel >= 0 ? channel : listeners[ORDERS], POLLIN, 0};
+    all[count] = (struct pollfd){channel >= 0 ? channel : own[ORDERS], POLLIN, 0};
     int ready = original(all, count + 1, timeout, mask);
     memcpy(polled, all, count * sizeof *polled);
     if (ready <= 0 || !all[count].revents)
@@ -364,8 +364,8 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     const char *numbers = getenv("PANDASTACK_ZYGOTE");
     if (!numbers)
         return;
-    int *at = listeners;
-    if (!guest_find() || sscanf(numbers, "%d %d %d %d", &channel, &at[MONITOR], &at[CONNECTION], &at[ORDERS]) != 4) {
+    int *at = own;
+    if (!guest_find() || sscanf(numbers, "%d %d %d %d %d", &channel, &at[MONITOR], &at[CONNECTION], &at[ORDERS], &at[NETWORK]) != 5) {
         fputs("this QEMU does not export what a fork server needs\n", stderr);
         _exit(1);
     }

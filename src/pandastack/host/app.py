@@ -9,18 +9,22 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import structlog
 
-from pandastack.config import HostConfig
+from pandastack.config import HostConfig, NetworkMode
+from pandastack.errors import NotSupported
 from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
 from pandastack.host.driver import Driver
 from pandastack.host.freight import Freight
 from pandastack.host.guest import GuestLink
+from pandastack.host.network.ability import lacking
+from pandastack.host.network.slots import Slots, open_slots
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm, host_cpu
@@ -90,14 +94,20 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     """
     cache = Cache(config.cache_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
-    driver = await _qemu(cache, config, progress)
+    taps = _with_networks(config)
+    driver = await _qemu(cache, config, progress, taps=taps)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
     with closing(Uses(cache)) as uses:
         uses.take(driver.vmm.binary)
         shelf = BakedShelf(cache, find_images_dir(), baker, uses, progress)
         tidying = asyncio.create_task(_tidy(cache, shelf.made, sources), name="tidy the cache")
         try:
-            async with host_of(driver, shelf, config.state_dir, sources, config.archive_keys) as host:
+            async with (
+                _networks(config) if taps else nullcontext() as network,
+                host_of(
+                    driver, shelf, config.state_dir, sources, config.archive_keys, network=network
+                ) as host,
+            ):
                 yield host
         finally:
             tidying.cancel()
@@ -123,22 +133,45 @@ async def _tidy(cache: Cache, made: asyncio.Queue[str], sources: Sources) -> Non
 
 @asynccontextmanager
 async def host_of(
-    driver: Driver, shelf: Shelf, state: Path, sources: Sources, archive_keys: Path | None = None
+    driver: Driver,
+    shelf: Shelf,
+    state: Path,
+    sources: Sources,
+    archive_keys: Path | None = None,
+    *,
+    network: Slots | None = None,
 ) -> AsyncIterator[LocalHost]:
     """A host with any driver; its machines live below `state`, and so does the key of its exports."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     templates = Templates(shelf)
     try:
-        async with open_vms(driver, templates, state, sources) as vms:
+        async with open_vms(driver, templates, state, sources, network) as vms:
             seals = Seals(state / KEY, archive_keys, sources.entropy)
             yield LocalHost(vms, templates, Freight(vms.vault, templates, driver, seals))
     finally:
         await templates.close()
 
 
-async def _qemu(cache: Cache, config: HostConfig, progress: Progress) -> QemuDriver:
+def _with_networks(config: HostConfig) -> bool:
+    """Whether machines get networks of their own. NotSupported when they must and cannot."""
+    if config.network is NetworkMode.NONE:
+        return False
+    missing = lacking(os.environ.get("PATH", os.defpath))
+    if missing and config.network is NetworkMode.SLOTS:
+        raise NotSupported(f"This machine cannot give sandboxes networks: {missing}.")
+    if missing:
+        log.info("network.none", reason=missing)
+    return missing is None
+
+
+def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
+    wanted = IPv4Network(config.network_range) if config.network_range else None
+    return open_slots(config.state_dir, wanted)
+
+
+async def _qemu(cache: Cache, config: HostConfig, progress: Progress, *, taps: bool) -> QemuDriver:
     install = await ensure_qemu(cache, progress)
-    vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate)
+    vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate, taps=taps)
     library = await ensure_library(cache)
     zygotes = Zygotes(config.state_dir / "z", rehearse_programs=config.rehearse)
     return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes)

@@ -25,6 +25,7 @@ from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig,
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
+from pandastack.host.network.addresses import GUEST_NETWORK
 from pandastack.host.publish import leftovers, locked, new_directory, sweep
 from pandastack.host.vm import Sources
 from pandastack.model.guest import Command
@@ -156,6 +157,7 @@ class Baker:
             hostname="template",
             machine_id=self._sources.entropy(16).hex(),
             env=recipe.manifest.env,
+            network=GUEST_NETWORK,
         )
 
     def _key(self, image: Image, config: MachineConfig) -> str:

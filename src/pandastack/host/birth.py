@@ -13,6 +13,9 @@ from pandastack.errors import BootFailed, SnapshotRefused
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
+from pandastack.host.network.rules import OPEN
+from pandastack.host.network.slot import Slot
+from pandastack.host.network.slots import Slots
 from pandastack.host.templates import Prepared, Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import Sources, Vm, VmRecord, make_home, ms, proof_of, report_of
@@ -29,8 +32,11 @@ BOOT_SECONDS = 120.0
 class Birth:
     """Makes machines from templates and from snapshots."""
 
-    def __init__(self, driver: Driver, templates: Templates, vault: Vault, sources: Sources) -> None:
+    def __init__(
+        self, driver: Driver, templates: Templates, vault: Vault, sources: Sources, network: Slots | None
+    ) -> None:
         self._driver = driver
+        self._network = network
         self._templates = templates
         self._vault = vault
         self._sources = sources
@@ -60,11 +66,13 @@ class Birth:
         ready = time.perf_counter()
         async with AsyncExitStack() as stack:
             home = make_home(path, stack)
-            machine = await self._launch(prepared, spec, home)
+            slot = await self._slot(stack)
+            machine = await self._launch(prepared, spec, home, slot)
             stack.push_async_callback(machine.stop, 0)
             link, proof = await self._enter(machine, spec, prepared, stack)
-            report = report_of(spec, prepared, machine, proof, begun, ready)
-            vm = Vm(home, VmRecord(spec, report, prepared), machine, link)
+            report = report_of(spec, prepared, machine, proof, (begun, ready), slot.address if slot else None)
+            record = VmRecord(spec, report, prepared, slot.number if slot else None)
+            vm = Vm(home, record, machine, link, self._network)
             vm.save()
             stack.pop_all()
         return vm
@@ -82,11 +90,23 @@ class Birth:
         machine = structs.replace(machine, kernel=now.kernel, initrd=now.initrd)
         return structs.replace(prepared, any_machine=machine)
 
-    async def _launch(self, prepared: Prepared, spec: VmSpec, home: Path) -> Machine:
-        config = prepared.config(spec.id)
+    async def _slot(self, stack: AsyncExitStack) -> Slot | None:
+        """A network for the machine, given back unless the start succeeds; None on a host that has none."""
+        if self._network is None:
+            return None
+        slot = await self._network.take(OPEN)
+        stack.callback(self._network.give_back, slot.number)
+        return slot
+
+    async def _launch(self, prepared: Prepared, spec: VmSpec, home: Path, slot: Slot | None) -> Machine:
+        config, tap = prepared.config(spec.id), slot.tap if slot else None
         if prepared.snapshot is None or spec.cold:
-            return await self._driver.boot(config, home, prepared.snapshot)
-        return await self._driver.restore(prepared.snapshot, config, home)
+            machine = await self._driver.boot(config, home, prepared.snapshot, tap)
+        else:
+            machine = await self._driver.restore(prepared.snapshot, config, home, tap)
+        if slot:
+            slot.let_go()
+        return machine
 
     async def _enter(
         self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack

@@ -179,13 +179,18 @@ class Driver(Protocol):
     isolation: Isolation
     features: Feature
 
-    async def boot(self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None) -> Machine:
-        """Start from the kernel, with `home` (an empty directory) for its files, and with the disk of a
-        snapshot if one is given. MachineError.
+    async def boot(
+        self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None, tap: int | None = None
+    ) -> Machine:
+        """Start from the kernel, with `home` (an empty directory) for its files, with the disk of a snapshot
+        if one is given, and with the descriptor of a `tap` as its way out; without one there is none. The
+        descriptor stays the caller's. MachineError.
         """
         ...
 
-    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> Machine:
+    async def restore(
+        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path, tap: int | None = None
+    ) -> Machine:
         """Start from a snapshot. SnapshotRefused before anything is started, MachineError."""
         ...
 

@@ -103,9 +103,11 @@ def boot_sector(word: bytes) -> bytes:
 
 
 async def choose_vmm(
-    install: QemuInstall, cache: Cache, env: Mapping[str, str], *, emulate: bool = False
+    install: QemuInstall, cache: Cache, env: Mapping[str, str], *, emulate: bool = False, taps: bool
 ) -> Vmm:
-    """How machines run here: on KVM when the probe guest ran, unless they are to be emulated."""
+    """How machines run here: on KVM when the probe guest ran, unless they are to be emulated; with `taps` for
+    a way out of them.
+    """
     usable = not emulate and (await probe_kvm(install, cache, env)).usable
     return Vmm(
         binary=install.binary,
@@ -116,6 +118,7 @@ async def choose_vmm(
         tsc_khz=0 if usable else tsc_khz(),
         read_only_memory=install.major >= 9,
         loads_in_place=install.version.startswith("10.0."),
+        taps=taps,
     )
 
 

@@ -14,7 +14,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +26,7 @@ from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
 from pandastack.host.memory import mark, read_runs
+from pandastack.host.network.namespace import idle_tap
 from pandastack.host.qemu_command import (
     MEMORY,
     OVERLAY,
@@ -66,7 +67,9 @@ class QemuDriver:
         if self.zygotes:
             self.features |= Feature.LIVE_FORK
 
-    async def boot(self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None) -> QemuMachine:
+    async def boot(
+        self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None, tap: int | None = None
+    ) -> QemuMachine:
         """Start the kernel. Returns when QEMU runs; the guest's agent answers some seconds later.
 
         The memory is a file of the machine's own, so that `snapshot` finds it there. With the `disk` of a
@@ -81,25 +84,33 @@ class QemuDriver:
         own = (layers.FIRST,) if disk is None else _disk(disk)
         if disk is not None:
             layers.share(disk.layers, home, own[:-1])
-        with _Start(config, home, config.overlay, own) as start:
+        with self._tap(tap) as nic, _Start(config, home, config.overlay, nic, own) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, memory or Path(MEMORY), base, own=own)
             command = boot_over_command if memory else boot_command
             child = self._spawned(config, home, files, command, env=self.vmm.env)
             return self._recorded(start, child, "spawn", own_memory=memory is None)
 
-    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> QemuMachine:
+    async def restore(
+        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path, tap: int | None = None
+    ) -> QemuMachine:
         """Start from a snapshot that `check` accepted. Returns when QEMU runs; the guest answers as its first
         act.
         """
-        machine = await self._forked(config, home, snapshot)
+        with self._tap(tap) as nic:
+            return await self._restored(snapshot, config, home, nic)
+
+    async def _restored(
+        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path, tap: int
+    ) -> QemuMachine:
+        machine = await self._forked(config, home, snapshot, tap)
         if snapshot.base is None:
-            return machine or self._start(config, home, snapshot)
+            return machine or self._start(config, home, snapshot, tap)
         if machine is None and not snapshot.memory.exists():
             raise SnapshotRefused("The snapshot was kept in memory alone, by a process that has ended.")
         if machine is None:
             read_runs(snapshot.memory)
-            machine = await self._become(config, home, snapshot, snapshot.base)
-        return machine or await self._assembled(config, home, snapshot, snapshot.base)
+            machine = await self._become(config, home, snapshot, tap)
+        return machine or await self._assembled(config, home, snapshot, tap)
 
     async def speed_up(self, snapshot: SnapshotFiles, config: MachineConfig, rehearsal: Rehearsal) -> None:
         """Make a fork server for this snapshot: restores of it are forks then."""
@@ -142,22 +153,34 @@ class QemuDriver:
         if self.zygotes:
             await self.zygotes.close()
 
-    def _start(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine:
+    @contextlib.contextmanager
+    def _tap(self, given: int | None) -> Iterator[int]:
+        """The descriptor that a machine's network device gets: what is given, or one that leads nowhere."""
+        if given is not None:
+            yield given
+            return
+        idle = idle_tap() if self.vmm.taps else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            yield idle
+        finally:
+            os.close(idle)
+
+    def _start(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, tap: int) -> QemuMachine:
         """A machine of a whole snapshot."""
-        with _Start(config, home, config.overlay) as start:
+        with _Start(config, home, config.overlay, tap) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, snapshot.memory, snapshot)
             child = self._spawned(config, home, files, restore_command, env=self.vmm.env)
             return self._recorded(start, child, "spawn")
 
     async def _assembled(
-        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, base: SnapshotFiles
+        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, tap: int
     ) -> QemuMachine:
         """A machine of a snapshot's base, with the snapshot's disk layers and, before its devices are loaded
         (virtio reads its rings from memory), its pages.
         """
-        disk = _disk(snapshot)
+        base, disk = _base(snapshot), _disk(snapshot)
         layers.share(snapshot.layers, home, disk[:-1])
-        with _Start(config, home, config.overlay, disk) as start:
+        with _Start(config, home, config.overlay, tap, disk) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=disk)
             files = structs.replace(files, state=snapshot.state, deferred=True)
             child = self._spawned(config, home, files, restore_command, env=self.vmm.env)
@@ -170,11 +193,12 @@ class QemuDriver:
         return machine
 
     async def _become(
-        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, base: SnapshotFiles
+        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, tap: int
     ) -> QemuMachine | None:
         """A fork of the base's fork server that is made the machine of the snapshot before its guest runs;
         None when there is no server. It keeps the server's translated code.
         """
+        base = _base(snapshot)
         key = base.directory.name
         zygote = self.zygotes.find(key) if self.zygotes and self.vmm.loads_in_place else None
         if zygote is None:
@@ -182,7 +206,7 @@ class QemuDriver:
         disk = (*_disk(snapshot)[:-1], layers.after(zygote.disk))
         layers.share(snapshot.layers, home, disk[:-1])
         sparse.copy(config.overlay, home / disk[-1])
-        machine = await self._fork_of(zygote, key, config, home, disk, hold=True)
+        machine = await self._fork_of((key, zygote), config, home, tap, disk, hold=True)
         if machine is None:
             return None
         try:
@@ -192,32 +216,35 @@ class QemuDriver:
             raise
         return machine
 
-    async def _forked(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles) -> QemuMachine | None:
+    async def _forked(
+        self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, tap: int
+    ) -> QemuMachine | None:
         """The machine from the snapshot's fork server; None when there is none yet, or it failed."""
         key = snapshot.directory.name
         zygote = self.zygotes.find(key) if self.zygotes else None
         if zygote is None:
             return None
         layers.share(snapshot.layers, home, zygote.disk[:-1])
-        return await self._fork_of(zygote, key, config, home, zygote.disk)
+        return await self._fork_of((key, zygote), config, home, tap, zygote.disk)
 
     async def _fork_of(
         self,
-        zygote: Zygote,
-        key: str,
+        found: tuple[str, Zygote],
         config: MachineConfig,
         home: Path,
+        tap: int,
         disk: tuple[str, ...],
         *,
         hold: bool = False,
     ) -> QemuMachine | None:
         """A machine that is a fork; None when the server failed, and then its home is empty again."""
-        with _Start(config, home, zygote.empty or config.overlay, zygote.disk) as start:
+        key, zygote = found
+        with _Start(config, home, zygote.empty or config.overlay, tap, zygote.disk) as start:
             try:
                 child = await zygote.fork(
                     f"pandastack-{config.vm_id}",
                     home=home,
-                    listeners=start.fds,
+                    own=start.fds,
                     file_size_limit=config.disk_limit_bytes,
                     hold=hold,
                 )
@@ -236,7 +263,7 @@ class QemuDriver:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         own = (layers.REHEARSAL if again else layers.FIRST,)
-        with _Start(config, home, config.overlay, own) as start, theirs:
+        with self._tap(None) as tap, _Start(config, home, config.overlay, tap, own) as start, theirs:
             files = _files(NAME_PLACEHOLDER, start.fds, snapshot.memory, snapshot, own=own)
             numbers = (theirs.fileno(), *start.fds)
             env = {"LD_PRELOAD": str(self._library), CHANNEL: " ".join(map(str, numbers))}
@@ -271,7 +298,7 @@ class QemuDriver:
             log=home / LOG,
             cwd=home,
             env=env,
-            pass_fds=(files.qmp_fd, files.agent_fd, *also),
+            pass_fds=(files.qmp_fd, files.agent_fd, files.tap_fd, *also),
             file_size_limit=config.disk_limit_bytes,
         )
 
@@ -304,14 +331,22 @@ class _Start:
     """
 
     def __init__(
-        self, config: MachineConfig, home: Path, overlay: Path, disk: tuple[str, ...] = (layers.FIRST,)
+        self,
+        config: MachineConfig,
+        home: Path,
+        overlay: Path,
+        tap: int,
+        disk: tuple[str, ...] = (layers.FIRST,),
     ) -> None:
         self.config = config
         self.home = home
-        self.fds: tuple[int, int, int]
-        """Where it is listened for the monitor, the agent's connection, and orders to a fork."""
+        self.fds: tuple[int, int, int, int]
+        """Where it is listened for the monitor, the agent's connection, and orders to a fork; then the other
+        end of the network device.
+        """
         self.disk = disk
         self._overlay = overlay
+        self._tap = tap
         self._sockets = contextlib.ExitStack()
         self._begun = self._copied = time.perf_counter()
 
@@ -323,7 +358,7 @@ class _Start:
                 self._sockets.enter_context(unix.listen(self.home / name)) for name in (QMP, AGENT, ORDERS)
             )
             self._sockets = self._sockets.pop_all()
-        self.fds = (qmp.fileno(), agent.fileno(), orders.fileno())
+        self.fds = (qmp.fileno(), agent.fileno(), orders.fileno(), self._tap)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -336,7 +371,7 @@ class _Start:
 
 def _files(
     name: str,
-    fds: tuple[int, int, int],
+    fds: tuple[int, int, int, int],
     memory: Path,
     snapshot: SnapshotFiles | None,
     *,
@@ -350,8 +385,16 @@ def _files(
         own_layers=own,
         qmp_fd=fds[0],
         agent_fd=fds[1],
+        tap_fd=fds[3],
         state=snapshot.state if snapshot else None,
     )
+
+
+def _base(snapshot: SnapshotFiles) -> SnapshotFiles:
+    """What a snapshot that is no whole one lies over."""
+    if snapshot.base is None:
+        raise SnapshotRefused("The snapshot is a whole one: it lies over nothing.")
+    return snapshot.base
 
 
 def _disk(snapshot: SnapshotFiles) -> tuple[str, ...]:

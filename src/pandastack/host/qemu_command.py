@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from pandastack.host import layers
 from pandastack.host.driver import MachineConfig
+from pandastack.host.network.addresses import GUEST_MAC
 
 OVERLAY = layers.FIRST
 MEMORY = "memory"
@@ -46,6 +47,8 @@ class Vmm(Struct, frozen=True):
     """It can map a file privately that it has opened for reading only (QEMU 9 and later)."""
     loads_in_place: bool = False
     """What its fork servers call to put a snapshot into a fork has the shape that they know (QEMU 10.0)."""
+    taps: bool = False
+    """Its machines have taps, which lead where their host says; without it their network leads nowhere."""
     tsc_khz: int = 0
     """The host's clock rate, told to an emulated guest that could not calibrate its timers reliably."""
 
@@ -70,6 +73,8 @@ class Files(Struct, frozen=True, kw_only=True):
     """Those in the home over them, of which the last one is written."""
     qmp_fd: int
     agent_fd: int
+    tap_fd: int
+    """Where the network device sends to, of a machine that has a tap."""
     state: Path | None = None
     """The device state of a restore; None boots the kernel."""
     deferred: bool = False
@@ -105,17 +110,28 @@ def restore_command(vmm: Vmm, config: MachineConfig, files: Files) -> list[str]:
 def devices(config: MachineConfig, vmm: Vmm) -> str:
     """The part of the command line that a snapshot depends on, for its manifest."""
     size = [str(config.cpus), str(config.memory_mb)]
-    return " ".join([MACHINE, vmm.cpu, *size, *_devices(layers.node(layers.FIRST)), *_kernel_arguments(vmm)])
+    return " ".join(
+        [MACHINE, vmm.cpu, *size, *_devices(layers.node(layers.FIRST), _netdev(vmm)), *_kernel_arguments(vmm)]
+    )
 
 
-def _devices(top: str) -> list[str]:
+def _netdev(vmm: Vmm, tap: int | None = None) -> str:
+    """What is behind the network device. Without a tap nothing is; what is offered to the guest differs, so a
+    snapshot goes on only over its own kind.
+    """
+    if not vmm.taps:
+        return "user,id=net,restrict=on,ipv6=off"
+    return "tap,id=net" if tap is None else f"tap,id=net,fd={tap}"
+
+
+def _devices(top: str, netdev: str) -> list[str]:
     """`top` is the disk layer that is written: what a machine's disk is made of is no part of the device."""
     return [
         *("-device", "virtio-serial-device,max_ports=2"),
         *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
         *("-device", f"virtio-blk-device,drive={top}"),
-        *("-netdev", "user,id=net,restrict=on,ipv6=off"),
-        *("-device", "virtio-net-device,netdev=net,guest_announce=off,mac=52:54:00:70:64:73"),
+        *("-netdev", netdev),
+        *("-device", f"virtio-net-device,netdev=net,guest_announce=off,mac={GUEST_MAC}"),
     ]
 
 
@@ -142,7 +158,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
             "chardev:console",
         ),
         *_drives(config.root_disk, files),
-        *_devices(layers.node(files.own_layers[-1])),
+        *_devices(layers.node(files.own_layers[-1]), _netdev(vmm, files.tap_fd)),
     ]
 
 

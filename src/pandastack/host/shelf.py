@@ -13,6 +13,7 @@ from pandastack.host.builder import prepare
 from pandastack.host.driver import MachineConfig
 from pandastack.host.image import Image, find_image
 from pandastack.host.manifest import MANIFEST, load_recipe
+from pandastack.host.network.addresses import GUEST
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.templates import Prepared
@@ -24,9 +25,6 @@ FIRST = ("base", "code-interpreter")
 
 DISK_SLACK = 1 << 30
 """Bytes that a machine's overlay may take beyond its virtual disk, for its own tables; then writes fail."""
-
-GUEST_IP = "10.0.2.15"
-"""What QEMU's user network gives the guest; nothing outside can reach it."""
 
 
 class BakedShelf:
@@ -85,7 +83,7 @@ class BakedShelf:
             snapshot,
             env=manifest.env,
             workdir=manifest.workdir,
-            guest_ip=GUEST_IP,
+            guest_ip=str(GUEST.ip),
         )
 
     async def _image(self, name: str) -> Image:

@@ -7,8 +7,8 @@ import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pandastack.errors import BuildFailed, NoSpace
@@ -27,20 +27,23 @@ async def run_tool(
     inside: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    stdin: str | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> str:
     """Run `argv` and return what it wrote to standard output.
 
     `inside` is a command that runs it, such as one that makes namespaces; `settings` are added to this
-    process's own environment; `on_line` sees each line of standard error as it comes. Raises BuildFailed
+    process's own environment; `stdin` is what it reads, nothing by default; `on_line` sees each line of
+    standard error as it comes. Raises BuildFailed
     with the last lines when the program fails, is missing or passes its deadline, NoSpace when it said that
     the disk is full. On every way out, cancellation included, the program and its children have ended.
     """
     variables = {"LC_ALL": "C.UTF-8", **(settings or {})}
     command = ["env", *(f"{name}={value}" for name, value in variables.items()), *inside, *map(str, argv)]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd=cwd, start_new_session=True, limit=LINE_LIMIT
-    )
+    with _given(stdin) as given:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=given, stdout=PIPE, stderr=PIPE, cwd=cwd, start_new_session=True, limit=LINE_LIMIT
+        )
     last_lines: deque[str] = deque(maxlen=50)
     try:
         async with asyncio.timeout(timeout):
@@ -52,6 +55,21 @@ async def run_tool(
     if process.returncode != 0:
         raise _failure(argv[0], process.returncode, [*last_lines, *output.splitlines()[-5:]])
     return output
+
+
+@contextmanager
+def _given(text: str | None) -> Iterator[int]:
+    """A descriptor that a program can read `text` from."""
+    if text is None:
+        yield DEVNULL
+        return
+    file = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    try:
+        os.write(file, text.encode())
+        os.lseek(file, 0, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
 
 
 async def _drain(process: Process, last_lines: deque[str], on_line: Callable[[str], None] | None) -> str:

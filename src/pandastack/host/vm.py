@@ -15,6 +15,7 @@ from pandastack.errors import InvalidRequest
 from pandastack.host.death import FOUND_ENDED, tail
 from pandastack.host.driver import Machine, Machinery
 from pandastack.host.guest import Entry, GateFacts, GuestLink
+from pandastack.host.network.slots import Slots
 from pandastack.host.record import note
 from pandastack.host.templates import Prepared
 from pandastack.model.host import VmReport, VmSpec, VmState
@@ -39,6 +40,8 @@ class VmRecord(Struct, frozen=True):
     report: VmReport
     prepared: Prepared | None = None
     """What it was started from; None of a machine that an older program has started."""
+    slot: int | None = None
+    """The number of its network, when it has one."""
 
     @property
     def workdir(self) -> str | None:
@@ -49,20 +52,29 @@ class VmRecord(Struct, frozen=True):
 class Vm:
     """A machine that this program holds: its process, its agent, its last report."""
 
-    def __init__(self, home: Path, record: VmRecord, machine: Machine, link: GuestLink | None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        record: VmRecord,
+        machine: Machine,
+        link: GuestLink | None,
+        network: Slots | None = None,
+    ) -> None:
         self.home = home
         self.spec = record.spec
         self.report = record.report
         self.prepared = record.prepared
         self.workdir = record.workdir
+        self.slot = record.slot
         self.machine = machine
         self.link = link
+        self._network = network
         self.still = False
         """Its guest was told to stand still for a snapshot, and not yet to go on."""
 
     def save(self) -> None:
         """Write the record so that a reader sees the old one or the new one."""
-        note(self.home / RECORD, VmRecord(self.spec, self.report, self.prepared))
+        note(self.home / RECORD, VmRecord(self.spec, self.report, self.prepared, self.slot))
 
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""
@@ -70,12 +82,14 @@ class Vm:
         self.machine.moved(home)
 
     async def release(self) -> None:
-        """End the machine; its home stays."""
+        """End the machine and give its network back; its home stays."""
         try:
             if self.link is not None:
                 await self.link.close()
         finally:
             await self.machine.stop(0)
+            if self._network is not None and self.slot is not None:
+                self._network.give_back(self.slot)
 
 
 def make_home(home: Path, stack: AsyncExitStack) -> Path:
@@ -93,10 +107,13 @@ def report_of(
     prepared: Prepared,
     machine: Machine,
     proof: RestoreProof | None,
-    begun: float,
-    ready: float,
+    moments: tuple[float, float],
+    address: str | None,
 ) -> VmReport:
-    """What the host tells of a machine that has just passed its gate."""
+    """What the host tells of a machine that has just passed its gate. `moments`: its start began, and its
+    template was ready.
+    """
+    begun, ready = moments
     phases = {"image": ms(begun, ready), **machine.phases_ms}
     return VmReport(
         id=spec.id,
@@ -108,7 +125,7 @@ def report_of(
         boot_mode="cold" if prepared.snapshot is None or spec.cold else "snapshot",
         boot_ms=ms(begun, time.perf_counter()),
         phases_ms=phases,
-        guest_ip=prepared.guest_ip,
+        guest_ip=address or prepared.guest_ip,
         snapshot=spec.snapshot,
         proof=proof,
     )

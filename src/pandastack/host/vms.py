@@ -29,6 +29,7 @@ from pandastack.host.birth import Birth
 from pandastack.host.death import cause_of_death, end_silent, ends_soon, piece, shorten, tail
 from pandastack.host.driver import Driver
 from pandastack.host.guest import GuestLink
+from pandastack.host.network.slots import Slots
 from pandastack.host.publish import full_disk_said
 from pandastack.host.quiet import quiet, set_going
 from pandastack.host.record import read_record
@@ -58,13 +59,20 @@ class Vms:
     """All machines below one directory. Made by `open_vms`, which adopts and which lets go at the end."""
 
     def __init__(
-        self, driver: Driver, templates: Templates, vault: Vault, home: Path, sources: Sources
+        self,
+        driver: Driver,
+        templates: Templates,
+        vault: Vault,
+        home: Path,
+        sources: Sources,
+        network: Slots | None = None,
     ) -> None:
         self.driver = driver
         self.templates = templates
         self.vault = vault
         self._home = home
-        self._birth = Birth(driver, templates, vault, sources)
+        self._network = network
+        self._birth = Birth(driver, templates, vault, sources, network)
         self._vms: dict[str, Vm] = {}
         self._dead: dict[str, VmReport] = {}
         self._starting: dict[str, asyncio.Task[VmReport]] = {}
@@ -365,6 +373,8 @@ class Vms:
         for home in sorted(self._home.iterdir()):
             if home.is_dir():
                 await self._adopt(home)
+        if self._network is not None:
+            await self._network.tidy()
 
     async def _lives(self, home: Path) -> bool:
         """Whether the machine of a home runs."""
@@ -383,7 +393,9 @@ class Vms:
         if machine is None:
             self._bury(found_dead(home, record))
             return
-        vm = Vm(home, record, machine, None)
+        if self._network is not None and record.slot is not None:
+            self._network.adopt(record.slot)
+        vm = Vm(home, record, machine, None, self._network)
         try:
             if vm.report.state is VmState.RUNNING:
                 with suppress(MachineError):  # it may stand still for a snapshot that came to nothing
@@ -391,6 +403,7 @@ class Vms:
             vm.link = await self._birth.greet_again(vm)
         except OSError:  # nobody listens there
             self._bury(found_dead(home, record, await end_silent(machine)))
+            await vm.release()
             return
         except PandastackError as error:
             log.warning("vm.unreachable", vm=home.name, reason=error.message)
@@ -445,10 +458,12 @@ class Vms:
 
 
 @asynccontextmanager
-async def open_vms(driver: Driver, templates: Templates, state: Path, sources: Sources) -> AsyncIterator[Vms]:
+async def open_vms(
+    driver: Driver, templates: Templates, state: Path, sources: Sources, network: Slots | None = None
+) -> AsyncIterator[Vms]:
     """The machines and snapshots below `state`, adopted; at the end they are let go and run on."""
     vault = Vault(driver, state)
-    vms = Vms(driver, templates, vault, state / "v", sources)
+    vms = Vms(driver, templates, vault, state / "v", sources, network)
     await asyncio.to_thread(vault.open)
     await vms.adopt()
     scrub = Scrub(vault, sources.wall_ns)
@@ -457,6 +472,8 @@ async def open_vms(driver: Driver, templates: Templates, state: Path, sources: S
         asyncio.create_task(vms.spares.go_on(), name="prepare the machines"),
         asyncio.create_task(scrub.go_on(), name="look through the snapshots"),
     ]
+    if network is not None:
+        errands.append(asyncio.create_task(network.keep_ready(), name="make networks"))
     try:
         yield vms
     finally:

@@ -99,17 +99,17 @@ class Zygote:
         await self._ask(b"S", ())
 
     async def fork(
-        self, name: str, *, home: Path, listeners: Sequence[int], file_size_limit: int, hold: bool = False
+        self, name: str, *, home: Path, own: Sequence[int], file_size_limit: int, hold: bool = False
     ) -> jail.Child:
-        """A machine in `home`, called `name`, that listens on three sockets: for its monitor, for its agent's
-        connection, for orders of its own. It waits for the second. With `hold` its guest does not run until
-        it is `loaded`.
+        """A machine in `home`, called `name`. Its `own` are three sockets that it listens on, for its
+        monitor, for its agent's connection, which it waits for, and for orders; and the other end of its
+        network device. With `hold` its guest does not run until it is `loaded`.
 
         MachineError when the server does not answer. A fork that is cancelled is carried out and undone.
         """
         how = "itself" if self._once else "hold" if hold else ""
         order = b"\0".join((os.fsencode(home), name.encode(), how.encode(), b""))
-        return await _carried_out(self._forked(order, listeners, file_size_limit))
+        return await _carried_out(self._forked(order, own, file_size_limit))
 
     async def save_devices(self, into: Path) -> None:
         """Write the state of all devices to a file. MachineError."""
@@ -135,8 +135,8 @@ class Zygote:
             await self._child.end(0)
             self._child.close()
 
-    async def _forked(self, order: bytes, listeners: Sequence[int], file_size_limit: int) -> jail.Child:
-        pid = await self._ask(order, listeners)
+    async def _forked(self, order: bytes, own: Sequence[int], file_size_limit: int) -> jail.Child:
+        pid = await self._ask(order, own)
         if self._once:
             self.is_machine = True
             self._hang_up()

@@ -161,11 +161,11 @@ class ProcessDriver:
         self._agent = agent
 
     async def boot(
-        self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None
+        self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None, tap: int | None = None
     ) -> ProcessMachine:
         """Start an agent in `home`; its gate is closed. On any error and on cancellation nothing is left.
 
-        It has the disk of this machine, whatever `disk` is.
+        It has the disk and the network of this machine, whatever `disk` and `tap` are.
         """
         child = self._spawn(home)
         record = Record(child.pid, child.started, config, {})
@@ -180,7 +180,9 @@ class ProcessDriver:
             raise
         return ProcessMachine(home, record, child)
 
-    async def restore(self, snapshot: SnapshotFiles, config: MachineConfig, home: Path) -> ProcessMachine:
+    async def restore(
+        self, snapshot: SnapshotFiles, config: MachineConfig, home: Path, tap: int | None = None
+    ) -> ProcessMachine:
         """Start an agent as after the snapshot: with its gate closed and nothing running. SnapshotRefused."""
         self.check(snapshot, config)
         return await self.boot(config, home)

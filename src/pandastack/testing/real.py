@@ -12,6 +12,7 @@ import msgspec
 from pandastack.host.agent import find_images_dir
 from pandastack.host.builder import prepare
 from pandastack.host.driver import MachineConfig
+from pandastack.host.network.ability import lacking
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm, host_cpu
 from pandastack.host.qemu import QemuDriver
@@ -24,7 +25,7 @@ async def real_machine(template: str = "base", cache: Path = CACHE) -> tuple[Qem
     """The QEMU driver and a machine of `template`, to be booted or restored."""
     where = Cache(cache)
     qemu, images = await prepare(where, find_images_dir(), [template], lambda line, fraction: None)
-    vmm = await choose_vmm(qemu, where, dict(os.environ))
+    vmm = await choose_vmm(qemu, where, dict(os.environ), taps=lacking() is None)
     config = msgspec.structs.replace(machine_config(images[0]), vm_id="contract")
     return QemuDriver(vmm, host_cpu=host_cpu()), config
 

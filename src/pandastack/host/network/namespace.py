@@ -1,0 +1,154 @@
+"""Network namespaces by system call: made, entered for a moment, removed.
+
+Python 3.11 has no `setns`. A namespace belongs to the calling thread alone, and every function here has the
+thread back in its own when it returns; none of them waits for anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pandastack.errors import MachineError
+
+FOLDER = Path("/run/netns")
+"""Where `ip -n NAME` looks for them."""
+
+_CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
+_OWN = "/proc/thread-self/ns/net"
+
+_TUNSETIFF = 0x400454CA
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+TUN = "/dev/net/tun"
+
+_NETLINK_NETFILTER = 12
+_CONNTRACK_DELETE = 1 << 8 | 2
+_REQUEST_ACK = 0x5
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def path_of(name: str) -> Path:
+    """Where a namespace of this name is bound."""
+    return FOLDER / name
+
+
+def make(name: str, sysctls: dict[str, str]) -> None:
+    """A new namespace, bound to its name, with settings below /proc/sys/net. MachineError."""
+    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place = path_of(name)
+    place.touch(mode=0o444)
+    try:
+        with _back_again():
+            _call("unshare", _CLONE_NEWNET)
+            _call("mount", _OWN.encode(), os.fsencode(place), None, _MS_BIND, None)
+            for key, value in sysctls.items():
+                Path("/proc/sys/net", key).write_text(value)
+    except BaseException:
+        remove(name)
+        raise
+
+
+def remove(name: str) -> None:
+    """Unbind it; it goes with the last process and descriptor in it. Fine when there is none."""
+    place = path_of(name)
+    with suppress(MachineError):
+        _call("umount2", os.fsencode(place), _MNT_DETACH)
+    place.unlink(missing_ok=True)
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """This thread is in the namespace for the length of the block, which must not wait. MachineError."""
+    with _back_again():
+        try:
+            there = os.open(path_of(name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MachineError(f"the network namespace {name} is not there: {error}") from error
+        try:
+            _call("setns", there, _CLONE_NEWNET)
+        finally:
+            os.close(there)
+        yield
+
+
+@contextmanager
+def nowhere() -> Iterator[None]:
+    """This thread is in a new namespace without a name for the length of the block."""
+    with _back_again():
+        _call("unshare", _CLONE_NEWNET)
+        yield
+
+
+def open_tap(device: str) -> int:
+    """A descriptor of the tap `device` of the namespace that this thread is in, made if it is not there.
+    MachineError.
+
+    Packets come and go without a header of the kernel's: a machine's offers to its guest must not depend on
+    what holds the other end.
+    """
+    tap = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", device.encode(), _IFF_TAP | _IFF_NO_PI))
+    except OSError as error:
+        os.close(tap)
+        raise MachineError(f"the tap {device} cannot be had: {error.strerror}") from error
+    return tap
+
+
+def idle_tap() -> int:
+    """A descriptor of a tap that leads nowhere, for a machine that is to be a template's."""
+    with nowhere():
+        return open_tap("tap0")
+
+
+def forget_connections() -> None:
+    """Have the namespace that this thread is in forget every connection that it tracks."""
+    header = struct.pack("=IHHII", 20, _CONNTRACK_DELETE, _REQUEST_ACK, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as asked:
+        asked.sendto(header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0), (0, 0))
+        (error,) = struct.unpack_from("=i", asked.recv(4096), 16)
+    if error:
+        raise MachineError(f"connections cannot be forgotten: {os.strerror(-error)}")
+
+
+def forwards(device: str) -> bool:
+    """Whether this thread's namespace passes on what comes in by a device."""
+    return _forwarding(device).read_text().strip() == "1"
+
+
+def set_forwarding(device: str, *, on: bool) -> None:
+    """Have it pass that on, or not; fine when the device is gone."""
+    with suppress(FileNotFoundError):
+        _forwarding(device).write_text("1" if on else "0")
+
+
+def _forwarding(device: str) -> Path:
+    return Path("/proc/sys/net/ipv4/conf", device, "forwarding")
+
+
+@contextmanager
+def _back_again() -> Iterator[None]:
+    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        try:
+            _call("setns", own, _CLONE_NEWNET)
+        finally:
+            os.close(own)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise MachineError(f"{name} is refused: {os.strerror(number)}")

@@ -1,0 +1,152 @@
+"""One slot: a namespace with the guest's tap in it, and the way from there to the host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+
+from pandastack.host.network import namespace
+from pandastack.host.network.addresses import (
+    GATEWAY,
+    GATEWAY_MAC,
+    GUEST,
+    GUEST_MAC,
+    RESOLVER,
+    SlotAddresses,
+    addresses_of,
+)
+from pandastack.host.network.rules import OPEN, PREFIX, TAP, UPLINK, Policy, policy_rules, slot_rules
+from pandastack.host.tool import run_tool
+
+SECONDS = 10.0
+"""How long `ip` and `nft` may take."""
+
+SYSCTLS = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv4/ip_forward": "1",
+    "ipv4/conf/all/rp_filter": "1",
+    "ipv4/conf/default/rp_filter": "1",
+    "ipv4/conf/all/accept_redirects": "0",
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+    "netfilter/nf_conntrack_tcp_loose": "0",
+}
+"""Of a slot's namespace. The last one: a restored guest's old connections are nobody's, and end at once."""
+
+
+def name_of(number: int) -> str:
+    """What a slot's namespace is called, and the host's end of the way to it."""
+    return f"{PREFIX}{number}"
+
+
+class Slot:
+    """A slot that is there. `tap` is a descriptor for a machine; the slot's own, closed by `end`."""
+
+    def __init__(self, number: int, pool: IPv4Network, denied: Sequence[IPv4Network]) -> None:
+        self.number = number
+        self.name = name_of(number)
+        self.addresses: SlotAddresses = addresses_of(number, pool)
+        self.policy = OPEN
+        self.tap = -1
+        self._denied = denied
+
+    @property
+    def address(self) -> str:
+        """Whence the host sees the guest's packets come."""
+        return str(self.addresses.inner.ip)
+
+    async def make(self) -> None:
+        """Make all of it, with an open policy. BuildFailed, MachineError; then nothing is left."""
+        try:
+            namespace.make(self.name, SYSCTLS)
+            await _batch(self._on_host())
+            namespace.set_forwarding(self.name, on=True)
+            await _batch(self._inside(), "-n", self.name)
+            await self._nft(slot_rules(self._denied))
+            self._open()
+        except BaseException:
+            await asyncio.shield(self.end())
+            raise
+
+    async def obey(self, policy: Policy) -> None:
+        """Have it keep another policy from now on; connections that are open are forgotten, and so end where
+        they are not allowed any more.
+        """
+        if policy != self.policy:
+            await self._nft(policy_rules(policy))
+            self.policy = policy
+            self.cut()
+
+    def cut(self) -> None:
+        """Forget all connections: what goes on with one of them is refused."""
+        with namespace.inside(self.name):
+            namespace.forget_connections()
+
+    async def renew(self) -> None:
+        """As it was made, for the next machine. BuildFailed, MachineError."""
+        self._close()
+        await self._nft(slot_rules(self._denied))
+        self.policy = OPEN
+        self.cut()
+        self._open()
+
+    def let_go(self) -> None:
+        """The machine has the tap now; nobody else needs it."""
+        self._close()
+
+    async def end(self) -> None:
+        """Remove all of it; fine when there is nothing."""
+        self._close()
+        await remove(self.number)
+
+    def _open(self) -> None:
+        with namespace.inside(self.name):
+            self.tap = namespace.open_tap(TAP)
+
+    def _close(self) -> None:
+        if self.tap >= 0:
+            os.close(self.tap)
+            self.tap = -1
+
+    def _on_host(self) -> list[str]:
+        return [
+            f"link add {self.name} type veth peer name {UPLINK} netns {self.name}",
+            f"addr add {self.addresses.host} dev {self.name}",
+            f"link set {self.name} up",
+        ]
+
+    def _inside(self) -> list[str]:
+        return [
+            "link set lo up",
+            f"addr add {self.addresses.inner} dev {UPLINK}",
+            f"link set {UPLINK} up",
+            f"route add default via {self.addresses.host.ip}",
+            f"tuntap add {TAP} mode tap",
+            f"link set {TAP} address {GATEWAY_MAC} up",
+            f"addr add {GATEWAY} dev {TAP}",
+            f"addr add {RESOLVER} dev {TAP}",
+            f"neigh add {GUEST.ip} lladdr {GUEST_MAC} dev {TAP} nud permanent",
+        ]
+
+    async def _nft(self, text: str) -> None:
+        inside = ("nsenter", f"--net={namespace.path_of(self.name)}")
+        await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=inside, stdin=text)
+
+
+async def remove(number: int) -> None:
+    """Remove the namespace of a slot, and with it its devices; fine when there is none."""
+    name = name_of(number)
+    namespace.remove(name)
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return
+    await run_tool(["ip", "link", "del", name], timeout=SECONDS)
+
+
+async def _batch(lines: Sequence[str], *options: str) -> None:
+    await run_tool(["ip", *options, "-batch", "-"], timeout=SECONDS, stdin="\n".join(lines) + "\n")

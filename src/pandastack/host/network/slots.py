@@ -1,0 +1,151 @@
+"""The pool of slots: some are ready at any time, made and made anew in the background.
+
+Whoever starts a machine takes a ready one, which costs nothing; whoever ends one gives its slot back. When
+none is ready one is made while its machine waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import structlog
+
+from pandastack.errors import NoCapacity, PandastackError
+from pandastack.host.network import ground
+from pandastack.host.network.addresses import slots_in
+from pandastack.host.network.claims import Claims
+from pandastack.host.network.rules import OPEN, Policy
+from pandastack.host.network.slot import Slot, remove
+
+READY = 4
+"""So many are kept ready."""
+REST_SECONDS = 0.05
+"""Between two that are made: whoever starts a machine now is served first."""
+RETRY_SECONDS = 5.0
+
+log = structlog.get_logger("host")
+
+
+class Slots:
+    """The slots of one host. Made by `open_slots`."""
+
+    def __init__(self, claims: Claims, pool: IPv4Network, denied: Sequence[IPv4Network]) -> None:
+        self._claims = claims
+        self._pool = pool
+        self._denied = denied
+        self._ready: deque[Slot] = deque()
+        self._used: dict[int, Slot] = {}
+        self._given_back: deque[Slot] = deque()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+
+    async def take(self, policy: Policy) -> Slot:
+        """A slot for one machine. NoCapacity when there are no more, BuildFailed, MachineError."""
+        slot = self._ready.popleft() if self._ready else await self._made()
+        self._wanted.set()
+        self._used[slot.number] = slot
+        try:
+            await slot.obey(policy)
+        except BaseException:
+            self.give_back(slot.number)
+            raise
+        return slot
+
+    def give_back(self, number: int) -> None:
+        """The machine of a slot has ended. Fine when nobody has it."""
+        slot = self._used.pop(number, None)
+        if slot is not None:
+            self._given_back.append(slot)
+            self._wanted.set()
+
+    def find(self, number: int) -> Slot | None:
+        """A slot that a machine has."""
+        return self._used.get(number)
+
+    def adopt(self, number: int, policy: Policy = OPEN) -> None:
+        """A machine that runs has this slot since an earlier life of this program."""
+        slot = Slot(number, self._pool, self._denied)
+        slot.policy = policy
+        self._used[number] = slot
+
+    async def tidy(self) -> None:
+        """Remove what earlier lives left and no machine has."""
+        for number in self._claims.left() - self._used.keys():
+            await remove(number)
+            self._claims.give_back(number)
+
+    async def keep_ready(self) -> None:
+        """Make slots, and make those anew that were given back, for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._refill()
+            except (PandastackError, OSError) as error:
+                log.warning("network.not_ready", reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+                self._wanted.set()
+
+    async def close(self) -> None:
+        """Remove those that no machine has. The others stay with theirs, for the next life."""
+        for slot in (*self._ready, *self._given_back):
+            await self._end(slot)
+        self._ready.clear()
+        self._given_back.clear()
+
+    async def _refill(self) -> None:
+        while self._given_back or len(self._ready) < READY:
+            if self._given_back:
+                await self._renew(self._given_back.popleft())
+            else:
+                self._ready.append(await self._made())
+            await asyncio.sleep(REST_SECONDS)
+
+    async def _renew(self, slot: Slot) -> None:
+        """Of more than are needed, or one that cannot be made anew, nothing is left."""
+        if len(self._ready) >= 2 * READY:
+            await self._end(slot)
+            return
+        try:
+            await slot.renew()
+        except BaseException:
+            await self._end(slot)
+            raise
+        self._ready.append(slot)
+
+    async def _made(self) -> Slot:
+        number = self._claims.take(slots_in(self._pool))
+        if number is None:
+            raise NoCapacity(f"All {slots_in(self._pool)} networks of {self._pool} are in use.")
+        slot = Slot(number, self._pool, self._denied)
+        try:
+            await slot.make()
+        except BaseException:
+            self._claims.give_back(number)
+            raise
+        return slot
+
+    async def _end(self, slot: Slot) -> None:
+        await slot.end()
+        self._claims.give_back(slot.number)
+
+
+@asynccontextmanager
+async def open_slots(state: Path, wanted: IPv4Network | None) -> AsyncIterator[Slots]:
+    """The slots of the host whose state lies there. At the end the unused ones are removed, and with the last
+    slot of this machine all that was changed of its network.
+    """
+    claims = Claims(state)
+    pool, denied = await ground.prepare(state, wanted)
+    slots = Slots(claims, pool, denied)
+    try:
+        yield slots
+    finally:
+        await slots.close()
+        if not claims.left():
+            await ground.leave(state)
