@@ -40,6 +40,7 @@ from pandastack.services.commands import Commands
 from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
 from pandastack.services.events import Bell, Events
+from pandastack.services.exits import Exits
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.ground import Ground, Terms
@@ -205,6 +206,7 @@ class Plane:
             births=self.births,
             endings=self.endings,
             sleep=self.sleep,
+            exits=Exits(self.ground),
             lifecycles=Lifecycles(self.ledger, self.activity, self._clock, self.recorder),
             lineages=Lineages(self.ledger, self._database),
             snapshots=Snapshots(ground, self.archive),

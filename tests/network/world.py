@@ -7,8 +7,9 @@ starts: servers, machines, `ip` and `nft`. The internet has public addresses, an
 from __future__ import annotations
 
 import os
+import select
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pandastack.host.network import namespace
@@ -29,8 +30,45 @@ def ip(*lines: str, of: str) -> None:
     subprocess.run(["ip", "-n", of, "-batch", "-"], input=text, text=True, check=True, timeout=10)
 
 
+ECHO = """
+import select, socket, sys
+tcp = socket.create_server(("0.0.0.0", 7), backlog=64)
+def bound(address, kind, protocol=0):
+    s = socket.socket(socket.AF_INET, kind, protocol)
+    s.bind((address, 7 if kind == socket.SOCK_DGRAM else 0))
+    return s
+udp = [bound(address, socket.SOCK_DGRAM) for address in sys.argv[1:]]
+odd = [bound(address, socket.SOCK_RAW, 132) for address in sys.argv[1:]]
+print("ready")
+held = []
+def answer(s):
+    if s is tcp:
+        held.append(tcp.accept()[0])
+    elif s in udp:
+        data, sender = s.recvfrom(2048)
+        s.sendto(data, sender)
+    elif s in odd:
+        data = s.recv(2048)
+        s.sendto(data[20:], (socket.inet_ntoa(data[12:16]), 0))
+    else:
+        data = s.recv(65536)
+        s.sendall(data)
+        if not data:
+            raise OSError
+while True:
+    for s in select.select([tcp, *udp, *odd, *held], [], [])[0]:
+        try:
+            answer(s)
+        except OSError:
+            if s in held:
+                held.remove(s)
+                s.close()
+"""
+"""Says back what it hears on port 7 by TCP and UDP, and as protocol 132, which is SCTP's."""
+
+
 @contextmanager
-def world() -> Iterator[None]:
+def lay() -> Iterator[None]:
     """Both namespaces, this thread in the host's."""
     for name in (HOST, INTERNET):
         namespace.remove(name)
@@ -60,6 +98,43 @@ def program(code: str, *arguments: str, where: str = INTERNET) -> Iterator[subpr
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
+
+
+@contextmanager
+def echo(where: str) -> Iterator[None]:
+    """A program that echoes on every address of a namespace."""
+    addresses = [HOST_ADDRESS] if where == HOST else [ROUTER, *SERVERS, *PRIVATE]
+    with program(ECHO, *addresses, where=where):
+        yield
+
+
+SNIFF = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind((sys.argv[1], 0))
+print("ready")
+while True:
+    frame = s.recv(2048)
+    at = frame.find(b"pandastack-")
+    if at >= 0 and s is not None:
+        print(frame[at:at + 32].split(b" ")[0].decode())
+"""
+"""Says every word of ours that comes by a device."""
+
+
+@contextmanager
+def sniffer(device: str, where: str = INTERNET) -> Iterator[Callable[[], set[str]]]:
+    """What has come by a device so far."""
+    with program(SNIFF, device, where=where) as process:
+        assert process.stdout
+        words, seen = process.stdout.fileno(), set[str]()
+
+        def heard() -> set[str]:
+            while select.select([words], [], [], 0.3)[0]:
+                seen.update(os.read(words, 65536).decode().split())
+            return seen
+
+        yield heard
 
 
 @contextmanager

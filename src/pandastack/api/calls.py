@@ -14,6 +14,7 @@ from pandastack.services.commands import Commands
 from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
 from pandastack.services.events import Events
+from pandastack.services.exits import Exits
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.lifecycles import Lifecycles
@@ -43,6 +44,7 @@ class Services:
     endings: Endings
     sleep: Sleep
     lifecycles: Lifecycles
+    exits: Exits
     lineages: Lineages
     snapshots: Snapshots
     transfers: Transfers

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
 from pandastack.api.calls import Api
+from pandastack.api.egress import EGRESS
 from pandastack.api.v1_state import STATE
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
@@ -128,6 +129,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("state", *STATE),
+    *_tagged("network", *EGRESS),
     *_tagged(
         "commands",
         Endpoint(

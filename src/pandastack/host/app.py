@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
+from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -38,8 +39,9 @@ from pandastack.host.vm import Sources
 from pandastack.host.vms import Vms, open_vms
 from pandastack.host.zygote import ensure_library
 from pandastack.host.zygotes import Zygotes
-from pandastack.model.host import HostReport
+from pandastack.model.host import HostReport, Networks
 from pandastack.model.image import Template
+from pandastack.model.sandbox import Isolation
 
 HOST_ID = "local"
 log = structlog.get_logger("host")
@@ -48,8 +50,9 @@ log = structlog.get_logger("host")
 class LocalHost:
     """`model.host.Host` in this process."""
 
-    def __init__(self, vms: Vms, templates: Templates, freight: Freight) -> None:
+    def __init__(self, vms: Vms, templates: Templates, freight: Freight, network: Networks) -> None:
         self.vms = vms
+        self.network = network
         self.templates = templates
         self.start = vms.start
         self.stop = vms.stop
@@ -61,6 +64,8 @@ class LocalHost:
         self.import_snapshot = freight.import_snapshot
         self.replace = vms.replace
         self.stats = vms.stats
+        self.set_egress = vms.set_egress
+        self.receipts = vms.receipts
         self.console = vms.console
         self.console_at = vms.console_at
         self.deaths = vms.deaths
@@ -82,6 +87,7 @@ class LocalHost:
             vms=self.vms.reports(),
             templates=self.templates.all(),
             snapshots=self.vms.vault.reports(),
+            network=self.network,
         )
 
 
@@ -147,9 +153,16 @@ async def host_of(
     try:
         async with open_vms(driver, templates, state, sources, network) as vms:
             seals = Seals(state / KEY, archive_keys, sources.entropy)
-            yield LocalHost(vms, templates, Freight(vms.vault, templates, driver, seals))
+            freight = Freight(vms.vault, templates, driver, seals)
+            yield LocalHost(vms, templates, freight, _kind(driver, network))
     finally:
         await templates.close()
+
+
+def _kind(driver: Driver, network: Slots | None) -> Networks:
+    if network is not None:
+        return Networks.SLOTS
+    return Networks.SHARED if driver.isolation is Isolation.NONE else Networks.NONE
 
 
 def _with_networks(config: HostConfig) -> bool:
@@ -166,7 +179,7 @@ def _with_networks(config: HostConfig) -> bool:
 
 def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
     wanted = IPv4Network(config.network_range) if config.network_range else None
-    return open_slots(config.state_dir, wanted)
+    return open_slots(config.state_dir, wanted, lambda: datetime.now(UTC))
 
 
 async def _qemu(cache: Cache, config: HostConfig, progress: Progress, *, taps: bool) -> QemuDriver:

@@ -13,12 +13,12 @@ from pandastack.errors import BootFailed, SnapshotRefused
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
-from pandastack.host.network.rules import OPEN
 from pandastack.host.network.slot import Slot
 from pandastack.host.network.slots import Slots
 from pandastack.host.templates import Prepared, Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import Sources, Vm, VmRecord, make_home, ms, proof_of, report_of
+from pandastack.model.egress import Egress
 from pandastack.model.host import VmSpec, VmState
 from pandastack.model.restore import RestoreProof
 
@@ -66,7 +66,7 @@ class Birth:
         ready = time.perf_counter()
         async with AsyncExitStack() as stack:
             home = make_home(path, stack)
-            slot = await self._slot(stack)
+            slot = await self._slot(spec.egress, stack)
             machine = await self._launch(prepared, spec, home, slot)
             stack.push_async_callback(machine.stop, 0)
             link, proof = await self._enter(machine, spec, prepared, stack)
@@ -90,11 +90,11 @@ class Birth:
         machine = structs.replace(machine, kernel=now.kernel, initrd=now.initrd)
         return structs.replace(prepared, any_machine=machine)
 
-    async def _slot(self, stack: AsyncExitStack) -> Slot | None:
+    async def _slot(self, egress: Egress, stack: AsyncExitStack) -> Slot | None:
         """A network for the machine, given back unless the start succeeds; None on a host that has none."""
         if self._network is None:
             return None
-        slot = await self._network.take(OPEN)
+        slot = await self._network.take(egress)
         stack.callback(self._network.give_back, slot.number)
         return slot
 

@@ -22,6 +22,7 @@ from pandastack.errors import (
     GuestUnreachable,
     MachineError,
     NoSpace,
+    NotSupported,
     PandastackError,
     SandboxNotFound,
 )
@@ -40,6 +41,7 @@ from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import CONSOLE, RECORD, Sources, Vm, VmRecord, check_id, found_dead
+from pandastack.model.egress import Egress, Receipt
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
 
 VMM_LOG = "vmm.log"
@@ -246,6 +248,28 @@ class Vms:
             threads=counters.threads,
         )
 
+    async def set_egress(self, vm_id: str, egress: Egress) -> None:
+        """See `model.host.Host.set_egress`."""
+        vm = self._find(vm_id)
+        if self._network is None or vm.slot is None:
+            raise NotSupported(f"Sandbox {vm_id} has no network of its own, which could keep a policy.")
+        before, vm.spec = vm.spec, msgspec.structs.replace(vm.spec, egress=egress)
+        try:
+            with full_disk_said():
+                vm.save()  # first: a server that ends now has the next one keep the new one
+            await self._network.obey(vm.slot, egress)
+        except BaseException:
+            vm.spec = before
+            vm.save()
+            raise
+
+    async def receipts(self, vm_id: str) -> list[Receipt]:
+        """See `model.host.Host.receipts`."""
+        vm = self._find(vm_id)
+        if self._network is None or vm.slot is None:
+            return []
+        return await self._network.receipts(vm.slot, vm.spec.egress)
+
     def guest(self, vm_id: str) -> GuestLink:
         """The machine's agent. GuestUnreachable while a lost connection has not been made again."""
         link = self._find(vm_id).link
@@ -394,7 +418,7 @@ class Vms:
             self._bury(found_dead(home, record))
             return
         if self._network is not None and record.slot is not None:
-            self._network.adopt(record.slot)
+            self._network.adopt(record.slot, record.spec.egress)
         vm = Vm(home, record, machine, None, self._network)
         try:
             if vm.report.state is VmState.RUNNING:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from pandastack.model.egress import Egress, Receipt
 from pandastack.model.guest import Guest
 from pandastack.model.image import Template
 from pandastack.model.restore import RestoreProof
@@ -26,6 +27,8 @@ class VmSpec(Struct, frozen=True):
     hostname: str = ""
     snapshot: str | None = None
     """The snapshot of this host that it goes on from; None is the template's own."""
+    egress: Egress = Egress()
+    """What it may reach."""
     cold: bool = False
     """Boot with the snapshot's disk, for when its memory cannot be used: nothing runs, and what had not
     reached the disk is not there. Such a machine can not be snapshotted."""
@@ -118,6 +121,16 @@ class VmStats(Struct, frozen=True):
     threads: int
 
 
+class Networks(StrEnum):
+    """What machines have for a network. SLOTS: one of its own each, which keeps a policy. NONE: one that
+    leads nowhere. SHARED: the host's own, without any rules.
+    """
+
+    SLOTS = "slots"
+    NONE = "none"
+    SHARED = "shared"
+
+
 class HostReport(Struct, frozen=True):
     """A host as it reports itself."""
 
@@ -128,6 +141,7 @@ class HostReport(Struct, frozen=True):
     vms: list[VmReport]
     templates: list[Template]
     snapshots: list[SnapshotReport] = []
+    network: Networks = Networks.NONE
 
 
 class Host(Protocol):
@@ -196,6 +210,18 @@ class Host(Protocol):
 
     async def stats(self, vm_id: str) -> VmStats:
         """Counters of its process now. Errors: SandboxNotFound."""
+        ...
+
+    async def set_egress(self, vm_id: str, egress: Egress) -> None:
+        """Have it keep another policy from now on; open connections that it forbids end. On any error the old
+        one is kept. Errors: SandboxNotFound, NotSupported on a host that cannot keep it.
+        """
+        ...
+
+    async def receipts(self, vm_id: str) -> list[Receipt]:
+        """What it has reached and what was kept from it, since its machine came up. Errors:
+        SandboxNotFound.
+        """
         ...
 
     def guest(self, vm_id: str) -> Guest:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from pandastack.model.egress import Egress
 from pandastack.model.restore import RestoreProof
 
 
@@ -114,6 +115,8 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     disk_gb: int | None = None
     env: dict[str, str] = {}
     volumes: list[dict[str, object]] = []
+    egress: Egress | None = None
+    """What it may reach; without it everything but private networks, or what its snapshot's sandbox may."""
 
 
 class Sandbox(Struct, frozen=True):
@@ -156,6 +159,8 @@ class Sandbox(Struct, frozen=True):
     """What its restore renewed."""
     checkpoints: Checkpoints = Checkpoints.OFF
     keep_checkpoints: int = KEPT_CHECKPOINTS
+    egress: Egress = Egress()
+    """What it may reach."""
     cause: str | None = None
     """Why it is dead, in one sentence; None while it lives."""
     ended_at: datetime | None = None

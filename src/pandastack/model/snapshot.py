@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from pandastack.model.egress import Egress
 from pandastack.model.sandbox import Isolation, Sandbox
 
 
@@ -78,6 +79,8 @@ class Snapshot(Struct, frozen=True):
     """Of a checkpoint: the beginning of the command behind which it was taken; none for the first."""
     exit_code: int | None = None
     duration_ms: int | None = None
+    egress: Egress | None = None
+    """What its sandbox might reach, and so what one that is made from it may unless it is told otherwise."""
     damaged: str | UnsetType = UNSET
     """What its host found wrong with its files, in one sentence; not there when nothing is."""
 

@@ -388,6 +388,7 @@ class Archive:
             name=label.name,
             comment=label.comment,
             parent_id=sandbox.from_snapshot,
+            egress=sandbox.egress,
         )
 
     def _insert(self, connection: Connection, draft: Snapshot, identity: Identity | None) -> None:

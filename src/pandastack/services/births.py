@@ -9,6 +9,7 @@ from functools import partial
 
 from pandastack.errors import Conflict, InFlight, OutcomeUnknown, PandastackError
 from pandastack.model.account import Caller
+from pandastack.model.egress import Egress
 from pandastack.model.host import VmReport, VmSpec
 from pandastack.model.sandbox import Sandbox, SandboxCreate, SandboxState
 from pandastack.model.snapshot import Snapshot, SnapshotState
@@ -18,7 +19,7 @@ from pandastack.services.ground import Ground
 from pandastack.services.keys import Made, identify
 from pandastack.services.ledger import Story
 from pandastack.services.recorder import Recorder
-from pandastack.services.requests import Sizes, check_create
+from pandastack.services.requests import Sizes, check_create, check_egress
 from pandastack.store import idempotency
 from pandastack.store.db import Connection
 from pandastack.store.idempotency import Identity
@@ -72,6 +73,7 @@ class Births:
             sizes = Sizes(origin.template, origin.cpu, origin.memory_mb)
         check_create(request, sizes)
         sandbox = self.draft(caller, request, sizes, origin)
+        check_egress(sandbox.egress, self._placement.report.network)
         with nullcontext() if origin is None else self._archive.pinned(origin.id):
             return await self.bear(
                 caller,
@@ -112,6 +114,7 @@ class Births:
             lifetime_seconds=request.lifetime_seconds,
             checkpoints=request.checkpoints,
             keep_checkpoints=request.keep_checkpoints,
+            egress=request.egress or (origin and origin.egress) or Egress(),
         )
 
     async def bear(
@@ -138,6 +141,7 @@ class Births:
             env,
             hostname=hostname(sandbox.id),
             snapshot=sandbox.from_snapshot,
+            egress=sandbox.egress,
             cold=disk_only,
         )
         async with self._line.turn():

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from pandastack.errors import InvalidRequest, NotSupported
+from pandastack.model.egress import Egress
+from pandastack.model.host import Networks
 from pandastack.model.image import Template
 from pandastack.model.sandbox import SandboxCreate
 
@@ -44,6 +46,15 @@ def check_create(request: SandboxCreate, sizes: Sizes) -> None:
         _check_disk(request.disk_gb, sizes.template, sizes.disk_mb)
     check_metadata(request.metadata)
     _check_env(request.env)
+
+
+def check_egress(egress: Egress, network: Networks) -> None:
+    """Errors: NotSupported for what a host without networks of its own could not keep."""
+    if network is Networks.SHARED and egress != Egress():
+        raise NotSupported(
+            "Machines of this server share its own network, so it cannot keep an egress policy: leave egress "
+            "out, or use a server that runs virtual machines."
+        )
 
 
 def check_ttl(seconds: int | None) -> None:

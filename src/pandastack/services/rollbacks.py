@@ -65,6 +65,7 @@ class Rollbacks:
                     found.template,
                     hostname=hostname(found.id),
                     snapshot=snapshot_id,
+                    egress=found.egress,
                     cold=disk_only,
                 )
                 return await carried_through(self._replace(caller, found, spec, story))

@@ -94,6 +94,7 @@ class Sleep:
                         asleep.template,
                         hostname=hostname(asleep.id),
                         snapshot=snapshot_id,
+                        egress=asleep.egress,
                         cold=disk_only,
                     )
                     return await self._restore(asleep, spec, story)

@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from pandastack.model.account import Limits, Usage
+from pandastack.model.egress import Egress
 from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import ALIVE, MOVES, Checkpoints, Isolation, OnTimeout, Sandbox, SandboxState
 from pandastack.store import accounts
@@ -181,6 +182,7 @@ def _sandbox(row: sa.Row[Any]) -> Sandbox:
         restore_proof=_proof(row.restore_proof),
         checkpoints=Checkpoints(row.checkpoints),
         keep_checkpoints=row.keep_checkpoints,
+        egress=msgspec.convert(row.egress, Egress),
         cause=row.cause,
         ended_at=row.ended_at,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
+from pandastack.model.egress import Egress
 from pandastack.model.sandbox import Isolation
 from pandastack.model.snapshot import MOVES, SHOWN, Snapshot, SnapshotKind, SnapshotState
 from pandastack.store.tables import snapshots
@@ -122,4 +124,5 @@ def _snapshot(row: sa.Row[Any]) -> Snapshot:
     fields["kind"] = SnapshotKind(row.kind)
     fields["state"] = SnapshotState(row.state)
     fields["isolation"] = Isolation(row.isolation)
+    fields["egress"] = None if row.egress is None else msgspec.convert(row.egress, Egress)
     return Snapshot(**fields)

@@ -98,7 +98,7 @@ sandboxes = sa.Table(
     _text("snapshot_id", nullable=True), _text("on_timeout"), _number("idle_timeout_seconds", nullable=True),
     _number("lifetime_seconds", nullable=True), _seconds("used_seconds"),
     _moment("awake_since", nullable=True), _json("restore_proof", nullable=True),
-    _text("checkpoints"), _number("keep_checkpoints"),
+    _text("checkpoints"), _number("keep_checkpoints"), _json("egress"),
     sa.Index("sandboxes_by_state", "state", "workspace"), sa.Index("sandboxes_by_age", "created_at"),
     sa.Index("sandboxes_by_parent", "parent_id"), sa.Index("sandboxes_by_tree", "tree_id"),
 )  # fmt: skip
@@ -110,6 +110,7 @@ snapshots = sa.Table(
     _text("comment"), _number("size_bytes"), _text("parent_id", nullable=True), _seconds("pause_ms"),
     _json("phases_ms"), _moment("created_at"), _number("step", nullable=True), _text("command"),
     _number("exit_code", nullable=True), _number("duration_ms", nullable=True),
+    _json("egress", nullable=True),
     sa.Index("snapshots_by_sandbox", "sandbox_id", "kind"),
     sa.Index("snapshots_by_workspace", "workspace", "created_at"),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
+from pandastack.errors import BuildFailed
 from pandastack.host.network import namespace
 from pandastack.host.network.addresses import (
     GATEWAY,
@@ -55,6 +56,11 @@ class Slot:
         self._denied = denied
 
     @property
+    def _within(self) -> tuple[str, ...]:
+        """Runs a program in its namespace."""
+        return "nsenter", f"--net={namespace.path_of(self.name)}"
+
+    @property
     def address(self) -> str:
         """Whence the host sees the guest's packets come."""
         return str(self.addresses.inner.ip)
@@ -80,6 +86,10 @@ class Slot:
             await self._nft(policy_rules(policy))
             self.policy = policy
             self.cut()
+
+    async def counted(self) -> str:
+        """What its kernel has counted, as `nft -j list sets` tells it."""
+        return await run_tool(["nft", "-j", "list", "sets"], timeout=SECONDS, inside=self._within)
 
     def cut(self) -> None:
         """Forget all connections: what goes on with one of them is refused."""
@@ -133,19 +143,26 @@ class Slot:
         ]
 
     async def _nft(self, text: str) -> None:
-        inside = ("nsenter", f"--net={namespace.path_of(self.name)}")
-        await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=inside, stdin=text)
+        await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=self._within, stdin=text)
 
 
 async def remove(number: int) -> None:
     """Remove the namespace of a slot, and with it its devices; fine when there is none."""
     name = name_of(number)
+    if _is_there(name):
+        try:
+            await run_tool(["ip", "link", "del", name], timeout=SECONDS)
+        except BuildFailed:
+            if _is_there(name):  # else it has gone by itself meanwhile, with its other end
+                raise
     namespace.remove(name)
+
+
+def _is_there(device: str) -> bool:
     try:
-        socket.if_nametoindex(name)
+        return socket.if_nametoindex(device) > 0
     except OSError:
-        return
-    await run_tool(["ip", "link", "del", name], timeout=SECONDS)
+        return False
 
 
 async def _batch(lines: Sequence[str], *options: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from pandastack.errors import NoCapacity, PandastackError
 from pandastack.host.network import ground
 from pandastack.host.network.addresses import slots_in
 from pandastack.host.network.claims import Claims
-from pandastack.host.network.rules import OPEN, Policy
+from pandastack.host.network.counts import parse, receipts_of
+from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
+from pandastack.model.egress import Egress, Receipt
 
 READY = 4
 """So many are kept ready."""
@@ -34,23 +37,32 @@ log = structlog.get_logger("host")
 class Slots:
     """The slots of one host. Made by `open_slots`."""
 
-    def __init__(self, claims: Claims, pool: IPv4Network, denied: Sequence[IPv4Network]) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        pool: IPv4Network,
+        denied: Sequence[IPv4Network],
+        now: Callable[[], datetime],
+    ) -> None:
         self._claims = claims
         self._pool = pool
         self._denied = denied
+        self._now = now
+        self._since: dict[int, datetime] = {}
         self._ready: deque[Slot] = deque()
         self._used: dict[int, Slot] = {}
         self._given_back: deque[Slot] = deque()
         self._wanted = asyncio.Event()
         self._wanted.set()
 
-    async def take(self, policy: Policy) -> Slot:
+    async def take(self, egress: Egress) -> Slot:
         """A slot for one machine. NoCapacity when there are no more, BuildFailed, MachineError."""
         slot = self._ready.popleft() if self._ready else await self._made()
         self._wanted.set()
         self._used[slot.number] = slot
+        self._since[slot.number] = self._now()
         try:
-            await slot.obey(policy)
+            await slot.obey(kernel_policy(egress))
         except BaseException:
             self.give_back(slot.number)
             raise
@@ -59,19 +71,26 @@ class Slots:
     def give_back(self, number: int) -> None:
         """The machine of a slot has ended. Fine when nobody has it."""
         slot = self._used.pop(number, None)
+        self._since.pop(number, None)
         if slot is not None:
             self._given_back.append(slot)
             self._wanted.set()
 
-    def find(self, number: int) -> Slot | None:
-        """A slot that a machine has."""
-        return self._used.get(number)
+    async def obey(self, number: int, egress: Egress) -> None:
+        """Have the slot of a machine keep another policy from now on. BuildFailed, MachineError."""
+        await self._used[number].obey(kernel_policy(egress))
 
-    def adopt(self, number: int, policy: Policy = OPEN) -> None:
+    async def receipts(self, number: int, egress: Egress) -> list[Receipt]:
+        """What the machine of a slot has reached under its policy, and what was kept from it."""
+        counts = parse(await self._used[number].counted())
+        return receipts_of(counts, egress, {}, self._since[number], self._now())
+
+    def adopt(self, number: int, egress: Egress) -> None:
         """A machine that runs has this slot since an earlier life of this program."""
         slot = Slot(number, self._pool, self._denied)
-        slot.policy = policy
+        slot.policy = kernel_policy(egress)
         self._used[number] = slot
+        self._since[number] = self._now()
 
     async def tidy(self) -> None:
         """Remove what earlier lives left and no machine has."""
@@ -136,13 +155,15 @@ class Slots:
 
 
 @asynccontextmanager
-async def open_slots(state: Path, wanted: IPv4Network | None) -> AsyncIterator[Slots]:
+async def open_slots(
+    state: Path, wanted: IPv4Network | None, now: Callable[[], datetime]
+) -> AsyncIterator[Slots]:
     """The slots of the host whose state lies there. At the end the unused ones are removed, and with the last
     slot of this machine all that was changed of its network.
     """
     claims = Claims(state)
     pool, denied = await ground.prepare(state, wanted)
-    slots = Slots(claims, pool, denied)
+    slots = Slots(claims, pool, denied, now)
     try:
         yield slots
     finally:

@@ -1,0 +1,138 @@
+"""The pool of networks: made, taken, given back, found again, and nothing left of any."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from pandastack.errors import NoCapacity
+from pandastack.host.network import namespace
+from pandastack.host.network.addresses import CANDIDATES, addresses_of, choose_pool, slots_in
+from pandastack.host.network.claims import Claims
+from pandastack.host.network.slots import Slots, open_slots
+from pandastack.model.egress import Egress
+from tests.network.world import lay
+
+pytestmark = [pytest.mark.anyio, pytest.mark.root]
+
+
+@asynccontextmanager
+async def pool(state: Path) -> AsyncIterator[Slots]:
+    """Slots whose makers work, as in a host."""
+    state.mkdir(exist_ok=True)
+    async with open_slots(state, None, lambda: datetime.now(UTC)) as slots:
+        making = asyncio.create_task(slots.keep_ready())
+        try:
+            yield slots
+        finally:
+            making.cancel()
+            await asyncio.wait([making])
+
+
+def said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
+def links() -> set[str]:
+    lines = said("ip", "-br", "link").splitlines()
+    return {line.split("@")[0] for line in lines if line.startswith("panda")}
+
+
+def tables() -> str:
+    return said("nft", "list", "tables")
+
+
+def spaces() -> set[str]:
+    return {path.name for path in namespace.FOLDER.glob("panda[0-9]*")}
+
+
+async def test_all_of_it_goes_with_the_last_server(tmp_path: Path) -> None:
+    with lay():
+        async with pool(tmp_path / "a") as first, pool(tmp_path / "b") as second:
+            mine, other = await first.take(Egress()), await second.take(Egress())
+            assert mine.number != other.number
+            assert namespace.forwards("eth0") and namespace.forwards(mine.name)
+            assert {mine.name, other.name} <= links() and {mine.name, other.name} <= spaces()
+            first.give_back(mine.number)
+            second.give_back(other.number)
+        assert (links(), spaces(), tables()) == (set(), set(), "")
+        assert not namespace.forwards("eth0")
+
+
+async def test_what_a_killed_server_left_is_removed_and_what_lives_is_kept(tmp_path: Path) -> None:
+    with lay():
+        async with pool(tmp_path / "state") as slots:
+            lives, died = await slots.take(Egress()), await slots.take(Egress())
+            lives.let_go()
+            died.let_go()
+        assert {lives.name, died.name} <= spaces(), "a machine may live in them"
+        async with pool(tmp_path / "state") as slots:
+            slots.adopt(lives.number, Egress())
+            await slots.tidy()
+            assert lives.name in spaces() and died.name not in spaces()
+            assert await slots.receipts(lives.number, Egress()) == []
+            slots.give_back(lives.number)
+        assert (links(), spaces(), tables()) == (set(), set(), "")
+
+
+async def test_slots_of_a_state_that_is_gone_are_anybodys(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with lay():
+        async with pool(gone) as slots:
+            (await slots.take(Egress())).let_go()
+        for path in sorted(gone.rglob("*"), reverse=True):
+            path.unlink()
+        gone.rmdir()
+        async with pool(tmp_path / "next") as slots:
+            await slots.tidy()
+            assert len(Claims(tmp_path / "next").left()) == len(spaces())
+        assert (links(), spaces()) == (set(), set())
+
+
+async def test_a_slot_is_taken_at_once_and_made_while_others_run(tmp_path: Path) -> None:
+    with lay():
+        async with pool(tmp_path / "state") as slots:
+            taken = [await slots.take(Egress()) for _ in range(12)]
+            assert len({slot.number for slot in taken}) == 12
+            for slot in taken:
+                slots.give_back(slot.number)
+
+
+def test_a_range_is_chosen_that_nobody_uses() -> None:
+    first, second = CANDIDATES[:2]
+    nets = [IPv4Network("0.0.0.0/0"), IPv4Network("192.168.0.0/16")]
+    assert choose_pool(None, nets) == first
+    assert choose_pool(None, [*nets, IPv4Network("10.200.7.0/24")]) == second
+    with pytest.raises(NoCapacity, match="network_range"):
+        choose_pool(IPv4Network("10.9.0.0/16"), [IPv4Network("10.0.0.0/8")])
+    with pytest.raises(NoCapacity):
+        choose_pool(None, CANDIDATES)
+
+
+def test_a_range_has_16384_slots_of_four_addresses() -> None:
+    whole = CANDIDATES[0]
+    assert slots_in(whole) == 16_384
+    last = addresses_of(16_383, whole)
+    assert (str(last.host), str(last.inner)) == ("10.200.255.253/30", "10.200.255.254/30")
+    with pytest.raises(ValueError, match="no slot"):
+        addresses_of(16_384, whole)
+
+
+def test_a_number_is_taken_once(tmp_path: Path) -> None:
+    folder, one, two = tmp_path / "slots", tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    mine, other = Claims(one, folder), Claims(two, folder)
+    assert [mine.take(3), other.take(3), mine.take(3), other.take(3)] == [0, 1, 2, None]
+    assert (mine.left(), other.left()) == ({0, 2}, {1})
+    mine.give_back(0)
+    assert other.take(3) == 0
+    two.rmdir()
+    assert mine.left() == {0, 1, 2}
