@@ -11,7 +11,7 @@ from pandastack.config import HostConfig
 from pandastack.host.app import LocalHost, open_host
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.real import CACHE
-from tests.network.world import HOST, INTERNET, echo, lay
+from tests.network.world import HOST, INTERNET, ROUTER, echo, lay
 from tests.vm.conftest import images, quiet, state
 
 __all__ = ["images", "state"]
@@ -27,7 +27,7 @@ def ground(leak_check: LeakCheck) -> Iterator[None]:
 @pytest.fixture
 async def host(images: None, state: Path, ground: None) -> AsyncIterator[LocalHost]:
     """A host there, whose machines end with the test."""
-    config = HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False)
+    config = HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False, name_servers=(f"{ROUTER}:53",))
     async with open_host(config, quiet) as host:
         try:
             yield host

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,13 +26,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.root]
 async def pool(state: Path) -> AsyncIterator[Slots]:
     """Slots whose makers work, as in a host."""
     state.mkdir(exist_ok=True)
-    async with open_slots(state, None, lambda: datetime.now(UTC)) as slots:
-        making = asyncio.create_task(slots.keep_ready())
-        try:
-            yield slots
-        finally:
-            making.cancel()
-            await asyncio.wait([making])
+    async with open_slots(state, None, (), lambda: datetime.now(UTC)) as slots:
+        yield slots
 
 
 def said(*command: str) -> str:
@@ -74,7 +68,7 @@ async def test_what_a_killed_server_left_is_removed_and_what_lives_is_kept(tmp_p
             died.let_go()
         assert {lives.name, died.name} <= spaces(), "a machine may live in them"
         async with pool(tmp_path / "state") as slots:
-            slots.adopt(lives.number, Egress())
+            await slots.adopt(lives.number, Egress())
             await slots.tidy()
             assert lives.name in spaces() and died.name not in spaces()
             assert await slots.receipts(lives.number, Egress()) == []

@@ -108,6 +108,56 @@ def echo(where: str) -> Iterator[None]:
         yield
 
 
+NAMES = """
+import socket, struct, sys
+table = dict(word.split("=") for word in sys.argv[2:])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 53))
+print("ready")
+while True:
+    query, sender = s.recvfrom(2048)
+    at, labels = 12, []
+    while query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode())
+        at += query[at] + 1
+    name, (kind,) = ".".join(labels).lower(), struct.unpack("!H", query[at + 1:at + 3])
+    print(name, kind)
+    found = [socket.inet_aton(a) for a in table.get(name, "").split("+") if a and kind == 1]
+    answer = b"".join(b"\\xc0\\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + a for a in found)
+    flags = 0x8180 if name in table else 0x8183
+    head = query[:2] + struct.pack("!HHHHH", flags, 1, len(found), 0, 0)
+    s.sendto(head + query[12:at + 5] + answer, sender)
+"""
+"""Answers for the names that it is told, and says every question that it hears."""
+
+
+@contextmanager
+def name_server(table: dict[str, str]) -> Iterator[Callable[[], set[str]]]:
+    """A name server at `ROUTER`, and the names that it has been asked for so far."""
+    entries = [f"{name}={addresses}" for name, addresses in table.items()]
+    with program(NAMES, ROUTER, *entries) as process:
+        heard = _words(process)
+        yield lambda: {word for word in heard() if "." in word}
+
+
+SERVE = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = ("served " + self.headers.get("Host", "")).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        pass
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 80), Handler)
+print("ready")
+server.serve_forever()
+"""
+"""A web server on every address that tells by which name it was asked."""
+
+
 SNIFF = """
 import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -126,15 +176,20 @@ while True:
 def sniffer(device: str, where: str = INTERNET) -> Iterator[Callable[[], set[str]]]:
     """What has come by a device so far."""
     with program(SNIFF, device, where=where) as process:
-        assert process.stdout
-        words, seen = process.stdout.fileno(), set[str]()
+        yield _words(process)
 
-        def heard() -> set[str]:
-            while select.select([words], [], [], 0.3)[0]:
-                seen.update(os.read(words, 65536).decode().split())
-            return seen
 
-        yield heard
+def _words(process: subprocess.Popen[str]) -> Callable[[], set[str]]:
+    """What a program has said so far."""
+    assert process.stdout
+    words, seen = process.stdout.fileno(), set[str]()
+
+    def heard() -> set[str]:
+        while select.select([words], [], [], 0.3)[0]:
+            seen.update(os.read(words, 65536).decode().split())
+        return seen
+
+    return heard
 
 
 @contextmanager

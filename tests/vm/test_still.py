@@ -138,7 +138,7 @@ async def test_programs_that_do_not_stand_still_run_before_the_gate(
         kept, parent = f"s{number}", f"parent-{number}"  # the log of one that has drawn for long is long
         await start(host, parent)
         await draw(host, parent)
-        vm, guest = host.vms._find(parent), host.vms.guest(parent)
+        vm, guest = host.vms.find(parent), host.vms.guest(parent)
         await host.vms.vault.keep(SnapshotSpec(kept, parent), vm, frozen_alone(guest))
         await host.stop(parent)
         found = [before_the_gate(each) for each in await lives(host, from_files=from_files, kept=kept)]

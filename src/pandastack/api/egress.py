@@ -51,7 +51,6 @@ EGRESS: tuple[Endpoint, ...] = (
         f"{PLACE}/trial",
         trial,
         "Try a policy on what was reached, and get one suggested",
-        scope=Scope.READ,
         body=Egress,
         answer=EgressTrial,
     ),

@@ -25,12 +25,13 @@ from pandastack.host.driver import Driver
 from pandastack.host.freight import Freight
 from pandastack.host.guest import GuestLink
 from pandastack.host.network.ability import lacking
-from pandastack.host.network.slots import Slots, open_slots
+from pandastack.host.network.slots import Slots, name_servers_of, open_slots
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm, host_cpu
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_install import ensure_qemu
+from pandastack.host.reach import Reach
 from pandastack.host.seals import KEY, Seals
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
@@ -50,7 +51,9 @@ log = structlog.get_logger("host")
 class LocalHost:
     """`model.host.Host` in this process."""
 
-    def __init__(self, vms: Vms, templates: Templates, freight: Freight, network: Networks) -> None:
+    def __init__(
+        self, vms: Vms, templates: Templates, freight: Freight, reach: Reach, network: Networks
+    ) -> None:
         self.vms = vms
         self.network = network
         self.templates = templates
@@ -64,8 +67,8 @@ class LocalHost:
         self.import_snapshot = freight.import_snapshot
         self.replace = vms.replace
         self.stats = vms.stats
-        self.set_egress = vms.set_egress
-        self.receipts = vms.receipts
+        self.set_egress = reach.set_egress
+        self.receipts = reach.receipts
         self.console = vms.console
         self.console_at = vms.console_at
         self.deaths = vms.deaths
@@ -154,7 +157,8 @@ async def host_of(
         async with open_vms(driver, templates, state, sources, network) as vms:
             seals = Seals(state / KEY, archive_keys, sources.entropy)
             freight = Freight(vms.vault, templates, driver, seals)
-            yield LocalHost(vms, templates, freight, _kind(driver, network))
+            reach = Reach(vms.find, network)
+            yield LocalHost(vms, templates, freight, reach, _kind(driver, network))
     finally:
         await templates.close()
 
@@ -179,7 +183,10 @@ def _with_networks(config: HostConfig) -> bool:
 
 def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
     wanted = IPv4Network(config.network_range) if config.network_range else None
-    return open_slots(config.state_dir, wanted, lambda: datetime.now(UTC))
+    servers = config.name_servers
+    if servers is None:
+        servers = name_servers_of(Path("/etc/resolv.conf"))
+    return open_slots(config.state_dir, wanted, servers, lambda: datetime.now(UTC))
 
 
 async def _qemu(cache: Cache, config: HostConfig, progress: Progress, *, taps: bool) -> QemuDriver:

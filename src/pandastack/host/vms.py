@@ -22,7 +22,6 @@ from pandastack.errors import (
     GuestUnreachable,
     MachineError,
     NoSpace,
-    NotSupported,
     PandastackError,
     SandboxNotFound,
 )
@@ -41,7 +40,6 @@ from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import CONSOLE, RECORD, Sources, Vm, VmRecord, check_id, found_dead
-from pandastack.model.egress import Egress, Receipt
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
 
 VMM_LOG = "vmm.log"
@@ -103,7 +101,7 @@ class Vms:
         The old one runs on when that fails, and when the caller is cancelled before.
         """
         check_id(spec.id)
-        self._find(spec.id)
+        self.find(spec.id)
         return await self._begun(spec, self._replace)
 
     async def _begun(
@@ -167,7 +165,7 @@ class Vms:
 
     async def pause(self, vm_id: str) -> None:
         """Stop the machine's virtual CPUs; fine when they are stopped."""
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         self._move(vm, VmState.PAUSED)  # first: the next program must not wait for a paused guest's answer
         try:
             await vm.machine.pause()
@@ -177,7 +175,7 @@ class Vms:
 
     async def resume(self, vm_id: str) -> None:
         """Let the virtual CPUs run, also those that a full disk has stopped; fine when they do."""
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         await vm.machine.resume()
         self._move(vm, VmState.RUNNING)
         set_going(vm)
@@ -194,7 +192,7 @@ class Vms:
         task = self._keeping.get(spec.id)
         if task is not None:
             return await asyncio.shield(task)
-        vm = self._find(spec.vm)
+        vm = self.find(spec.vm)
         ran = vm.report.state is VmState.RUNNING
         task = asyncio.create_task(self._keep(spec, vm), name=f"snapshot {spec.id}")
         self._keeping[spec.id] = task
@@ -236,7 +234,7 @@ class Vms:
         await self.vault.drop(snapshot_id)
 
     async def stats(self, vm_id: str) -> VmStats:
-        vm = self._find(vm_id)
+        vm = self.find(vm_id)
         counters = await vm.machine.stats()
         return VmStats(
             pid=vm.machine.pid,
@@ -248,31 +246,9 @@ class Vms:
             threads=counters.threads,
         )
 
-    async def set_egress(self, vm_id: str, egress: Egress) -> None:
-        """See `model.host.Host.set_egress`."""
-        vm = self._find(vm_id)
-        if self._network is None or vm.slot is None:
-            raise NotSupported(f"Sandbox {vm_id} has no network of its own, which could keep a policy.")
-        before, vm.spec = vm.spec, msgspec.structs.replace(vm.spec, egress=egress)
-        try:
-            with full_disk_said():
-                vm.save()  # first: a server that ends now has the next one keep the new one
-            await self._network.obey(vm.slot, egress)
-        except BaseException:
-            vm.spec = before
-            vm.save()
-            raise
-
-    async def receipts(self, vm_id: str) -> list[Receipt]:
-        """See `model.host.Host.receipts`."""
-        vm = self._find(vm_id)
-        if self._network is None or vm.slot is None:
-            return []
-        return await self._network.receipts(vm.slot, vm.spec.egress)
-
     def guest(self, vm_id: str) -> GuestLink:
         """The machine's agent. GuestUnreachable while a lost connection has not been made again."""
-        link = self._find(vm_id).link
+        link = self.find(vm_id).link
         if link is None:
             raise GuestUnreachable(f"The agent of sandbox {vm_id} does not answer at the moment.")
         return link
@@ -356,7 +332,8 @@ class Vms:
         for queue in self._listeners:
             queue.put_nowait(report)
 
-    def _find(self, vm_id: str) -> Vm:
+    def find(self, vm_id: str) -> Vm:
+        """A machine that lives. SandboxNotFound, Conflict when it has died."""
         vm = self._vms.get(vm_id)
         if vm is None:
             dead = self._dead.get(vm_id)
@@ -418,7 +395,7 @@ class Vms:
             self._bury(found_dead(home, record))
             return
         if self._network is not None and record.slot is not None:
-            self._network.adopt(record.slot, record.spec.egress)
+            await self._network.adopt(record.slot, record.spec.egress)
         vm = Vm(home, record, machine, None, self._network)
         try:
             if vm.report.state is VmState.RUNNING:
@@ -496,8 +473,6 @@ async def open_vms(
         asyncio.create_task(vms.spares.go_on(), name="prepare the machines"),
         asyncio.create_task(scrub.go_on(), name="look through the snapshots"),
     ]
-    if network is not None:
-        errands.append(asyncio.create_task(network.keep_ready(), name="make networks"))
     try:
         yield vms
     finally:

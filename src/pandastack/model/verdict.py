@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pandastack.model.egress import MAIL_PORTS, BoundSecret, Egress, Internet, Receipt, port_range
+from pandastack.model.egress import ENTRIES, MAIL_PORTS, BoundSecret, Egress, Internet, Receipt, port_range
 from pandastack.model.hostname import matches
 
 ALWAYS_DENIED = (
@@ -21,6 +21,7 @@ UNLISTED = "no allow list names it"
 FREE = "default"
 COLLAPSE_FROM = 6
 """So many names below one parent become a wildcard in a suggestion."""
+SUGGESTED_PORTS = 50
 
 Network = tuple[int, int, str]
 """First address, mask, and how a person writes it."""
@@ -134,17 +135,20 @@ def would_block(policy: Policy, receipts: Iterable[Receipt]) -> list[Receipt]:
 def suggest(receipts: Sequence[Receipt]) -> Egress:
     """A policy that allows what was used and nothing else: names where they are known, addresses elsewhere.
 
-    Many names below one parent become a wildcard. Without receipts of allowed flows it is `internet: off`.
+    Many names below one parent become a wildcard, many ports become all, and of more destinations than a
+    policy holds those used most are taken. Without receipts of allowed flows it is `internet: off`.
     """
-    used = [receipt for receipt in receipts if receipt.allowed]
-    flows = [receipt for receipt in used if receipt.address is not None]
+    used = sorted((each for each in receipts if each.allowed), key=lambda each: -each.connections)
     if not used:
         return Egress(internet=Internet.OFF)
-    return Egress(
-        allow_domains=_collapsed({receipt.name for receipt in used if receipt.name}),
-        allow_cidrs=tuple(sorted({f"{receipt.address}/32" for receipt in flows if not receipt.name})),
-        ports=tuple(sorted({receipt.port for receipt in flows})),
-    )
+    flows = [receipt for receipt in used if receipt.address is not None]
+    ports = tuple(sorted({receipt.port for receipt in flows}))
+    ports = ports if len(ports) <= SUGGESTED_PORTS else ()
+    names = _collapsed(list(dict.fromkeys(receipt.name for receipt in used if receipt.name)))
+    names = names[: ENTRIES - len(ports)]
+    addresses = list(dict.fromkeys(f"{receipt.address}/32" for receipt in flows if not receipt.name))
+    addresses = addresses[: ENTRIES - len(ports) - len(names)]
+    return Egress(allow_domains=tuple(sorted(names)), allow_cidrs=tuple(sorted(addresses)), ports=ports)
 
 
 def _gate(policy: Policy, port: int) -> Verdict | None:
@@ -191,15 +195,16 @@ def _number(address: str) -> int | None:
         return None
 
 
-def _collapsed(names: set[str]) -> tuple[str, ...]:
-    below: dict[str, set[str]] = {}
+def _collapsed(names: list[str]) -> list[str]:
+    below: dict[str, list[str]] = {}
     for name in names:
-        below.setdefault(_parent(name), set()).add(name)
-    chosen: set[str] = set()
+        below.setdefault(_parent(name), []).append(name)
+    chosen: list[str] = []
     for parent, members in below.items():
-        many = len(members - {parent}) >= COLLAPSE_FROM
-        chosen |= {f"*.{parent}"} | (members & {parent}) if many else members
-    return tuple(sorted(chosen))
+        itself = [parent] if parent in members else []
+        many = len(members) - len(itself) >= COLLAPSE_FROM
+        chosen += [f"*.{parent}", *itself] if many else members
+    return chosen
 
 
 def _parent(name: str) -> str:

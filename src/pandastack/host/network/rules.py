@@ -92,7 +92,6 @@ def slot_rules(denied: Iterable[IPv4Network], policy: Policy = OPEN) -> str:
     Only whole and honest packets come in from the guest: its own MAC, its own address, IPv4. Addresses that
     nobody may reach are refused before anything else is asked, also before a connection is led elsewhere.
     """
-    own = f"{{ {GATEWAY.ip}, {RESOLVER.ip} }}"
     return f"""
 add table netdev guard
 delete table netdev guard
@@ -112,13 +111,21 @@ table netdev guard {{
   }}
 }}
 table inet sandbox {{
-  set denied {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {_joined(denied)} }}; }}
   {_seen("sent")}
   {_seen("got")}
   {_seen("refused")}
+  set denied {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {_joined(denied)} }}; }}
+{_HOOKS}
+{_VERDICTS}
+}}
+{_decisions(policy)}
+"""
+
+
+_HOOKS = f"""
   chain prerouting {{
     type filter hook prerouting priority mangle; policy accept;
-    iifname "{TAP}" ip daddr @denied ip daddr != {own} jump refuse
+    iifname "{TAP}" ip daddr @denied ip daddr != {{ {GATEWAY.ip}, {RESOLVER.ip} }} jump refuse
   }}
   chain lead {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -141,43 +148,43 @@ table inet sandbox {{
     iifname "{TAP}" oifname "{UPLINK}" ct state new jump decide
     iifname "{UPLINK}" oifname "{TAP}" ct state established,related jump got
   }}
-  chain sent {{
-    meta l4proto {{ tcp, udp }} update @sent {{ ip daddr . meta l4proto . th dport }}
-    accept
-  }}
-  chain got {{
-    meta l4proto {{ tcp, udp }} update @got {{ ip saddr . meta l4proto . th sport }}
-    accept
-  }}
-  chain refuse {{
-    meta l4proto {{ tcp, udp }} update @refused {{ ip daddr . meta l4proto . th dport }}
-    meta l4proto tcp reject with tcp reset
-    reject with icmpx type admin-prohibited
-  }}
-  chain most {{
-    ct count over {policy.most_connections} reject with tcp reset
-  }}
-  chain pace {{
-  }}
-  chain decide {{
-  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname "{UPLINK}" masquerade
-  }}
-}}
-{_decisions(policy)}
+  }}"""
+"""Where packets of a slot come by. What a connection that is not allowed any more sends is answered at once,
+and so is what a restored guest sends on connections of an earlier life.
 """
+
+_VERDICTS = """
+  chain sent {
+    meta l4proto { tcp, udp } update @sent { ip daddr . meta l4proto . th dport }
+    accept
+  }
+  chain got {
+    meta l4proto { tcp, udp } update @got { ip saddr . meta l4proto . th sport }
+    accept
+  }
+  chain refuse {
+    meta l4proto { tcp, udp } update @refused { ip daddr . meta l4proto . th dport }
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx type admin-prohibited
+  }
+  chain most { }
+  chain pace { }
+  chain decide { }"""
+"""Where they go from there; the last three are a policy's."""
 
 
 def policy_rules(policy: Policy) -> str:
     """Another policy for a slot that has its rules; what was counted stays."""
-    chains = ("pace", "decide", "lead")
+    chains = ("most", "pace", "decide", "lead")
     return "".join(f"flush chain inet sandbox {chain}\n" for chain in chains) + _decisions(policy)
 
 
 def _decisions(policy: Policy) -> str:
     added = [
+        ("most", f"ct count over {policy.most_connections} reject with tcp reset"),
         *(("pace", rule) for rule in _rate(policy)),
         *(("decide", rule) for rule in _decide(policy)),
         *(("lead", rule) for rule in _redirect(policy)),

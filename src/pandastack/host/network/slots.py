@@ -17,10 +17,12 @@ from pathlib import Path
 import structlog
 
 from pandastack.errors import NoCapacity, PandastackError
+from pandastack.host.egress.orders import Begin
 from pandastack.host.network import ground
 from pandastack.host.network.addresses import slots_in
 from pandastack.host.network.claims import Claims
 from pandastack.host.network.counts import parse, receipts_of
+from pandastack.host.network.gatekeeper import Gatekeeper
 from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
 from pandastack.model.egress import Egress, Receipt
@@ -42,16 +44,19 @@ class Slots:
         claims: Claims,
         pool: IPv4Network,
         denied: Sequence[IPv4Network],
+        gatekeeper: Gatekeeper,
         now: Callable[[], datetime],
     ) -> None:
         self._claims = claims
         self._pool = pool
         self._denied = denied
+        self._gatekeeper = gatekeeper
         self._now = now
         self._since: dict[int, datetime] = {}
         self._ready: deque[Slot] = deque()
         self._used: dict[int, Slot] = {}
         self._given_back: deque[Slot] = deque()
+        self._left = claims.left()
         self._wanted = asyncio.Event()
         self._wanted.set()
 
@@ -62,7 +67,7 @@ class Slots:
         self._used[slot.number] = slot
         self._since[slot.number] = self._now()
         try:
-            await slot.obey(kernel_policy(egress))
+            await self._told(slot, egress)
         except BaseException:
             self.give_back(slot.number)
             raise
@@ -78,23 +83,28 @@ class Slots:
 
     async def obey(self, number: int, egress: Egress) -> None:
         """Have the slot of a machine keep another policy from now on. BuildFailed, MachineError."""
-        await self._used[number].obey(kernel_policy(egress))
+        await self._told(self._used[number], egress)
 
     async def receipts(self, number: int, egress: Egress) -> list[Receipt]:
         """What the machine of a slot has reached under its policy, and what was kept from it."""
-        counts = parse(await self._used[number].counted())
-        return receipts_of(counts, egress, {}, self._since[number], self._now())
+        slot, since = self._used[number], self._since[number]
+        counts = parse(await slot.counted())
+        named = await self._gatekeeper.receipts(number)
+        names = {} if named is None else named.names
+        by_name = () if named is None else named.receipts
+        return [*by_name, *receipts_of(counts, egress, names, since, self._now())]
 
-    def adopt(self, number: int, egress: Egress) -> None:
+    async def adopt(self, number: int, egress: Egress) -> None:
         """A machine that runs has this slot since an earlier life of this program."""
         slot = Slot(number, self._pool, self._denied)
         slot.policy = kernel_policy(egress)
         self._used[number] = slot
         self._since[number] = self._now()
+        await self._gatekeeper.serve(number, slot.name, egress)
 
     async def tidy(self) -> None:
         """Remove what earlier lives left and no machine has."""
-        for number in self._claims.left() - self._used.keys():
+        for number in self._left - self._used.keys():
             await remove(number)
             self._claims.give_back(number)
 
@@ -131,7 +141,9 @@ class Slots:
             await self._end(slot)
             return
         try:
+            await self._gatekeeper.leave(slot.number)
             await slot.renew()
+            await self._gatekeeper.serve(slot.number, slot.name, Egress())
         except BaseException:
             await self._end(slot)
             raise
@@ -147,26 +159,51 @@ class Slots:
         except BaseException:
             self._claims.give_back(number)
             raise
+        await self._gatekeeper.serve(number, slot.name, Egress())
         return slot
 
+    async def _told(self, slot: Slot, egress: Egress) -> None:
+        """The kernel first: what it does not lead to the proxy nobody else decides about."""
+        await slot.obey(kernel_policy(egress))
+        await self._gatekeeper.serve(slot.number, slot.name, egress)
+
     async def _end(self, slot: Slot) -> None:
+        await self._gatekeeper.leave(slot.number)
         await slot.end()
         self._claims.give_back(slot.number)
 
 
 @asynccontextmanager
 async def open_slots(
-    state: Path, wanted: IPv4Network | None, now: Callable[[], datetime]
+    state: Path, wanted: IPv4Network | None, name_servers: Sequence[str], now: Callable[[], datetime]
 ) -> AsyncIterator[Slots]:
     """The slots of the host whose state lies there. At the end the unused ones are removed, and with the last
     slot of this machine all that was changed of its network.
     """
     claims = Claims(state)
     pool, denied = await ground.prepare(state, wanted)
-    slots = Slots(claims, pool, denied, now)
+    begin = Begin(tuple(name_servers), own=tuple(map(str, denied)))
+    gatekeeper = Gatekeeper(begin, state, None)
+    slots = Slots(claims, pool, denied, gatekeeper, now)
+    errands = [
+        asyncio.create_task(gatekeeper.run(), name="keep the egress process"),
+        asyncio.create_task(slots.keep_ready(), name="make networks"),
+    ]
     try:
         yield slots
     finally:
+        for errand in errands:
+            errand.cancel()
+        await asyncio.wait(errands)
         await slots.close()
         if not claims.left():
             await ground.leave(state)
+
+
+def name_servers_of(resolv_conf: Path) -> tuple[str, ...]:
+    """The name servers of this machine, IPv4."""
+    try:
+        lines = [line.split() for line in resolv_conf.read_text().splitlines()]
+    except OSError:
+        return ()
+    return tuple(words[1] for words in lines if words[:1] == ["nameserver"] and ":" not in words[-1])

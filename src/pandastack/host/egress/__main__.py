@@ -1,0 +1,66 @@
+"""The program: `python -m pandastack.host.egress --control FD`. It is started by the host, never by hand."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import encodings.idna  # noqa: F401 - what is loaded later can be read no more
+import os
+import resource
+import socket
+import sys
+import time
+
+import dns.rdata
+import uvloop
+
+from pandastack.host.egress.channel import Channel
+from pandastack.host.egress.server import Server
+from pandastack.model.clock import Clock
+
+PR_SET_DUMPABLE = 4
+PR_SET_NO_NEW_PRIVS = 38
+
+
+def main() -> None:
+    """Serve until the host closes the control socket."""
+    parser = argparse.ArgumentParser(prog="pandastack.host.egress")
+    parser.add_argument("--control", type=int, required=True, help="a connected Unix socket, by number")
+    parser.add_argument("--uid", type=int, help="the user to become, with no other group than `--gid`")
+    parser.add_argument("--gid", type=int)
+    wishes = parser.parse_args()
+    control = socket.socket(fileno=wishes.control)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if wishes.uid is not None:
+        _become(wishes.uid, wishes.gid if wishes.gid is not None else wishes.uid)
+    uvloop.run(_serve(control))
+
+
+def _become(uid: int, gid: int) -> None:
+    """Give up every right for good. All code is loaded before: the new user may not be able to read it."""
+    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]  # it has no types of its own
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    dumpable = libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or it could not open its own descriptors in /proc
+    if dumpable or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+async def _serve(control: socket.socket) -> None:
+    channel = Channel(control)
+    try:
+        await Server(channel, Clock(time.time, time.monotonic), os.urandom, _tell).run()
+    finally:
+        channel.close()
+
+
+def _tell(line: str) -> None:
+    print(f"egress: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

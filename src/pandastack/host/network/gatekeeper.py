@@ -1,0 +1,130 @@
+"""Keeps the egress process running, and every slot served by it: the resolver of each, and its proxy.
+
+Names are not decided here. A process that ends is started anew and given all slots again; until then guests
+that names decide about reach nothing, and nobody gets an answer to a question for a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from pandastack.errors import MachineError, OutcomeUnknown, PandastackError
+from pandastack.host.egress.client import Account, EgressProcess
+from pandastack.host.egress.orders import Attach, Begin, Receipts
+from pandastack.host.network import namespace
+from pandastack.host.network.addresses import RESOLVER
+from pandastack.host.network.rules import PROXY_PORT
+from pandastack.model.egress import Egress, Internet
+
+RESTART_SECONDS = 0.5
+"""Before a process that has ended is started anew."""
+BIND_TRIES, BIND_SECONDS = 40, 0.05
+"""The process before may still have the ports."""
+
+log = structlog.get_logger("host")
+
+
+class Gatekeeper:
+    """The egress process of a host. `run` has to be run."""
+
+    def __init__(self, ground: Begin, folder: Path, account: Account | None) -> None:
+        self._ground = ground
+        self._log = folder / "egress.log"
+        self._account = account
+        self._served: dict[int, tuple[str, Egress]] = {}
+        """The namespace and the policy of each slot."""
+        self._process: EgressProcess | None = None
+
+    async def run(self) -> None:
+        """Have a process that serves all slots, for ever."""
+        while True:
+            try:
+                async with EgressProcess(self._log, account=self._account) as process:
+                    await self._serve_all(process)
+                    status = await process.ended()
+                log.warning("egress.ended", status=status)
+            except (PandastackError, OSError) as error:
+                log.warning("egress.not_started", reason=str(error))
+            finally:
+                self._process = None
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def serve(self, number: int, space: str, egress: Egress) -> None:
+        """Serve a slot, whose namespace is called `space`, by this policy from now on; one without internet
+        has no resolver. Nothing happens while there is no process: the next one serves it. MachineError.
+        """
+        before = self._served.get(number)
+        if egress.internet is Internet.OFF:
+            await self.leave(number)
+            return
+        if before == (space, egress):
+            return
+        self._served[number] = (space, egress)
+        if self._process is not None:
+            with _unless_ended(self._process):
+                await self._tell(self._process, number, again=before is not None)
+
+    async def leave(self, number: int) -> None:
+        """Serve it no more; fine when it was not served."""
+        if self._served.pop(number, None) is not None and self._process is not None:
+            with _unless_ended(self._process):
+                await self._process.detach(number)
+
+    async def receipts(self, number: int) -> Receipts | None:
+        """What the process knows of a slot; None when there is none, or it does not serve it."""
+        if number not in self._served or self._process is None:
+            return None
+        with _unless_ended(self._process):
+            return await self._process.receipts(number)
+        return None
+
+    async def _serve_all(self, process: EgressProcess) -> None:
+        await process.begin(self._ground)
+        self._process = process
+        for number in list(self._served):
+            if number in self._served:
+                await self._tell(process, number, again=False)
+
+    async def _tell(self, process: EgressProcess, number: int, *, again: bool) -> None:
+        space, egress = self._served[number]
+        if again:
+            await process.change(number, egress)
+            return
+        with ExitStack() as held:
+            await process.attach(Attach(number, space, egress), await _bound(space, held))
+
+
+async def _bound(space: str, held: ExitStack) -> Sequence[socket.socket]:
+    """The three sockets of a slot, in its namespace. MachineError when somebody else keeps the ports."""
+    for _ in range(BIND_TRIES):
+        with suppress(OSError):
+            return _bind(space, held)
+        await asyncio.sleep(BIND_SECONDS)
+    raise MachineError(f"the ports of {space} are in use")
+
+
+def _bind(space: str, held: ExitStack) -> Sequence[socket.socket]:
+    resolver = (str(RESOLVER.ip), 53)
+    with namespace.inside(space), ExitStack() as opened:
+        questions = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        questions.bind(resolver)
+        longer = opened.enter_context(socket.create_server(resolver, backlog=64))
+        led = opened.enter_context(socket.create_server(("", PROXY_PORT), backlog=1024))
+        held.push(opened.pop_all())
+    return questions, longer, led
+
+
+@contextmanager
+def _unless_ended(process: EgressProcess) -> Iterator[None]:
+    """What a process that has ended does not answer, the next one is told."""
+    try:
+        yield
+    except (MachineError, OutcomeUnknown):
+        if process.alive():
+            raise

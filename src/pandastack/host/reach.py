@@ -1,0 +1,47 @@
+"""What machines may reach, and have reached: the verbs of a host on their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import structs
+
+from pandastack.errors import NotSupported
+from pandastack.host.network.slots import Slots
+from pandastack.host.publish import full_disk_said
+from pandastack.host.vm import Vm
+from pandastack.model.egress import Egress, Receipt
+
+
+class Reach:
+    """The policies of a host's machines. `find` knows them by their ids."""
+
+    def __init__(self, find: Callable[[str], Vm], network: Slots | None) -> None:
+        self._find = find
+        self._network = network
+
+    async def set_egress(self, vm_id: str, egress: Egress) -> None:
+        """See `model.host.Host.set_egress`."""
+        vm = self._find(vm_id)
+        if self._network is None or vm.slot is None:
+            raise NotSupported(f"Sandbox {vm_id} has no network of its own, which could keep a policy.")
+        before = vm.spec
+        try:
+            _note(vm, egress)  # first: should this program end now, the next one has it keep the new one
+            await self._network.obey(vm.slot, egress)
+        except BaseException:
+            _note(vm, before.egress)
+            raise
+
+    async def receipts(self, vm_id: str) -> list[Receipt]:
+        """See `model.host.Host.receipts`."""
+        vm = self._find(vm_id)
+        if self._network is None or vm.slot is None:
+            return []
+        return await self._network.receipts(vm.slot, vm.spec.egress)
+
+
+def _note(vm: Vm, egress: Egress) -> None:
+    vm.spec = structs.replace(vm.spec, egress=egress)
+    with full_disk_said():
+        vm.save()
