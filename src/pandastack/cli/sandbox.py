@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 import pandastack
-from pandastack.cli import copy, fork, lifecycle, shell, timeline
+from pandastack.cli import copy, egress, fork, lifecycle, shell, timeline
+from pandastack.cli.egress import Allow, Bandwidth, Deny, Internet, Ports, policy_of
 from pandastack.cli.lifecycle import DiskOnly, IdleTimeout, Lifetime, OnTimeout, times_of
 from pandastack.cli.run import GREEDY, attached, standard_input
 from pandastack.cli.session import SandboxId, age, pairs, plain, session_of
@@ -19,6 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, use 
 app.add_typer(lifecycle.app)
 app.add_typer(fork.app)
 app.add_typer(timeline.app)
+app.add_typer(egress.app)
 
 
 @app.command()
@@ -46,6 +48,11 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Noted beside it.")
     ] = None,
+    internet: Internet = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    port: Ports = None,
+    bandwidth: Bandwidth = None,
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
@@ -56,6 +63,8 @@ def create(  # noqa: PLR0913  # each is an option of the command line
         options["checkpoints"] = "exec"
     if keep is not None:
         options["keep_checkpoints"] = keep
+    if policy := policy_of(internet, allow, deny, port, bandwidth):
+        options["egress"] = policy
     made = session.client().sandboxes.create(
         template,
         ttl_seconds=ttl,

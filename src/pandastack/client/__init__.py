@@ -71,6 +71,9 @@ from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._sync.terminal import Terminal
 from pandastack.client._values import (
     AwakeReason,
+    EgressPolicy,
+    EgressReceipt,
+    EgressTrial,
     Event,
     ExecResult,
     FileEvent,
@@ -116,6 +119,9 @@ __all__ = [
     "CreateOptions",
     "CreateRetryEvent",
     "Diff",
+    "EgressPolicy",
+    "EgressReceipt",
+    "EgressTrial",
     "Event",
     "ExecInterrupted",
     "ExecResult",

@@ -41,6 +41,45 @@ class Lifecycle(TypedDict):
     """So many of those without a name stay."""
 
 
+class EgressPolicy(TypedDict, total=False):
+    """What a sandbox may reach. With any allow list everything else is denied; a deny list wins."""
+
+    internet: str
+    """`on`, or `off` for nothing at all."""
+    allow_cidrs: list[str]
+    deny_cidrs: list[str]
+    allow_domains: list[str]
+    """Names, `*.example.com` for all below one, `*`."""
+    deny_domains: list[str]
+    ports: list[int | str]
+    """Numbers and ranges such as `8000-8100`; without any all but those of mail."""
+    bandwidth_mbps: float | None
+    max_connections: int
+
+
+class EgressReceipt(TypedDict):
+    """What went to one destination, or was kept from it, under one rule. Bytes are the guest's own."""
+
+    protocol: str
+    name: str | None
+    address: str | None
+    port: int
+    rule: str
+    allowed: bool
+    first_at: str
+    last_at: str
+    bytes_out: NotRequired[int]
+    bytes_in: NotRequired[int]
+    connections: NotRequired[int]
+
+
+class EgressTrial(TypedDict):
+    """What a policy would have blocked, and one that allows just what was reached."""
+
+    blocked: list[EgressReceipt]
+    suggestion: EgressPolicy
+
+
 class AwakeReason(TypedDict):
     """One thing that keeps a sandbox up, and since when."""
 

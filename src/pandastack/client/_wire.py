@@ -20,7 +20,7 @@ from pandastack.client._errors import (
     PandastackError,
     SandboxTimeout,
 )
-from pandastack.client._values import ExecResult
+from pandastack.client._values import EgressPolicy, ExecResult
 
 USER_AGENT = "pandastack-python"
 CONNECT_SECONDS = 10.0
@@ -167,12 +167,13 @@ class TimeOptions(TypedDict, total=False):
 class CreateOptions(TimeOptions, total=False):
     """The same, and what is kept of a sandbox by itself: with `checkpoints` "exec" (else "off") its state
     behind each command, the newest `keep_checkpoints` (20) of them. With `disk_only` one that is made from a
-    snapshot boots with the disk of that, without what was in memory.
+    snapshot boots with the disk of that, without what was in memory. `egress` is what it may reach.
     """
 
     checkpoints: str
     keep_checkpoints: int
     disk_only: bool
+    egress: EgressPolicy
 
 
 class LifecycleOptions(TimeOptions, total=False):

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pandastack.client import _wire
 from pandastack.client._async.commands import AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
-from pandastack.client._values import take
+from pandastack.client._values import EgressPolicy, take
 from pandastack.client._wire import Call
 
 
@@ -21,6 +21,7 @@ class AsyncHandle:
     memory_mb: int
     metadata: dict[str, str]
     persistent: bool
+    egress: EgressPolicy
     _connection: AsyncConnection
 
     @classmethod

@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection
+from pandastack.client._async.egress import AsyncEgressVerbs
 from pandastack.client._async.explore import AsyncExploreVerbs
 from pandastack.client._async.files import AsyncSandboxFilesystem
 from pandastack.client._async.lifecycle import AsyncLifecycleVerbs
 from pandastack.client._async.terminal import AsyncTerminal, open_terminal
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import AsyncCancelEvent
-from pandastack.client._values import Event, ExecResult, Metrics, RestoreProof, take
+from pandastack.client._values import EgressPolicy, Event, ExecResult, Metrics, RestoreProof, take
 from pandastack.client._wire import (
     Call,
     Command,
@@ -42,7 +43,7 @@ class AsyncConnected(Protocol):
 
 
 @dataclass
-class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs):
+class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -75,6 +76,7 @@ class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs):
     host: str | None = None
     cause: str | None = None
     phases_ms: dict[str, float] = field(default_factory=dict)
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
     parent_id: str | None = None
     tree_id: str | None = None
     on_timeout: str | None = None

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pandastack.client import _wire
 from pandastack.client._sync.commands import SandboxCommands
 from pandastack.client._sync.connection import Connection
-from pandastack.client._values import take
+from pandastack.client._values import EgressPolicy, take
 from pandastack.client._wire import Call
 
 
@@ -22,6 +22,7 @@ class Handle:
     memory_mb: int
     metadata: dict[str, str]
     persistent: bool
+    egress: EgressPolicy
     _connection: Connection
 
     @classmethod

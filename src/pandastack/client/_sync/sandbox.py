@@ -15,11 +15,12 @@ from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import CancelEvent
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection
+from pandastack.client._sync.egress import EgressVerbs
 from pandastack.client._sync.explore import ExploreVerbs
 from pandastack.client._sync.files import SandboxFilesystem
 from pandastack.client._sync.lifecycle import LifecycleVerbs
 from pandastack.client._sync.terminal import Terminal, open_terminal
-from pandastack.client._values import Event, ExecResult, Metrics, RestoreProof, take
+from pandastack.client._values import EgressPolicy, Event, ExecResult, Metrics, RestoreProof, take
 from pandastack.client._wire import (
     Call,
     Command,
@@ -43,7 +44,7 @@ class Connected(Protocol):
 
 
 @dataclass
-class Sandbox(ExploreVerbs, LifecycleVerbs):
+class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -76,6 +77,7 @@ class Sandbox(ExploreVerbs, LifecycleVerbs):
     host: str | None = None
     cause: str | None = None
     phases_ms: dict[str, float] = field(default_factory=dict)
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
     parent_id: str | None = None
     tree_id: str | None = None
     on_timeout: str | None = None
