@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from pandastack.config import split_address
 from pandastack.errors import BuildFailed, NoSpace
+from pandastack.host.network.ability import lacking
+from pandastack.host.network.namespace import TUN
 from pandastack.host.rootfs import wrapper
 from pandastack.host.tool import run_tool
 
@@ -160,16 +162,18 @@ def cgroups() -> Check:
     return Check("cgroups", Outcome.WARN, found, why, mend)
 
 
-def network_tools(programs: Programs) -> list[Check]:
-    """What builds networks with rules of their own."""
-    why = "Networks with rules of their own will need it; this version gives guests no way out, without it."
-    found = []
-    for name, program, package in (("nftables", "nft", "nftables"), ("iproute2", "ip", "iproute2")):
-        path = programs.find(program)
-        outcome = Outcome.OK if path else Outcome.WARN
-        mend = "" if path else f"apt-get install {package}"
-        found.append(Check(name, outcome, path or "not installed", why, mend))
-    return found
+def networks(programs: Programs) -> Check:
+    """Whether sandboxes get networks of their own."""
+    why = (
+        "With networks of their own sandboxes reach the internet, and what their owners allow; else nothing."
+    )
+    missing = lacking(programs.path)
+    if missing is None:
+        return Check("networks", Outcome.OK, "one for each sandbox, with rules", why)
+    mend = "run the server as root" if missing == "not root" else "apt-get install iproute2 nftables"
+    if TUN in missing:
+        mend = "modprobe tun"
+    return Check("networks", Outcome.WARN, f"none: {missing}", why, mend)
 
 
 def privileges() -> Check:

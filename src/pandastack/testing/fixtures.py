@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pandastack.host import procfs
+from pandastack.host.network import claims
 from pandastack.host.paths import Cache
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class LeakCheck:
             *(f"process {pid}: {_arguments(pid).decode(errors='replace')}" for pid in self.processes()),
             *(f"descriptor {n}: {what}" for n, what in opened if what.startswith(_HELD) or self.tag in what),
             *(f"file {path}" for folder in self._empty if folder.exists() for path in folder.iterdir()),
+            *(f"network {path.name}" for path in _claims() if self.tag in path.read_text()),
         ]
 
 
@@ -118,6 +120,10 @@ def process_driver(agent_binary: Path) -> ProcessDriver:
     from pandastack.testing.process_driver import ProcessDriver  # noqa: PLC0415 - the plugin imports little
 
     return ProcessDriver(agent_binary, insecure_no_isolation=True)
+
+
+def _claims() -> list[Path]:
+    return sorted(claims.FOLDER.glob("[0-9]*"))
 
 
 def _arguments(pid: int) -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from pandastack.carrying import carried_through
 from pandastack.errors import NoCapacity, PandastackError
 from pandastack.host.egress.orders import Begin
 from pandastack.host.network import ground
@@ -123,7 +124,10 @@ class Slots:
     async def close(self) -> None:
         """Remove those that no machine has. The others stay with theirs, for the next life."""
         for slot in (*self._ready, *self._given_back):
-            await self._end(slot)
+            try:
+                await self._end(slot)
+            except PandastackError as error:  # the next life takes it back
+                log.warning("network.not_removed", slot=slot.number, reason=error.message)
         self._ready.clear()
         self._given_back.clear()
 
@@ -145,7 +149,7 @@ class Slots:
             await slot.renew()
             await self._gatekeeper.serve(slot.number, slot.name, Egress())
         except BaseException:
-            await self._end(slot)
+            await carried_through(self._end(slot))
             raise
         self._ready.append(slot)
 
@@ -156,10 +160,10 @@ class Slots:
         slot = Slot(number, self._pool, self._denied)
         try:
             await slot.make()
+            await self._gatekeeper.serve(number, slot.name, Egress())
         except BaseException:
-            self._claims.give_back(number)
+            await carried_through(self._end(slot))
             raise
-        await self._gatekeeper.serve(number, slot.name, Egress())
         return slot
 
     async def _told(self, slot: Slot, egress: Egress) -> None:
