@@ -122,6 +122,8 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     network: NetworkMode = NetworkMode.AUTO
     network_range: str | None = None
     """The addresses of the machines' networks on this host, a /16 that nobody uses; None finds one."""
+    networks_ready: Count = 16
+    """So many networks are kept ready for machines to come."""
     name_servers: tuple[str, ...] | None = None
     """Who knows the addresses of names, `address` or `address:port`; None asks whom this machine asks."""
     archive_keys: Path | None = None

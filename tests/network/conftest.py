@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.config import HostConfig
 from pandastack.host.app import LocalHost, open_host
 from pandastack.testing.fixtures import LeakCheck
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import small_host
 from tests.network.world import HOST, INTERNET, ROUTER, echo, lay
 from tests.vm.conftest import images, quiet, state
 
@@ -27,7 +26,7 @@ def ground(leak_check: LeakCheck) -> Iterator[None]:
 @pytest.fixture
 async def host(images: None, state: Path, ground: None) -> AsyncIterator[LocalHost]:
     """A host there, whose machines end with the test."""
-    config = HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False, name_servers=(f"{ROUTER}:53",))
+    config = small_host(state, name_servers=(f"{ROUTER}:53",))
     async with open_host(config, quiet) as host:
         try:
             yield host

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from pandastack.config import HostConfig
 from pandastack.host.app import open_host
 from pandastack.testing.fixtures import LeakCheck
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import small_host
 from tests.api.conftest import World
 from tests.network.probe import reach
 from tests.network.test_reach import OPEN
@@ -31,7 +30,7 @@ async def world(leak_check: LeakCheck, tmp_path: Path, images: None, ground: Non
     """A control plane over a host whose machines are real, in a network of the test's own."""
 
     def host(state: Path) -> Any:  # noqa: ANN401  # an async context manager
-        config = HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False, name_servers=(f"{ROUTER}:53",))
+        config = small_host(state, name_servers=(f"{ROUTER}:53",))
         return open_host(config, quiet)
 
     world = World(tmp_path, host)

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.root]
 async def pool(state: Path) -> AsyncIterator[Slots]:
     """Slots whose makers work, as in a host."""
     state.mkdir(exist_ok=True)
-    async with open_slots(state, None, (), lambda: datetime.now(UTC)) as slots:
+    async with open_slots(state, None, (), lambda: datetime.now(UTC), ready=4) as slots:
         yield slots
 
 

@@ -10,11 +10,10 @@ from typing import Protocol
 
 import pytest
 
-from pandastack.config import HostConfig
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.tool import run_tool
 from pandastack.testing.fixtures import LeakCheck
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import small_host
 from tests.api.test_kills import PROGRAM
 from tests.vm.yard import Yard
 
@@ -36,7 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 async def _bake(state: Path) -> None:
-    async with open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet) as host:
+    async with open_host(small_host(state), quiet) as host:
         await host.bake("base")
 
 
@@ -49,7 +48,7 @@ def state(tmp_path: Path, leak_check: LeakCheck) -> Path:
 
 @pytest.fixture
 def open_state(state: Path, images: None) -> OpenHost:
-    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet)
+    return lambda: open_host(small_host(state), quiet)
 
 
 @pytest.fixture

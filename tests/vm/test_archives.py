@@ -11,13 +11,12 @@ import pytest
 
 from pandastack import AsyncClient
 from pandastack.api.server import serving
-from pandastack.config import HostConfig
 from pandastack.host import fsck
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.fsck import State
 from pandastack.host.seals import KEY
 from pandastack.testing.fixtures import LeakCheck
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import CACHE, small_host
 from tests.api.conftest import TOKEN, World
 from tests.api.test_state import post
 from tests.vm.conftest import quiet
@@ -34,7 +33,7 @@ async def server(folder: Path, keys: Path) -> AsyncIterator[tuple[World, AsyncCl
     """A server with real machines, which end with it, and a client of it."""
 
     def host(state: Path) -> AbstractAsyncContextManager[LocalHost]:
-        config = HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False, archive_keys=keys)
+        config = small_host(state, archive_keys=keys)
         return open_host(config, quiet)
 
     world = World(folder, host)

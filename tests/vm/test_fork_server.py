@@ -22,7 +22,7 @@ from pandastack.host.zygotes import Zygotes
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec
 from pandastack.testing.fixtures import eventually
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import CACHE, small_host
 from tests.vm.conftest import OpenHost, quiet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(300)]
@@ -39,9 +39,7 @@ python3 -c 'import random, uuid; print(random.random()); print(uuid.uuid4())'
 @pytest.fixture
 def open_state(state: Path, images: None) -> OpenHost:
     """Emulated, also where KVM works: that has no fork servers."""
-    return lambda: open_host(
-        HostConfig(state_dir=state, cache_dir=CACHE, emulate=True, rehearse=False), quiet
-    )
+    return lambda: open_host(small_host(state, emulate=True), quiet)
 
 
 @pytest.fixture

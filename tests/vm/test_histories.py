@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pandastack.config import HostConfig
 from pandastack.host.app import LocalHost, open_host
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import small_host
 from tests.api.conftest import World
 from tests.api.histories import Histories
 from tests.vm.conftest import quiet
@@ -23,7 +22,7 @@ CYCLES = 3
 
 def real_host(state: Path) -> AbstractAsyncContextManager[LocalHost]:
     """One that runs virtual machines, with the user's cache of images."""
-    return open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet)
+    return open_host(small_host(state), quiet)
 
 
 class OfMachines(Histories):

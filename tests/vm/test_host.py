@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.config import HostConfig
 from pandastack.errors import Conflict, NoSpace, SandboxNotFound, TemplateNotFound
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.paths import Cache
@@ -25,7 +24,7 @@ from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec, VmState
 from pandastack.model.sandbox import Isolation
 from pandastack.testing.fixtures import eventually, processes_with
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import CACHE, small_host
 from tests.vm.conftest import OpenHost, quiet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm]
@@ -244,7 +243,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 @pytest.mark.root
 async def test_a_full_disk_creates_nothing(tmp_path: Path, images: None) -> None:
     with small_disk(tmp_path / "small", "1m") as small:
-        async with open_host(HostConfig(state_dir=small, cache_dir=CACHE, rehearse=False), quiet) as host:
+        async with open_host(small_host(small), quiet) as host:
             await host.bake("base")
             (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 8192))
             with pytest.raises(NoSpace, match="disk is full"):
@@ -258,7 +257,7 @@ async def test_a_full_disk_creates_nothing(tmp_path: Path, images: None) -> None
 @pytest.mark.root
 async def test_a_machine_that_a_full_disk_stopped_goes_on(tmp_path: Path, images: None) -> None:
     with small_disk(tmp_path / "small", "8m") as small:
-        async with open_host(HostConfig(state_dir=small, cache_dir=CACHE, rehearse=False), quiet) as host:
+        async with open_host(small_host(small), quiet) as host:
             await host.start(BASE)
             (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - (1 << 20)))
             line = "dd if=/dev/urandom of=/root/x bs=64k count=32 conv=fsync && md5sum < /root/x"

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.config import HostConfig
 from pandastack.errors import NoSpace
 from pandastack.host import sparse
 from pandastack.host.app import LocalHost, open_host
 from pandastack.model.guest import Command
 from pandastack.model.host import SnapshotSpec, VmState
 from pandastack.testing.fixtures import LeakCheck
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import small_host
 from tests.vm.conftest import quiet
 from tests.vm.test_host import small_disk
 from tests.vm.test_snapshots import forget_copy, keep, say, start
@@ -37,7 +36,7 @@ WRITE = "i=0; while :; do i=$((i+1)); head -c 65536 /dev/urandom > /root/$i; syn
 async def small(leak_check: LeakCheck, tmp_path: Path, images: None) -> AsyncIterator[tuple[LocalHost, Path]]:
     """A host on a file system of its own, and a machine `box`, of which there is a snapshot `old`."""
     with small_disk(tmp_path / "small", "1200m") as folder:
-        async with open_host(HostConfig(state_dir=folder, cache_dir=CACHE, rehearse=False), quiet) as host:
+        async with open_host(small_host(folder), quiet) as host:
             try:
                 await start(host, "box")
                 await say(host, "box", FILL)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.config import HostConfig
 from pandastack.errors import SnapshotNotFound, SnapshotRefused
 from pandastack.host import fsck, layers, memory
 from pandastack.host.app import LocalHost, open_host
@@ -18,7 +17,7 @@ from pandastack.host.fsck import State
 from pandastack.host.scrub import Scrub
 from pandastack.model.guest import Command
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState
-from pandastack.testing.real import CACHE
+from pandastack.testing.real import small_host
 from tests.vm.conftest import OpenHost, quiet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(300)]
@@ -29,7 +28,7 @@ TICK = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/ticks; sleep 0.05; done"
 
 @pytest.fixture
 def open_state(state: Path, images: None) -> OpenHost:
-    return lambda: open_host(HostConfig(state_dir=state, cache_dir=CACHE, rehearse=False), quiet)
+    return lambda: open_host(small_host(state), quiet)
 
 
 async def say(host: LocalHost, vm_id: str, line: str) -> str:

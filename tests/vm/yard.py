@@ -20,7 +20,11 @@ from pandastack.testing.fixtures import processes_with
 from pandastack.testing.real import CACHE
 from tests.api.test_kills import ALL, server
 
-MACHINES = {"PANDASTACK_CACHE_DIR": str(CACHE), "PANDASTACK_REHEARSE": "false"}
+MACHINES = {
+    "PANDASTACK_CACHE_DIR": str(CACHE),
+    "PANDASTACK_REHEARSE": "false",
+    "PANDASTACK_NETWORKS_READY": "2",
+}
 """Settings with which machines are virtual ones."""
 
 PIPES = "mkfifo /dev/shm/ask /dev/shm/say; echo {} > /root/token; sync"

@@ -186,7 +186,9 @@ def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
     servers = config.name_servers
     if servers is None:
         servers = name_servers_of(Path("/etc/resolv.conf"))
-    return open_slots(config.state_dir, wanted, servers, lambda: datetime.now(UTC))
+    return open_slots(
+        config.state_dir, wanted, servers, lambda: datetime.now(UTC), ready=config.networks_ready
+    )
 
 
 async def _qemu(cache: Cache, config: HostConfig, progress: Progress, *, taps: bool) -> QemuDriver:

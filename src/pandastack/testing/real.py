@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from pandastack.config import HostConfig
 from pandastack.host.agent import find_images_dir
 from pandastack.host.builder import prepare
 from pandastack.host.driver import MachineConfig
@@ -34,3 +36,10 @@ def broken(driver: QemuDriver) -> QemuDriver:
     """The same driver with a VMM that does not exist."""
     vmm = msgspec.structs.replace(driver.vmm, binary=Path("/nonexistent/qemu"))
     return QemuDriver(vmm, host_cpu="none")
+
+
+def small_host(state: Path, **more: Any) -> HostConfig:  # noqa: ANN401  # fields of a configuration
+    """A host that prepares little: what it has ready is for somebody who comes later than a test lasts."""
+    return HostConfig(
+        **{"state_dir": state, "cache_dir": CACHE, "rehearse": False, "networks_ready": 2, **more}
+    )

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Network
 
 from pandastack.errors import BuildFailed
@@ -24,6 +25,8 @@ from pandastack.host.tool import run_tool
 
 SECONDS = 10.0
 """How long `ip` and `nft` may take."""
+
+TRIES = 3
 
 SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
@@ -111,7 +114,7 @@ class Slot:
     async def end(self) -> None:
         """Remove all of it; fine when there is nothing."""
         self._close()
-        await remove(self.number)
+        await remove([self.number])
 
     def _open(self) -> None:
         with namespace.inside(self.name):
@@ -146,16 +149,20 @@ class Slot:
         await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=self._within, stdin=text)
 
 
-async def remove(number: int) -> None:
-    """Remove the namespace of a slot, and with it its devices; fine when there is none."""
-    name = name_of(number)
-    if _is_there(name):
-        try:
-            await run_tool(["ip", "link", "del", name], timeout=SECONDS)
-        except BuildFailed:
-            if _is_there(name):  # else it has gone by itself meanwhile, with its other end
-                raise
-    namespace.remove(name)
+async def remove(numbers: Sequence[int]) -> None:
+    """Remove the namespaces of slots, and with them their devices; fine when there are none. BuildFailed.
+
+    The host's ends first: with a namespace they go some time later.
+    """
+    names = [name_of(number) for number in numbers]
+    for _ in range(TRIES):  # one may go by itself meanwhile, with its other end
+        there = [name for name in names if _is_there(name)]
+        if not there:
+            break
+        with suppress(BuildFailed):
+            await _batch([f"link del {name}" for name in there], "-force")
+    for name in names:
+        namespace.remove(name)
 
 
 def _is_there(device: str) -> bool:

@@ -28,8 +28,6 @@ from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
 from pandastack.model.egress import Egress, Receipt
 
-READY = 4
-"""So many are kept ready."""
 REST_SECONDS = 0.05
 """Between two that are made: whoever starts a machine now is served first."""
 RETRY_SECONDS = 5.0
@@ -47,12 +45,16 @@ class Slots:
         denied: Sequence[IPv4Network],
         gatekeeper: Gatekeeper,
         now: Callable[[], datetime],
+        *,
+        ready: int,
     ) -> None:
         self._claims = claims
         self._pool = pool
         self._denied = denied
         self._gatekeeper = gatekeeper
         self._now = now
+        self._most = ready
+        self._fills = True
         self._since: dict[int, datetime] = {}
         self._ready: deque[Slot] = deque()
         self._used: dict[int, Slot] = {}
@@ -105,8 +107,9 @@ class Slots:
 
     async def tidy(self) -> None:
         """Remove what earlier lives left and no machine has."""
-        for number in self._left - self._used.keys():
-            await remove(number)
+        numbers = sorted(self._left - self._used.keys())
+        await remove(numbers)
+        for number in numbers:
             self._claims.give_back(number)
 
     async def keep_ready(self) -> None:
@@ -123,35 +126,37 @@ class Slots:
 
     async def close(self) -> None:
         """Remove those that no machine has. The others stay with theirs, for the next life."""
-        for slot in (*self._ready, *self._given_back):
-            try:
-                await self._end(slot)
-            except PandastackError as error:  # the next life takes it back
-                log.warning("network.not_removed", slot=slot.number, reason=error.message)
+        slots = (*self._ready, *self._given_back)
         self._ready.clear()
         self._given_back.clear()
+        await self._end(*slots)
 
     async def _refill(self) -> None:
-        while self._given_back or len(self._ready) < READY:
+        """Those that were given back first. New ones are made when half are gone: who comes and goes one at a
+        time has none made.
+        """
+        self._fills |= len(self._ready) + len(self._given_back) < self._most // 2
+        while self._given_back or (self._fills and len(self._ready) < self._most):
             if self._given_back:
                 await self._renew(self._given_back.popleft())
             else:
                 self._ready.append(await self._made())
             await asyncio.sleep(REST_SECONDS)
+        self._fills = False
 
     async def _renew(self, slot: Slot) -> None:
         """Of more than are needed, or one that cannot be made anew, nothing is left."""
-        if len(self._ready) >= 2 * READY:
-            await self._end(slot)
-            return
         try:
-            await self._gatekeeper.leave(slot.number)
-            await slot.renew()
-            await self._gatekeeper.serve(slot.number, slot.name, Egress())
+            if len(self._ready) < self._most:
+                await self._gatekeeper.leave(slot.number)
+                await slot.renew()
+                await self._gatekeeper.serve(slot.number, slot.name, Egress())
+                self._ready.append(slot)
+                return
         except BaseException:
             await carried_through(self._end(slot))
             raise
-        self._ready.append(slot)
+        await self._end(slot)
 
     async def _made(self) -> Slot:
         number = self._claims.take(slots_in(self._pool))
@@ -171,24 +176,37 @@ class Slots:
         await slot.obey(kernel_policy(egress))
         await self._gatekeeper.serve(slot.number, slot.name, egress)
 
-    async def _end(self, slot: Slot) -> None:
-        await self._gatekeeper.leave(slot.number)
-        await slot.end()
-        self._claims.give_back(slot.number)
+    async def _end(self, *slots: Slot) -> None:
+        for slot in slots:
+            await self._gatekeeper.leave(slot.number)
+            slot.let_go()
+        numbers = [slot.number for slot in slots]
+        try:
+            await remove(numbers)
+        except PandastackError as error:  # the next life takes them back
+            log.warning("network.not_removed", slots=numbers, reason=error.message)
+            return
+        for number in numbers:
+            self._claims.give_back(number)
 
 
 @asynccontextmanager
 async def open_slots(
-    state: Path, wanted: IPv4Network | None, name_servers: Sequence[str], now: Callable[[], datetime]
+    state: Path,
+    wanted: IPv4Network | None,
+    name_servers: Sequence[str],
+    now: Callable[[], datetime],
+    *,
+    ready: int,
 ) -> AsyncIterator[Slots]:
     """The slots of the host whose state lies there. At the end the unused ones are removed, and with the last
-    slot of this machine all that was changed of its network.
+    slot of this machine all that was changed of its network. So many are kept `ready`.
     """
     claims = Claims(state)
     pool, denied = await ground.prepare(state, wanted)
     begin = Begin(tuple(name_servers), own=tuple(map(str, denied)))
     gatekeeper = Gatekeeper(begin, state, None)
-    slots = Slots(claims, pool, denied, gatekeeper, now)
+    slots = Slots(claims, pool, denied, gatekeeper, now, ready=ready)
     errands = [
         asyncio.create_task(gatekeeper.run(), name="keep the egress process"),
         asyncio.create_task(slots.keep_ready(), name="make networks"),
