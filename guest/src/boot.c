@@ -17,6 +17,7 @@
 #include "machine.h"
 #include "network.h"
 #include "tree.h"
+#include "vsock.h"
 
 #define DISK "/dev/vda"
 #define ROOT "/disk"
@@ -181,12 +182,22 @@ static int open_if_ours(const struct visit *visit)
     return 0;
 }
 
-int boot_open_port(void)
+static bool find_port(void)
 {
     static const struct walk ports = {.enter = open_if_ours, .depth = 1, .forgiving = true};
+    return tree_walk(AT_FDCWD, PORTS, &ports) == 0 && port >= 0;
+}
+
+/* A machine has one of the two, whose driver may still be looking for it. */
+struct way boot_open_way(void)
+{
     uint64_t deadline = monotonic_ns() + PATIENCE;
-    for (; monotonic_ns() < deadline; pause_briefly())
-        if (tree_walk(AT_FDCWD, PORTS, &ports) == 0 && port >= 0)
-            return port;
-    give_up("no virtio port named " PORT_NAME, 0);
+    for (; monotonic_ns() < deadline; pause_briefly()) {
+        if (find_port())
+            return (struct way){.fd = port};
+        int listener = vsock_is_there() ? vsock_listen(VSOCK_PORT) : -1;
+        if (listener >= 0)
+            return (struct way){.fd = listener, .listens = true};
+    }
+    give_up("no virtio port named " PORT_NAME " and no vsock", 0);
 }

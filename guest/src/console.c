@@ -21,7 +21,7 @@ _Noreturn void give_up(const char *what, int error)
     if (getpid() == 1) {
         freezer_release(); /* else the flush would wait for ever */
         sync();
-        reboot(RB_POWER_OFF);
+        reboot(RB_AUTOBOOT); /* ends it under every monitor; not each of them can be switched off */
     }
     _exit(1);
 }

@@ -18,28 +18,31 @@
 #include "link.h"
 #include "machine.h"
 #include "serve.h"
+#include "vsock.h"
 
 struct options {
     const char *socket;
     int fd; /* -1: none */
+    unsigned int vsock; /* 0: none */
     const char *root; /* where the programs of the machine are; NULL: nowhere */
     bool no_machine;
 };
 
 static _Noreturn void usage(void)
 {
-    dprintf(STDERR_FILENO, "usage: pandastack-agent (--socket PATH | --fd N) [--no-machine [--root DIR]]\n"
+    dprintf(STDERR_FILENO, "usage: pandastack-agent (--socket PATH | --vsock PORT | --fd N) [--no-machine [--root DIR]]\n"
                            "       pandastack-agent --version\n"
-                           "As PID 1 it boots the machine and serves the virtio port named pandastack.\n");
+                           "As PID 1 it boots the machine and serves the virtio port named pandastack, or listens "
+                           "on vsock port 1024.\n");
     _exit(2);
 }
 
-static int parse_fd(const char *text)
+static int parse_number(const char *text, int least)
 {
     char *end;
     errno = 0;
     long number = strtol(text, &end, 10);
-    if (errno != 0 || *text == '\0' || *end != '\0' || number < 0 || number > 1 << 20)
+    if (errno != 0 || *text == '\0' || *end != '\0' || number < least || number > 1 << 20)
         usage();
     return (int)number;
 }
@@ -58,13 +61,16 @@ static struct options parse_options(int count, char **arguments)
         else if (strcmp(name, "--socket") == 0 && at + 1 < count)
             options.socket = arguments[++at];
         else if (strcmp(name, "--fd") == 0 && at + 1 < count)
-            options.fd = parse_fd(arguments[++at]);
+            options.fd = parse_number(arguments[++at], 0);
+        else if (strcmp(name, "--vsock") == 0 && at + 1 < count)
+            options.vsock = (unsigned int)parse_number(arguments[++at], 1);
         else if (strcmp(name, "--root") == 0 && at + 1 < count)
             options.root = arguments[++at];
         else
             usage();
     }
-    if ((options.socket != NULL) == (options.fd >= 0) || (options.root != NULL && !options.no_machine))
+    int ways = (options.socket != NULL) + (options.fd >= 0) + (options.vsock != 0);
+    if (ways != 1 || (options.root != NULL && !options.no_machine))
         usage();
     return options;
 }
@@ -83,6 +89,14 @@ static int listen_at(const char *path)
         rename(address.sun_path, path) != 0)
         give_up(path, errno);
     umask(mask);
+    return fd;
+}
+
+static int listen_on_vsock(unsigned int port)
+{
+    int fd = vsock_listen(port);
+    if (fd < 0)
+        give_up("vsock", errno);
     return fd;
 }
 
@@ -106,7 +120,11 @@ static _Noreturn void run_machine(void)
     boot();
     serve_prepare();
     own_machine();
-    link_open_port(boot_open_port());
+    struct way way = boot_open_way();
+    if (way.listens)
+        link_open_listener(way.fd);
+    else
+        link_open_port(way.fd);
     serve();
 }
 
@@ -123,6 +141,8 @@ static _Noreturn void run_process(int count, char **arguments)
     }
     if (options.socket != NULL)
         link_open_listener(listen_at(options.socket));
+    else if (options.vsock != 0)
+        link_open_listener(listen_on_vsock(options.vsock));
     else
         link_open_descriptor(options.fd);
     serve();

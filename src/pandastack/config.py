@@ -38,8 +38,12 @@ class OnExit(StrEnum):
 
 
 class DriverName(StrEnum):
-    """How machines are run. PROCESS runs the guest agent as a plain local process, for tests alone."""
+    """How machines are run. AUTO is Firecracker where root finds it installed and hardware virtualization
+    works, else QEMU. PROCESS runs the guest agent as a plain local process, for tests alone.
+    """
 
+    AUTO = "auto"
+    FIRECRACKER = "firecracker"
     QEMU = "qemu"
     PROCESS = "process"
 
@@ -114,7 +118,14 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     state_dir: Path = Path("/var/lib/pandastack")
     cache_dir: Path = Path("~/.cache/pandastack")
-    driver: DriverName = DriverName.QEMU
+    driver: DriverName = DriverName.AUTO
+    firecracker_dir: Path | None = None
+    """Where the programs `firecracker` and `jailer` are; without it they are looked for on the path."""
+    firecracker_allow_version: str | None = None
+    """One version of them that may be used although holes of it are known, as `1.12.1`."""
+    uids_from: Count = 870_000
+    uids: Count = 10_000
+    """Users that machines in jails run as, one each: so many from this number on. Nobody else may be one."""
     insecure_no_isolation: bool = False
     """Allows the process driver, which has no isolation at all."""
     emulate: bool = False

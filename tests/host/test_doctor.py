@@ -97,41 +97,6 @@ def test_an_old_monitor_works_and_is_said_to_be_slow() -> None:
     assert doctor.monitor(old).ok is Outcome.WARN
 
 
-@pytest.mark.parametrize(
-    ("version", "holes"),
-    [
-        ((1, 12, 1), 1),
-        ((1, 13, 0), 2),
-        ((1, 13, 1), 2),
-        ((1, 13, 2), 1),
-        ((1, 14, 0), 2),
-        ((1, 14, 3), 1),
-        ((1, 14, 4), 0),
-        ((1, 15, 0), 1),
-        ((1, 15, 1), 0),
-        ((2, 0, 0), 0),
-    ],
-)
-def test_the_known_holes_of_firecracker(version: tuple[int, int, int], holes: int) -> None:
-    assert len(checks.known_holes(version)) == holes
-
-
-@pytest.mark.parametrize(
-    ("script", "outcome", "found"),
-    [
-        ("echo Firecracker v1.12.1", Outcome.WARN, "CVE-2026-1386"),
-        ("echo Firecracker v1.15.1", Outcome.OK, "1.15.1"),
-        ("echo unheard of", Outcome.WARN, "does not say"),
-        ("exit 3", Outcome.WARN, "does not run"),
-    ],
-)
-async def test_a_firecracker_on_the_path(tmp_path: Path, script: str, outcome: Outcome, found: str) -> None:
-    program(tmp_path, "firecracker", script)
-    check = await checks.firecracker(Programs(str(tmp_path)))
-    assert check.ok is outcome
-    assert found in check.found
-
-
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

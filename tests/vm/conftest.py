@@ -11,10 +11,12 @@ from typing import Protocol
 import pytest
 
 from pandastack.host.app import LocalHost, open_host
+from pandastack.host.firecracker_install import FirecrackerInstall
 from pandastack.host.tool import run_tool
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.real import small_host
 from tests.api.test_kills import PROGRAM
+from tests.vm.firecracker_kit import firecracker_kit
 from tests.vm.yard import Yard
 
 
@@ -69,3 +71,18 @@ async def yard(leak_check: LeakCheck, tmp_path: Path, images: None) -> AsyncIter
     yield yard
     if any((yard.state / "v").iterdir()):
         await run_tool([PROGRAM, "down", "--state", yard.state], timeout=60)
+
+
+@pytest.fixture(scope="session")
+def kvm_device() -> Path:
+    """The device; the one thing whose absence lets a test be skipped, and said."""
+    device = Path("/dev/kvm")
+    if not device.exists():
+        pytest.skip("this machine has no /dev/kvm: Firecracker was not tested")
+    return device
+
+
+@pytest.fixture(scope="session")
+def firecracker(kvm_device: Path) -> FirecrackerInstall:
+    """A real Firecracker with its jailer."""
+    return firecracker_kit()

@@ -13,18 +13,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pandastack.errors import GuestUnreachable, MachineError
-from pandastack.host import procfs, unix
+from pandastack.host import procfs
 from pandastack.host.baker import BAKING, end_leftovers
+from pandastack.host.checks import Programs
 from pandastack.host.driver import Driver, Feature, Machine, MachineConfig, SnapshotFiles
+from pandastack.host.firecracker import FirecrackerDriver
+from pandastack.host.firecracker_install import Refusal, find_firecracker
 from pandastack.host.guest import GuestLink
 from pandastack.model.guest import Command
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.machines import enter, gate_facts, machine_config
 from pandastack.testing.process_driver import ProcessDriver
 from pandastack.testing.real import broken, real_machine
+from tests.vm.firecracker_kit import firecracker_kit
+from tests.vm.firecracker_yard import firecracker_driver
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
 
@@ -48,10 +53,36 @@ def qemu_rig(request: pytest.FixtureRequest) -> Rig:
     return Rig(driver, broken(driver), config, boot_seconds=60)
 
 
-RIGS: dict[str, Callable[[pytest.FixtureRequest], Rig]] = {"process": process_rig, "qemu": qemu_rig}
+def firecracker_rig(request: pytest.FixtureRequest) -> Rig:
+    """The one that is installed here, else that of the tests."""
+    _, config = asyncio.run(real_machine())
+    driver = asyncio.run(real_firecracker(request.getfixturevalue("tmp_path")))
+    nowhere = structs.replace(driver.install, jailer=Path("/nonexistent/jailer"))
+    broken = firecracker_driver(nowhere, request.getfixturevalue("tmp_path"))
+    return Rig(driver, broken, config, boot_seconds=60)
 
 
-@pytest.fixture(params=["process", pytest.param("qemu", marks=pytest.mark.vm)])
+async def real_firecracker(cache: Path) -> FirecrackerDriver:
+    found = await find_firecracker(Programs(os.environ["PATH"]).find)
+    return firecracker_driver(firecracker_kit() if isinstance(found, Refusal) else found, cache)
+
+
+RIGS: dict[str, Callable[[pytest.FixtureRequest], Rig]] = {
+    "process": process_rig,
+    "qemu": qemu_rig,
+    "firecracker": firecracker_rig,
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Firecracker runs Linux on hardware virtualization alone; else a smaller guest tests it."""
+    if "rig" in metafunc.fixturenames:
+        drivers = ["qemu", *(["firecracker"] if metafunc.config.getoption("--kvm") else [])]
+        real = [pytest.param(name, marks=pytest.mark.vm) for name in drivers]
+        metafunc.parametrize("rig", ["process", *real], indirect=True)
+
+
+@pytest.fixture
 def rig(request: pytest.FixtureRequest, leak_check: LeakCheck) -> Rig:
     return RIGS[request.param](request)
 
@@ -96,14 +127,14 @@ def forget(machine: Machine) -> None:
 async def test_a_booted_machine_answers(rig: Rig, home: Path) -> None:
     async with booted(rig, home) as (machine, guest):
         assert machine.pid > 1
-        assert machine.guest_socket.parent == home
+        assert machine.guest_socket.is_relative_to(home)
         assert await say(guest, "echo $((6 * 7))") == "42"
 
 
 async def test_its_first_orders_may_wait_in_the_socket(rig: Rig, home: Path) -> None:
     machine = await rig.driver.boot(rig.config, home)
     try:
-        async with await GuestLink.connect(unix.connect(machine.guest_socket)) as guest:
+        async with await GuestLink.connect(await machine.dial()) as guest:
             guest.announce(os.urandom(16), gate_facts(GREETING="hello"))
             entry = await guest.entered(deadline=rig.boot_seconds)
             assert not entry.adopted
@@ -145,7 +176,7 @@ async def test_a_forgotten_machine_is_found_with_its_processes(rig: Rig, home: P
     assert found is not None
     assert found.pid == machine.pid
     try:
-        async with await GuestLink.connect(unix.connect(found.guest_socket)) as guest:
+        async with await GuestLink.connect(await found.dial()) as guest:
             assert (await guest.hello(os.urandom(16), deadline=10)).adopted
             assert [process.running for process in await guest.processes() if process.id == "kept"] == [True]
             assert await say(guest, "echo still here") == "still here"
@@ -244,7 +275,7 @@ async def test_a_paused_machine_can_be_stopped(rig: Rig, home: Path) -> None:
     if Feature.PAUSE not in rig.driver.features:
         return
     machine = await rig.driver.boot(rig.config, home)
-    with unix.connect(machine.guest_socket):
+    with await machine.dial():
         await machine.pause()
         await asyncio.wait_for(machine.stop(), 10)
     assert procfs.start_ticks(machine.pid) is None

@@ -42,7 +42,7 @@ async def ungated(host: LocalHost, name: str, home: Path) -> AsyncIterator[Guest
         home.mkdir()
         machine = await host.vms.driver.restore(prepared.snapshot, prepared.config(name), home)
         stack.push_async_callback(machine.stop, 0)
-        link = await stack.enter_async_context(await GuestLink.connect(machine.dial()))
+        link = await stack.enter_async_context(await GuestLink.connect(await machine.dial()))
         entry = await link.hello(os.urandom(16), deadline=30)
         assert entry.adopted
         yield link

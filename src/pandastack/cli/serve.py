@@ -35,9 +35,10 @@ State = Annotated[Path, typer.Option("--state", help="The directory of everythin
 
 
 class DriverChoice(StrEnum):
-    """AUTO is QEMU: with hardware virtualization where it works, else emulated."""
+    """AUTO is what the configuration says, and without that Firecracker where it can be used, else QEMU."""
 
     AUTO = "auto"
+    FIRECRACKER = "firecracker"
     QEMU = "qemu"
     PROCESS = "process"
 

@@ -16,21 +16,27 @@ from pathlib import Path
 
 import structlog
 
-from pandastack.config import HostConfig, NetworkMode
+from pandastack.config import DriverName, HostConfig, NetworkMode
 from pandastack.errors import NotSupported
 from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
+from pandastack.host.checks import Programs
 from pandastack.host.driver import Driver
+from pandastack.host.firecracker import FirecrackerDriver
+from pandastack.host.firecracker_cgroups import find_cgroups
+from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
+from pandastack.host.firecracker_jail import Uids, users
+from pandastack.host.firecracker_orders import Shape
 from pandastack.host.freight import Freight
 from pandastack.host.guest import GuestLink
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.slots import Slots, name_servers_of, open_slots
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
-from pandastack.host.probe import choose_vmm, host_cpu
+from pandastack.host.probe import choose_vmm, host_cpu, probe_kvm
 from pandastack.host.qemu import QemuDriver
-from pandastack.host.qemu_install import ensure_qemu
+from pandastack.host.qemu_install import QemuInstall, ensure_qemu
 from pandastack.host.reach import Reach
 from pandastack.host.seals import KEY, Seals
 from pandastack.host.shelf import BakedShelf
@@ -104,10 +110,11 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     cache = Cache(config.cache_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
     taps = _with_networks(config)
-    driver = await _qemu(cache, config, progress, taps=taps)
+    driver = await _driver(cache, config, progress, taps=taps)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
     with closing(Uses(cache)) as uses:
-        uses.take(driver.vmm.binary)
+        if isinstance(driver, QemuDriver):
+            uses.take(driver.vmm.binary)
         shelf = BakedShelf(cache, find_images_dir(), baker, uses, progress)
         tidying = asyncio.create_task(_tidy(cache, shelf.made, sources), name="tidy the cache")
         try:
@@ -191,8 +198,44 @@ def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
     )
 
 
-async def _qemu(cache: Cache, config: HostConfig, progress: Progress, *, taps: bool) -> QemuDriver:
+async def _driver(
+    cache: Cache, config: HostConfig, progress: Progress, *, taps: bool
+) -> QemuDriver | FirecrackerDriver:
+    """What the configuration asks for. NotSupported when it is Firecracker and that cannot be used here."""
     install = await ensure_qemu(cache, progress)
+    found = await _firecracker(cache, config, install, taps=taps)
+    if isinstance(found, FirecrackerDriver):
+        return found
+    if config.driver is DriverName.FIRECRACKER:
+        raise NotSupported(f"Machines cannot run on Firecracker here: {found}")
+    return await _qemu(cache, config, install, taps=taps)
+
+
+async def _firecracker(
+    cache: Cache, config: HostConfig, qemu: QemuInstall, *, taps: bool
+) -> FirecrackerDriver | str:
+    """The driver, or why it is not used."""
+    environment = dict(os.environ)
+    programs = Programs(environment.get("PATH", os.defpath))
+    found = await find_firecracker(
+        programs.find, folder=config.firecracker_dir, allow_version=config.firecracker_allow_version
+    )
+    if isinstance(found, Refusal):
+        return found.reason
+    kvm = not config.emulate and (await probe_kvm(qemu, cache, environment)).usable
+    if unused := why_not_used(config.driver, kvm=kvm, root=os.geteuid() == 0):
+        return f"{unused}."
+    return FirecrackerDriver(
+        found,
+        cache,
+        host_cpu=host_cpu(),
+        uids=Uids(range(config.uids_from, config.uids_from + config.uids), users()),
+        cgroups=find_cgroups(Path("/proc/self/mountinfo").read_text()),
+        shape=Shape(wired=taps),
+    )
+
+
+async def _qemu(cache: Cache, config: HostConfig, install: QemuInstall, *, taps: bool) -> QemuDriver:
     vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate, taps=taps)
     library = await ensure_library(cache)
     zygotes = Zygotes(config.state_dir / "z", rehearse_programs=config.rehearse)

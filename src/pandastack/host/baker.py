@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from pandastack.errors import BootFailed, MachineError
-from pandastack.host import snapshots, unix
+from pandastack.host import snapshots
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
 from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, Rehearsal, SnapshotFiles
@@ -196,7 +196,7 @@ async def booted(driver: BakingDriver, config: MachineConfig, home: Path) -> Asy
 
 
 async def _connect(machine: Machine, recipe: Recipe) -> GuestLink:
-    return await GuestLink.connect(unix.connect(machine.guest_socket), workdir=recipe.manifest.workdir)
+    return await GuestLink.connect(await machine.dial(), workdir=recipe.manifest.workdir)
 
 
 async def _make_ready(link: GuestLink, recipe: Recipe, report: Report) -> None:

@@ -112,7 +112,7 @@ class Birth:
         self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
     ) -> tuple[GuestLink, RestoreProof | None]:
         """Greet the agent and open its gate, or say why the machine died instead."""
-        link = await GuestLink.connect(machine.dial(), workdir=prepared.workdir)
+        link = await GuestLink.connect(await machine.dial(), workdir=prepared.workdir)
         stack.push_async_callback(link.close)
         facts = self._facts(spec, prepared)
         link.announce(self._sources.entropy(16), facts)
@@ -136,7 +136,7 @@ class Birth:
 
     async def greet_again(self, vm: Vm) -> GuestLink:
         """A paused guest cannot answer: its HELLO waits in the socket until it is resumed."""
-        link = await GuestLink.connect(vm.machine.dial(), workdir=vm.workdir)
+        link = await GuestLink.connect(await vm.machine.dial(), workdir=vm.workdir)
         link.announce(self._sources.entropy(16))
         if vm.report.state is VmState.RUNNING:
             await answered(vm.machine, link, GATE_SECONDS)

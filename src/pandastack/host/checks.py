@@ -14,8 +14,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pandastack.config import split_address
+from pandastack.config import HostConfig, split_address
 from pandastack.errors import BuildFailed, NoSpace
+from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.namespace import TUN
 from pandastack.host.rootfs import wrapper
@@ -231,30 +232,17 @@ def tools(name: str, programs: Programs, wanted: Mapping[str, str], *, why: str,
     return Check(name, outcome, f"not installed: {', '.join(missing)}", why, f"apt-get install {packages}")
 
 
-async def firecracker(programs: Programs) -> Check:
-    """Which Firecracker there is, and what is known against it."""
-    why = "It is the other machine monitor; this version runs machines on QEMU and does not use it."
-    path = programs.find("firecracker")
-    if path is None:
-        return Check("Firecracker", Outcome.OK, "not installed", why)
-    try:
-        said = await run_tool([path, "--version"], timeout=TOOL_SECONDS)
-    except (BuildFailed, NoSpace) as error:
-        return Check("Firecracker", Outcome.WARN, f"{path} does not run: {error.message}", why)
-    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
-    if match is None:
-        return Check("Firecracker", Outcome.WARN, f"{path} does not say its version", why)
-    version = (int(match[1]), int(match[2]), int(match[3]))
-    if holes := known_holes(version):
-        return Check("Firecracker", Outcome.WARN, f"{match[0]} has {' and '.join(holes)}", why, "upgrade it")
-    return Check("Firecracker", Outcome.OK, match[0], why)
-
-
-def known_holes(version: tuple[int, int, int]) -> list[str]:
-    """The published holes of a Firecracker release that matter here."""
-    holes = []
-    if version <= (1, 13, 1) or version == (1, 14, 0):
-        holes.append("CVE-2026-1386 (its jailer)")
-    if (1, 13, 0) <= version <= (1, 14, 3) or version == (1, 15, 0):
-        holes.append("CVE-2026-5747 (virtio-pci)")
-    return holes
+async def firecracker(programs: Programs, config: HostConfig, kvm: Check) -> Check:
+    """Which Firecracker there is, whether it is used, and why not."""
+    why = "Where hardware virtualization works, machines run on it, each in a jail; else on QEMU."
+    found = await find_firecracker(
+        programs.find, folder=config.firecracker_dir, allow_version=config.firecracker_allow_version
+    )
+    if isinstance(found, Refusal):
+        there = programs.find("firecracker") is not None or config.firecracker_dir is not None
+        wanted = there or (kvm.ok is Outcome.OK and os.geteuid() == 0)
+        outcome = Outcome.WARN if wanted else Outcome.OK
+        return Check("Firecracker", outcome, found.reason, why, found.mend if wanted else "")
+    unused = why_not_used(config.driver, kvm=kvm.ok is Outcome.OK, root=os.geteuid() == 0)
+    words = f"not used: {unused}" if unused else "used"
+    return Check("Firecracker", Outcome.OK, f"{found.version} ({found.firecracker}), {words}", why)

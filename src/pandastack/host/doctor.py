@@ -63,7 +63,7 @@ async def examine(config: HostConfig, listen: str, env: Mapping[str, str]) -> Re
         checks=[
             kvm,
             monitor(qemu),
-            await checks.firecracker(programs),
+            await checks.firecracker(programs, config, kvm),
             *software(cache, programs, missing),
             *await resources(config, building=bool(missing)),
             checks.listen_address(listen),

@@ -103,6 +103,7 @@ class Machine(Protocol):
 
     pid: int
     guest_socket: Path
+    """In its home; `dial` knows what is to be said there first."""
     phases_ms: dict[str, float]
     """Where the time of `boot` or `restore` went."""
 
@@ -114,8 +115,10 @@ class Machine(Protocol):
         """Let the virtual CPUs run; fine when they do."""
         ...
 
-    def dial(self) -> socket.socket:
-        """A connection to its agent; OSError when nobody listens."""
+    async def dial(self) -> socket.socket:
+        """A connection to its agent, which may be waited for where it is the guest that takes it. OSError
+        when nobody listens, GuestUnreachable when nobody takes it.
+        """
         ...
 
     def moved(self, home: Path) -> None:

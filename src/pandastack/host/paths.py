@@ -17,6 +17,7 @@ class Cache(Struct, frozen=True):
 
     packages/        what a private apt knows and has downloaded
     kernel/          guest kernels, one folder a package version
+    vmlinux/         those kernels unpacked, by digest of what they were unpacked from
     qemu/            virtual machine monitors, one folder a package version
     agent/           compiled guest agents, by digest of their sources
     initramfs/       first file systems of the guest, by digest of agent and modules
@@ -45,6 +46,9 @@ class Cache(Struct, frozen=True):
     def current_kernel(self) -> Path:
         """A link to the folder of the kernel that new images use."""
         return self.root / "kernel" / "current"
+
+    def vmlinux(self, digest: str) -> Path:
+        return self.root / "vmlinux" / f"{digest[:32]}.elf"
 
     def qemu(self, version: str) -> Path:
         return self.root / "qemu" / version

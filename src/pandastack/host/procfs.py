@@ -28,12 +28,12 @@ def children(pid: int) -> set[int]:
 
 
 def writers(log: Path) -> list[int]:
-    """Every process whose standard output is this file."""
+    """Every process whose standard output, or where it tells errors, is this file."""
     target = str(log.resolve())
     found = []
-    for link in Path("/proc").glob("[0-9]*/fd/1"):
+    for link in Path("/proc").glob("[0-9]*/fd/[12]"):
         try:
-            if str(link.readlink()) == target:
+            if str(link.readlink()) == target and int(link.parts[2]) not in found:
                 found.append(int(link.parts[2]))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended, or is somebody else's

@@ -123,7 +123,7 @@ class QemuMachine:
         if top == layers.node(following):
             self._note_layers((*self._record.layers, following))
 
-    def dial(self) -> socket.socket:
+    async def dial(self) -> socket.socket:
         """A connection to its agent: the one that its start has waited for, once; then new ones."""
         dialed, self._dialed = self._dialed, None
         return dialed or unix.connect(self.guest_socket)

@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-from pandastack.host import unix
 from pandastack.host.driver import Machine, MachineConfig
 from pandastack.host.guest import GateFacts, GuestLink
 
@@ -40,7 +39,7 @@ def gate_facts(**env: str) -> GateFacts:
 
 async def enter(machine: Machine, *, deadline: float = 10.0, **env: str) -> GuestLink:
     """A link to the machine's agent, greeted and with its gate open; the caller closes it."""
-    link = await GuestLink.connect(unix.connect(machine.guest_socket))
+    link = await GuestLink.connect(await machine.dial())
     try:
         link.announce(os.urandom(16), gate_facts(**env))
         await link.entered(deadline=deadline)

@@ -61,7 +61,7 @@ class ProcessMachine:
             _signal(pid, signal.SIGCONT)
         self._child.signal(signal.SIGCONT)
 
-    def dial(self) -> socket.socket:
+    async def dial(self) -> socket.socket:
         """A connection to the agent."""
         return unix.connect(self.guest_socket)
 

@@ -1,0 +1,93 @@
+"""Machines of the Firecracker driver for tests, and everything that one of them could leave behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+from pandastack.host import procfs
+from pandastack.host.driver import MachineConfig
+from pandastack.host.firecracker import FirecrackerDriver
+from pandastack.host.firecracker_cgroups import PARENT, find_cgroups
+from pandastack.host.firecracker_install import FirecrackerInstall
+from pandastack.host.firecracker_jail import Uids, users
+from pandastack.host.firecracker_orders import Shape
+from pandastack.host.paths import Cache
+from tests.vm.tiny_guest import tiny_config
+
+UIDS = range(871_000, 871_064)
+
+
+class Corner(Struct, frozen=True):
+    """A driver, a machine for it and a place for homes."""
+
+    driver: FirecrackerDriver
+    config: MachineConfig
+    place: Path
+
+    def home(self, name: str) -> Path:
+        path = self.place / name
+        path.mkdir()
+        return path
+
+
+def corner(
+    install: FirecrackerInstall,
+    place: Path,
+    shape: Shape = Shape(log_level="Info"),  # noqa: B008  # a frozen value
+) -> Corner:
+    """A driver of the test's own: a machine's name is that of the test's directory."""
+    driver = firecracker_driver(install, place / "cache", shape)
+    return Corner(driver, tiny_config(place, name_of(place)), place)
+
+
+def firecracker_driver(
+    install: FirecrackerInstall,
+    cache: Path,
+    shape: Shape = Shape(),  # noqa: B008  # a frozen value
+) -> FirecrackerDriver:
+    """A driver as the host composes it."""
+    return FirecrackerDriver(
+        install,
+        Cache(cache),
+        host_cpu="any",
+        uids=Uids(UIDS, users()),
+        cgroups=find_cgroups(Path("/proc/self/mountinfo").read_text()),
+        shape=shape,
+    )
+
+
+def name_of(place: Path) -> str:
+    """A word for a machine that no other test uses."""
+    return f"fire-{os.getpid()}-{abs(hash(place)) % 10**6}"
+
+
+def left(corner: Corner) -> list[str]:
+    """What machines of a test have left: processes, control groups, mounts, network namespaces, files."""
+    name = corner.config.vm_id
+    processes = [pid for pid in procfs.processes() if name.encode() in _read(f"/proc/{pid}/cmdline")] + list(
+        procfs.children(os.getpid())
+    )
+    groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{PARENT}/*{name}*")]
+    mounts = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(corner.place) in line
+    ]
+    networks = [str(path) for path in Path("/run/netns").glob(f"*{name}*")]
+    homes = [path for path in corner.place.iterdir() if path.name not in ("image", "cache", "snapshot")]
+    files = [str(path) for home in homes if home.is_dir() for path in home.iterdir()]
+    return [
+        *(f"process {pid}" for pid in set(processes)),
+        *(f"group {group}" for group in groups),
+        *(f"mount {mount}" for mount in mounts if str(corner.place) in mount),
+        *(f"network {network}" for network in networks),
+        *(f"file {file}" for file in files),
+    ]
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
