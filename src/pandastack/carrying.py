@@ -35,3 +35,12 @@ async def undone(task: asyncio.Task[Any]) -> None:
     if not task.cancelling():
         task.cancel()
     await carried_through(asyncio.gather(task, return_exceptions=True))
+
+
+def unless_cancelled(error: Exception) -> None:
+    """Within the handler of an error that a task goes on behind: it does not when somebody has cancelled it,
+    whatever came of that on the way out.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error

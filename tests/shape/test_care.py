@@ -40,6 +40,7 @@ ROOTS = ("cli/", "testing/")
 REACHING = {
     "control.py": "the composition root of the control plane",
     "host/app.py": "the composition root of a host",
+    "host/egress/__main__.py": "the composition root of the egress process",
     "host/publish.py": "names of drafts that no other process has",
     "client/_config.py": "`read_surroundings`: where a program that uses the SDK is composed",
     "client/_pair.py": "names of drafts that no other process has",
@@ -137,7 +138,7 @@ def imported_names(source: Source) -> dict[str, str]:
         elif isinstance(node, ast.ImportFrom) and node.module in {"random", "secrets"}:
             names |= {alias.asname or alias.name: node.module for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
     return names
 
 
@@ -147,6 +148,8 @@ def reaches(source: Source) -> Iterator[str]:
         if not isinstance(node, ast.Attribute | ast.Name):
             continue
         first, dot, rest = dotted(node).partition(".")
+        if first in {"random", "secrets"} and first not in names:
+            continue  # a variable of that name
         name = names.get(first, first) + dot + rest
         if name in AMBIENT or (dot and name.partition(".")[0] in {"random", "secrets"}):
             yield source.at(node, name)

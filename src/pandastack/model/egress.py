@@ -10,7 +10,7 @@ import ipaddress
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
@@ -136,6 +136,10 @@ class BoundSecret(Struct, frozen=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         """Without the value, so that no log can have it."""
         return f"BoundSecret(name={self.name!r}, hosts={self.hosts!r}, header={self.header!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for tracebacks on a terminal."""
+        return [("name", self.name), ("hosts", self.hosts), ("header", self.header)]
 
     def put_into(self, header_value: str) -> str:
         """The same value of a header, the placeholder replaced, also within `Basic` credentials."""

@@ -42,6 +42,5 @@ async def dial(addresses: Sequence[str], port: int, deadline: float) -> tuple[so
             connection.close()
             raise
         else:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connection, address
     raise Unreachable("Nobody answers at the addresses of this name.")

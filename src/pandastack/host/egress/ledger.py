@@ -13,7 +13,7 @@ NAMES = 1024
 
 DNS = "dns"
 OTHERS = "others"
-"""The protocol of receipts in which connections are added up that came when there were too many to tell apart."""
+"""The protocol under which connections are added up when there are too many to tell apart."""
 
 Key = tuple[str, str | None, str | None, int, str, bool]
 """Protocol, name, address, port, rule, whether it was allowed."""

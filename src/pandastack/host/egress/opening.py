@@ -44,10 +44,12 @@ def recognise(data: bytes) -> Opening | None:
     return Opening(HTTP, head.host) if head else None
 
 
-async def read_opening(source: Source, limits: Limits) -> Opening:
-    """Look at the first bytes, which `source` still holds after it. OSError."""
+async def read_opening(source: Source, patience: float, limits: Limits) -> Opening:
+    """Look at the first bytes, which `source` still holds after it; they must begin to come within `patience`
+    seconds. OSError.
+    """
     try:
-        async with asyncio.timeout(limits.server_first):
+        async with asyncio.timeout(patience):
             await source.more()
     except TimeoutError:
         return Opening(silent=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from pandastack.model.egress import BoundSecret, Egress, Receipt
@@ -16,6 +18,10 @@ class Authority(Struct, frozen=True):
     def __repr__(self) -> str:
         """Without the key."""
         return "Authority()"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for tracebacks on a terminal."""
+        return [("certificate", self.certificate)]
 
 
 class Limits(Struct, frozen=True):

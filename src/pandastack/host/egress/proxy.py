@@ -25,8 +25,10 @@ from pandastack.host.egress.route import (
 from pandastack.host.egress.standing import Standing
 from pandastack.host.egress.streams import Plain, Source, Stream, Tls
 from pandastack.model.egress import BoundSecret
-from pandastack.model.verdict import UNLISTED, Policy, decide_name
+from pandastack.model.verdict import UNLISTED, Policy, decide_address, decide_name, is_bound
 
+CLIENT_FIRST = frozenset({80, 443, 8080, 8443})
+"""Ports on which no server speaks first."""
 FAREWELL_SECONDS = 1.0
 """How long a guest may take to read why it was refused."""
 FAREWELL_READS = 64
@@ -56,7 +58,7 @@ class Connection:
         """Until both ends are done with it. OSError when one of them breaks it off, TimeoutError when nobody
         speaks for too long; the caller closes the guest's end.
         """
-        self._opening = await read_opening(self._source, self._standing.ground.limits)
+        self._opening = await self._opened()
         try:
             upstream, route = await self._dialled()
         except Denied as denied:
@@ -66,6 +68,18 @@ class Connection:
             await self._refuse(str(nowhere), 502)
         else:
             await self._serve(upstream, route)
+
+    async def _opened(self) -> Opening:
+        """The first words. A guest that is silent may be a slow one: it is believed to wait for its server
+        only where the server's address is allowed, and such servers stand.
+        """
+        limits = self._standing.ground.limits
+        address, port = self._original
+        if port not in CLIENT_FIRST:
+            opening = await read_opening(self._source, limits.server_first, limits)
+            if not opening.silent or decide_address(self._standing.policy, address, port).allowed:
+                return opening
+        return await read_opening(self._source, limits.head, limits)
 
     async def _dialled(self) -> tuple[socket.socket, Route]:
         """A connection that the policy in force now allows: it may have changed while one was made."""
@@ -147,6 +161,8 @@ class Connection:
             raise Refused(opening.refusal)
         if verdict and not verdict.allowed and verdict.rule != UNLISTED:
             raise Refused(verdict.rule)
+        if name and is_bound(policy, name):
+            raise Refused("The name of a host that a secret is bound to was told too late.")
 
     def _fill(self, value: str) -> str:
         for secret in self._secrets:

@@ -58,7 +58,7 @@ class Server:
         async with asyncio.TaskGroup() as group:
             while message := await self._channel.receive():
                 answer = await self._answer(message, decoder, group)
-                await self._channel.send(_fitting(answer))
+                await self._channel.send(fitting(answer))
             for _, task in self._slots.values():
                 task.cancel()
 
@@ -123,8 +123,8 @@ class Server:
         return self._slots[number][0]
 
 
-def _fitting(answer: Answer) -> bytes:
-    """The answer as bytes. Receipts that do not fit lose their names, then questions, then their older half."""
+def fitting(answer: Answer) -> bytes:
+    """The answer as bytes. Receipts that do not fit lose the names, then questions, then their older half."""
     data = msgspec.json.encode(answer)
     for fewer in (_without_names, _without_questions, *[_newer_half] * 20):
         if len(data) <= MESSAGE_LIMIT or answer.receipts is None:

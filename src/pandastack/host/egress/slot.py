@@ -95,21 +95,19 @@ class Slot:
             task.add_done_callback(lambda done: self._open.pop(done, None) and None)
 
     async def _serve(self, connection: socket.socket) -> None:
-        original = original_destination(connection)
-        guest = Plain(connection)
         try:
-            proxied = Connection(self._standing, guest, original)
-            current = asyncio.current_task()
-            if current is not None:
-                self._open[current] = proxied
-            await proxied.run()
+            with connection:
+                original = original_destination(connection)
+                proxied = Connection(self._standing, Plain(connection), original)
+                current = asyncio.current_task()
+                if current is not None:
+                    self._open[current] = proxied
+                await proxied.run()
         except* (OSError, TimeoutError):
             pass  # one of the ends has broken it off, or nobody spoke for too long
         except* Exception as errors:  # one connection must not end the others; values stay out of the log
             for error in errors.exceptions:
                 self._tell(f"a connection of {self.vm} failed: {_place(error)}")
-        finally:
-            guest.close()
 
     def _turn_away(self, connection: socket.socket) -> None:
         limit = self._standing.policy.egress.max_connections
@@ -158,7 +156,6 @@ async def _accepted(listener: socket.socket) -> socket.socket | None:
     except OSError:
         await asyncio.sleep(BUSY_SECONDS)
         return None
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 

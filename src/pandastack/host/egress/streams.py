@@ -1,8 +1,8 @@
 """Two ends of a relayed connection: bytes in order, half-close, back-pressure; in the clear or in TLS.
 
-Nothing is kept in between but the part that is being passed on: a guest that opens every connection it may, to
-servers that read nothing, holds `PART` bytes of this process with each of them. A read that is given up loses
-nothing.
+Nothing is kept in between but the part that is being passed on: a guest that opens every connection it may,
+to servers that read nothing, holds `PART` bytes of this process with each of them. A read that is given up
+loses nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import suppress
 from typing import Protocol
 
 PART = 1 << 14
+UNSENT = 1 << 17
+"""So many bytes may wait in the kernel beyond what is on its way already."""
 
 
 class Stream(Protocol):
@@ -38,6 +40,8 @@ class Plain:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         self._socket = connection
         self._loop = asyncio.get_running_loop()
 

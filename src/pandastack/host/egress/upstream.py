@@ -6,6 +6,7 @@ Random numbers, source ports and letter cases; an answer that does not repeat al
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 import dns.exception
@@ -27,6 +28,20 @@ class NoAnswer(Exception):
     """No name server has answered in time."""
 
 
+Addresses = tuple[list[str], int]
+"""And for how many seconds they are."""
+
+
+class _Turn:
+    """Those who ask for one name at the same time, and the last answer that one of them got."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+        self.asked = -math.inf
+        self.outcome: Addresses | NoAnswer = ([], 0)
+
+
 class Upstream:
     """The name servers, asked in turn. `deadline` is for all of a question, in seconds."""
 
@@ -34,6 +49,7 @@ class Upstream:
         self._servers = [_place(server) for server in servers]
         self._deadline = deadline
         self._chance = chance
+        self._turns: dict[str, _Turn] = {}
 
     async def ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.message.Message:
         """The answer to one question, whatever it says. NoAnswer."""
@@ -48,12 +64,35 @@ class Upstream:
             pass
         raise NoAnswer(f"no name server has answered within {self._deadline:g} seconds")
 
-    async def addresses(self, name: str) -> tuple[list[str], int]:
+    async def addresses(self, name: str) -> Addresses:
         """The IPv4 addresses of a canonical name, and for how many seconds. There are none when there is no
         such name. NoAnswer.
+
+        Nothing is kept for later; but who asks for a name while others do takes the answer to a question that
+        was sent after its own call.
         """
-        answer = await self.ask(dns.name.from_text(name), dns.rdatatype.A)
-        return addresses_in(answer)
+        turn = self._turns.setdefault(name, _Turn())
+        turn.waiting += 1
+        called = asyncio.get_running_loop().time()
+        try:
+            async with turn.lock:
+                if turn.asked < called:
+                    await self._take_turn(turn, name)
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                del self._turns[name]
+        if isinstance(turn.outcome, NoAnswer):
+            raise NoAnswer(str(turn.outcome)) from turn.outcome
+        return turn.outcome
+
+    async def _take_turn(self, turn: _Turn, name: str) -> None:
+        asked = asyncio.get_running_loop().time()
+        try:
+            turn.outcome = addresses_in(await self.ask(dns.name.from_text(name), dns.rdatatype.A))
+        except NoAnswer as error:
+            turn.outcome = error
+        turn.asked = asked
 
     async def _attempt(
         self, server: tuple[str, int], name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
@@ -79,7 +118,7 @@ class Upstream:
         return dns.name.Name(labels)
 
 
-def addresses_in(answer: dns.message.Message) -> tuple[list[str], int]:
+def addresses_in(answer: dns.message.Message) -> Addresses:
     """The addresses that the chain of an answer ends in, and the least time to live of it."""
     if not isinstance(answer, dns.message.QueryMessage):
         return [], 0

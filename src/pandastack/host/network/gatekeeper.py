@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from pandastack.carrying import unless_cancelled
 from pandastack.errors import MachineError, OutcomeUnknown, PandastackError
 from pandastack.host.egress.client import Account, EgressProcess
 from pandastack.host.egress.orders import Attach, Begin, Receipts
@@ -50,6 +51,7 @@ class Gatekeeper:
                     status = await process.ended()
                 log.warning("egress.ended", status=status)
             except (PandastackError, OSError) as error:
+                unless_cancelled(error)
                 log.warning("egress.not_started", reason=str(error))
             finally:
                 self._process = None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from pandastack.carrying import carried_through
+from pandastack.carrying import carried_through, unless_cancelled
 from pandastack.errors import NoCapacity, PandastackError
 from pandastack.host.egress.orders import Begin
 from pandastack.host.network import ground
@@ -120,6 +120,7 @@ class Slots:
             try:
                 await self._refill()
             except (PandastackError, OSError) as error:
+                unless_cancelled(error)
                 log.warning("network.not_ready", reason=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 self._wanted.set()
@@ -177,14 +178,14 @@ class Slots:
         await self._gatekeeper.serve(slot.number, slot.name, egress)
 
     async def _end(self, *slots: Slot) -> None:
-        for slot in slots:
-            await self._gatekeeper.leave(slot.number)
-            slot.let_go()
         numbers = [slot.number for slot in slots]
         try:
+            for slot in slots:
+                slot.let_go()
+                await self._gatekeeper.leave(slot.number)
             await remove(numbers)
-        except PandastackError as error:  # the next life takes them back
-            log.warning("network.not_removed", slots=numbers, reason=error.message)
+        except (PandastackError, OSError) as error:  # the next life takes them back
+            log.warning("network.not_removed", slots=numbers, reason=str(error))
             return
         for number in numbers:
             self._claims.give_back(number)

@@ -1,0 +1,181 @@
+"""The process itself: who it is, what it holds, how it ends, and how it is started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pandastack.errors import MachineError, OutcomeUnknown
+from pandastack.host.egress.client import EgressProcess
+from pandastack.host.egress.orders import Attach, Begin
+from pandastack.model.egress import BoundSecret, Egress
+from pandastack.testing.fixtures import LeakCheck, descriptors
+
+from .wire import get, hello
+from .world import NOBODY, OURS, PUBLIC, SLOT, World, all_of, namespace, server, world
+
+pytestmark = [pytest.mark.anyio, pytest.mark.root]
+
+PLACE = "127.10.0.1"
+ZONE = {"good.test": [[PLACE]]}
+ONE = Egress(allow_domains=("good.test",))
+
+
+async def waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say hello, and wait for the end."""
+    writer.write(b"hello")
+    while await reader.read(4096):
+        pass
+
+
+def sockets_of(pid: int) -> int:
+    """How many sockets a process holds."""
+    return sum(target.startswith("socket:") for target in targets(pid))
+
+
+def targets(pid: int) -> list[str]:
+    """What the descriptors of a process are."""
+    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+async def test_it_is_killed_and_started_anew(leak_check: LeakCheck, tmp_path: Path) -> None:
+    """Its end is noticed, orders fail, its guests are cut off; another one takes the slots over."""
+    log = tmp_path / "log"
+    async with server(PLACE, 0, waiting) as port, world(ZONE, tmp_path) as made:
+        await killed(made, made.process, port)
+        async with EgressProcess(log) as another:
+            await another.begin(Begin((made.names.address,), reachable=(PUBLIC,)))
+            await killed(World(made.guest, made.names, another, log), another, port)
+
+
+async def killed(made: World, process: EgressProcess, port: int) -> None:
+    """A guest reaches its server, until the process is no more."""
+    sockets = made.guest.listeners()
+    await process.attach(Attach(SLOT, "vm", ONE), sockets)
+    for each in sockets:
+        each.close()
+    reader, writer = await made.connect(PLACE, port)
+    writer.write(get("good.test"))
+    assert await reader.readexactly(5) == b"hello"
+    os.kill(process.pid, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        assert await process.ended() == -signal.SIGKILL
+    assert await all_of(reader) == b""
+    writer.close()
+    with pytest.raises(MachineError):
+        await process.receipts(SLOT)
+
+
+async def test_it_ends_with_its_host(leak_check: LeakCheck, tmp_path: Path) -> None:
+    """The channel alone holds it: a host that dies takes it along."""
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from pandastack.host.egress.client import EgressProcess\n"
+        "async def main():\n"
+        "    async with EgressProcess(pathlib.Path(sys.argv[1])) as process:\n"
+        "        print(process.pid, flush=True)\n"
+        "        await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    host = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, str(tmp_path / "log")), stdout=asyncio.subprocess.PIPE
+    )
+    assert host.stdout
+    pid = int(await host.stdout.readline())
+    assert Path(f"/proc/{pid}").exists()
+    host.kill()
+    await host.wait()
+    async with asyncio.timeout(5):
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.01)
+
+
+async def test_it_is_nobody_and_holds_only_what_it_was_given(leak_check: LeakCheck, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with EgressProcess(log, account=NOBODY) as process:
+        await process.begin(Begin(("127.0.0.1",), authority=OURS))
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        assert fields["Uid"].split() == fields["Gid"].split() == ["65534"] * 4
+        assert not fields["Groups"].split() and int(fields["CapEff"], 16) == 0
+        files = {each for each in targets(process.pid) if each.startswith("/")}
+        assert files <= {"/dev/null", str(log)}
+
+
+async def test_a_slot_is_attached_again_and_detached(leak_check: LeakCheck, tmp_path: Path) -> None:
+    """Nothing of a slot is left: neither its connections nor its descriptors, and its ports are free."""
+    async with server(PLACE, 0, waiting) as port, world(ZONE, tmp_path) as made:
+        await made.attach(ONE)
+        await made.process.detach(SLOT)
+        before = sockets_of(made.process.pid)
+        for _ in range(5):
+            await made.attach(ONE)
+            flows = [await made.connect(PLACE, port) for _ in range(10)]
+            for reader, writer in flows:
+                writer.write(hello("good.test"))
+                assert await reader.readexactly(5) == b"hello"
+            unfinished = await made.connect(PLACE, port)
+            unfinished[1].write(hello("good.test")[:30])
+            await made.process.detach(SLOT)
+            for reader, writer in [*flows, unfinished]:
+                assert await all_of(reader) == b""
+                writer.close()
+            with pytest.raises(ConnectionRefusedError):
+                await made.connect(PLACE, port)
+        await made.process.detach(SLOT)
+        async with asyncio.timeout(5):
+            while sockets_of(made.process.pid) > before:
+                await asyncio.sleep(0.01)
+    assert not [what for what in descriptors().values() if "netns" in what]
+
+
+async def test_orders_that_cannot_be_carried_out_are_refused(leak_check: LeakCheck, tmp_path: Path) -> None:
+    with namespace() as guest:
+        async with EgressProcess(tmp_path / "log") as process:
+            sockets = guest.listeners()
+            for order in (
+                process.attach(Attach(SLOT, "vm", ONE), sockets),  # before `begin`
+                process.attach(Attach(SLOT, "vm", ONE), sockets[:2]),
+                process.change(SLOT, ONE),
+                process.receipts(SLOT),
+                process.begin(Begin((), trust="no certificate")),
+            ):
+                with pytest.raises(MachineError):
+                    await order
+            await process.begin(Begin(("127.0.0.1",)))
+            await process.attach(Attach(SLOT, "vm", ONE), sockets)
+            for each in sockets:
+                each.close()
+            assert (await process.receipts(SLOT)).vm == "vm"
+
+
+async def test_an_answer_that_does_not_come_is_an_unknown_outcome(
+    leak_check: LeakCheck, tmp_path: Path
+) -> None:
+    """And the next one is not taken for it."""
+    async with EgressProcess(tmp_path / "log", deadline=0.3) as process:
+        while True:
+            with suppress(OutcomeUnknown):
+                await process.detach(SLOT)
+                break
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(OutcomeUnknown):
+            await process.begin(Begin(("127.0.0.1",)))
+        os.kill(process.pid, signal.SIGCONT)
+        with pytest.raises(MachineError, match="not attached"):
+            await process.receipts(SLOT)
+
+
+async def test_the_largest_policy_fits(leak_check: LeakCheck, tmp_path: Path) -> None:
+    labels = ".".join(["x" * 60] * 3)
+    egress = Egress(allow_domains=tuple(f"{number}.{labels}.test" for number in range(500)))
+    secrets = tuple(BoundSecret(f"s{n}", ("a.test",), f"placeholder-{n:06}", "v" * 8000) for n in range(40))
+    async with world(ZONE, tmp_path) as made:
+        await made.attach(egress, *secrets)
+        assert (await made.process.receipts(SLOT)).receipts == ()
