@@ -25,6 +25,7 @@ from benchmarks import (
     exec,
     files,
     fork,
+    gateway,
     hibernate,
     report,
     snapshot,
@@ -52,6 +53,7 @@ QUESTIONS: dict[str, Question] = {
     "snapshot": snapshot.QUESTION,
     "hibernate": hibernate.QUESTION,
     "chain": chain.QUESTION,
+    "gateway": gateway.QUESTION,
 }
 CACHE = Path("~/.cache/pandastack")
 RESULTS = Path(__file__).with_name("results")
@@ -71,6 +73,7 @@ class Wish(StrEnum):
     SNAPSHOT = "snapshot"
     HIBERNATE = "hibernate"
     CHAIN = "chain"
+    GATEWAY = "gateway"
     ALL = "all"
     REPORT = "report"
 

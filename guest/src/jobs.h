@@ -14,5 +14,6 @@ job job_remove;
 job job_chmod;
 job job_watch;
 job job_metrics;
+job job_ports;
 
 #endif

@@ -41,6 +41,8 @@ static const struct rule chmod_rules[] = {
     PATH_RULE, {TAG_FILE_MODE, NUMBER, true, false, 0, 0}, USER_RULE, FLAG_RULE(TAG_RECURSIVE)};
 static const struct rule watch_rules[] = {PATH_RULE, USER_RULE, FLAG_RULE(TAG_RECURSIVE)};
 
+static const struct rule dial_rules[] = {{TAG_PORT, NUMBER, true, false, 0, 0}};
+
 static const struct operation_kind kinds[OP_LIMIT] = {
     [OP_EXEC] = {COUNT(exec_rules), NULL, CONTENT_NONE, false},
     [OP_ATTACH] = {COUNT(attach_rules), NULL, CONTENT_NONE, false},
@@ -57,6 +59,8 @@ static const struct operation_kind kinds[OP_LIMIT] = {
     [OP_WATCH] = {COUNT(watch_rules), job_watch, CONTENT_NONE, false},
     [OP_METRICS] = {NULL, 0, job_metrics, CONTENT_NONE, false},
     [OP_INPUT] = {COUNT(input_rules), NULL, CONTENT_NONE, false},
+    [OP_DIAL] = {COUNT(dial_rules), NULL, CONTENT_NONE, false},
+    [OP_PORTS] = {NULL, 0, job_ports, CONTENT_NONE, false},
 };
 
 const struct operation_kind *operation_kind(uint8_t operation)
@@ -91,7 +95,8 @@ bool operation_fits(uint8_t operation, const struct fields *fields)
 {
     if (operation == OP_EXEC)
         return exec_fits(fields);
-    return number_within(fields, TAG_SIGNAL_NUMBER, 1, 64) && number_within(fields, TAG_FILE_MODE, 0, 07777) &&
+    return number_within(fields, TAG_SIGNAL_NUMBER, 1, 64) && number_within(fields, TAG_PORT, 1, 65535) &&
+           number_within(fields, TAG_FILE_MODE, 0, 07777) &&
            number_within(fields, TAG_DEPTH, 1, LIST_DEPTH_MAX) &&
            number_within(fields, TAG_OFFSET, 0, INT64_MAX) && number_within(fields, TAG_LENGTH, 0, INT64_MAX);
 }

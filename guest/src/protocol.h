@@ -61,7 +61,9 @@ enum operation {
     OP_WATCH = 13,
     OP_METRICS = 14,
     OP_INPUT = 15,
-    OP_LIMIT = 16
+    OP_DIAL = 16,
+    OP_PORTS = 17,
+    OP_LIMIT = 18
 };
 
 enum tag {
@@ -139,7 +141,9 @@ enum tag {
     TAG_CPU_BUSY_MS = 0x57,
     TAG_EVENT = 0x58,
     TAG_CTIME_NS = 0x59,
-    TAG_LIMIT = 0x5a
+    TAG_PORT = 0x5a,
+    TAG_LOOPBACK = 0x5b,
+    TAG_LIMIT = 0x5c
 };
 
 #endif

@@ -13,6 +13,7 @@
 #include "child.h"
 #include "clock.h"
 #include "console.h"
+#include "dial.h"
 #include "end.h"
 #include "farewell.h"
 #include "freezer.h"
@@ -94,7 +95,8 @@ static void take_signals(void)
 
 static int timeout_ms(void)
 {
-    static uint64_t (*const deadlines[])(void) = {link_deadline, processes_deadline, hooks_deadline, freezer_deadline};
+    static uint64_t (*const deadlines[])(void) = {link_deadline, processes_deadline, hooks_deadline, freezer_deadline,
+                                              dials_deadline};
     uint64_t soonest = NEVER;
     for (size_t at = 0; at < sizeof deadlines / sizeof *deadlines; at++)
         if (deadlines[at]() < soonest)
@@ -113,6 +115,7 @@ static void expire(void)
         processes_expire();
     hooks_expire();
     freezer_expire();
+    dials_expire();
     guard_expire();
 }
 

@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 
 #include "clock.h"
+#include "dial.h"
 #include "feed.h"
 #include "follow.h"
 #include "frame.h"
@@ -215,6 +216,8 @@ static void start(struct stream *stream, const struct operation_kind *kind, cons
         kill_process(stream, fields);
     else if (stream->operation == OP_INPUT)
         feed_open(stream, fields);
+    else if (stream->operation == OP_DIAL)
+        dial_open(stream, fields);
 }
 
 /* A stream that cannot be: told so without ever becoming one. */
@@ -362,6 +365,8 @@ static bool speak(struct stream *stream)
         return tell_processes_turn(stream);
     if (stream->operation == OP_INPUT)
         return feed_turn(stream) || allowed;
+    if (stream->operation == OP_DIAL)
+        return dial_turn(stream) || allowed;
     return (stream->process != NULL ? follow_turn(stream) : worker_turn(stream)) || allowed;
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "dial.h"
 #include "link.h"
 #include "memory.h"
 
@@ -45,13 +46,22 @@ struct stream *stream_find(uint32_t id)
     return stream;
 }
 
+static bool is_crowded(bool dials)
+{
+    size_t count = 0;
+    size_t at = 0;
+    for (struct stream *stream; (stream = stream_next(&at)) != NULL;)
+        count += (stream->operation == OP_DIAL) == dials;
+    return count >= (dials ? DIALS_MAX : OTHERS_MAX);
+}
+
 struct stream *stream_open(uint32_t id, enum operation operation)
 {
     size_t slot = 0;
+    if (is_crowded(operation == OP_DIAL))
+        return NULL;
     while (slot < slots_used && streams[slot].id != 0)
         slot++;
-    if (slot == STREAMS_MAX)
-        return NULL;
     slots_used += slot == slots_used;
     streams[slot] = (struct stream){
         .id = id,
@@ -67,6 +77,8 @@ struct stream *stream_open(uint32_t id, enum operation operation)
 
 void stream_forget(struct stream *stream)
 {
+    if (stream->operation == OP_DIAL)
+        dial_hang_up(stream);
     end_close(&stream->talk);
     end_close(&stream->source);
     end_close(&stream->sink);
@@ -99,6 +111,8 @@ static size_t pass_on(struct stream *stream, struct span bytes)
 {
     if (stream->process != NULL)
         return pass_on_to_process(stream, bytes);
+    if (stream->operation == OP_DIAL)
+        return dial_write(stream, bytes);
     if (stream->sink.fd < 0)
         return bytes.size;
     ssize_t sent = write(stream->sink.fd, bytes.data, bytes.size);
@@ -115,6 +129,8 @@ static void pass_on_end(struct stream *stream)
     if (stream->process != NULL) {
         if (stream->closes_input)
             process_end_input(stream->process);
+    } else if (stream->operation == OP_DIAL) {
+        dial_end(stream);
     } else if (stream->sink.fd >= 0) {
         talk_commit(stream->talk.fd);
         end_close(&stream->sink);

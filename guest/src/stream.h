@@ -5,7 +5,10 @@
 #include "end.h"
 #include "process.h"
 
-#define STREAMS_MAX 128
+/* Connections have slots of their own: as many as there may be leave the others all of theirs. */
+#define DIALS_MAX 256
+#define OTHERS_MAX 128
+#define STREAMS_MAX (DIALS_MAX + OTHERS_MAX)
 
 struct stream {
     uint32_t id; /* 0: the slot is free */
@@ -24,7 +27,7 @@ struct stream {
     size_t input_size;
     struct process *process; /* EXEC, ATTACH: the one it follows; INPUT: the one it feeds */
     uint64_t position;       /* the next byte of its output to send; NEVER when none is wanted */
-    uint64_t until;          /* once it has ended and settled: DONE comes behind this position */
+    uint64_t until;          /* once it has ended and settled: DONE comes behind this position. DIAL: see below */
     size_t item;             /* PROCESSES: the next one to tell */
     /* A file operation: */
     pid_t worker;        /* 0 once reaped */
@@ -32,11 +35,15 @@ struct stream {
     struct end source;   /* content to the host */
     struct end sink;     /* content from the host */
     bool source_ended;   /* EOF 1 is due or sent */
+    /* DIAL: `source` is the connection, both ways, and `until` the time at which making it is given up. */
+    uint16_t port;
+    uint8_t way;         /* the next one to try */
+    int failure;         /* why the first one came to nothing */
 };
 
 void streams_open(void);
 
-/* A free slot, made a stream of that id; NULL when all are taken. */
+/* A free slot, made a stream of that id; NULL when all of its kind are taken. */
 struct stream *stream_open(uint32_t id, enum operation operation);
 
 /* The open stream of that id, or NULL. */

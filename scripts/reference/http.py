@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from pandastack.api.openapi import plain
 from pandastack.api.v1 import ENDPOINTS
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
@@ -43,7 +44,7 @@ def section(tag: str, endpoints: list[Endpoint]) -> str:
 
 def place(endpoint: Endpoint) -> str:
     method = "GET (WebSocket)" if endpoint.method == WEBSOCKET else endpoint.method
-    return code(f"{method} {endpoint.path}")
+    return code(f"{method} {plain(endpoint.path)}")
 
 
 def scope(endpoint: Endpoint) -> str:

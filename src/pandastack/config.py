@@ -76,6 +76,16 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The first admin token; without one a token is made on the first start."""
     workspace: str = "default"
     on_exit: OnExit = OnExit.KEEP
+    gateway_listen: str = "127.0.0.1:8081"
+    """Where visitors of sandboxes come to; nothing to have none."""
+    gateway_connections_per_address: Count = 100
+    """More than that of one address are turned away; behind a proxy of yours all have its address."""
+    preview_suffix: str = "localhost"
+    """Preview hosts are `<port>-<sandbox id>.<suffix>`: a domain that serves nothing else."""
+    preview_url: str | None = None
+    """Where preview links begin, for example `https://preview.example.com`; None for the API's address."""
+    preview_secret: str | None = None
+    """Signs preview links; without one a secret is made on the first start and kept with the state."""
     dashboard: bool = True
     """Serves pages for people at `/ui`."""
 

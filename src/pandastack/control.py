@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import secrets
 import time
 import uuid
@@ -27,6 +28,8 @@ from pandastack.config import ControlConfig, OnExit
 from pandastack.endpoint import Rules
 from pandastack.errors import Conflict
 from pandastack.failpoint import Failpoints
+from pandastack.gateway.front import Front
+from pandastack.gateway.visitor import Limits as VisitorLimits
 from pandastack.model.account import Limits, SnapshotLimits
 from pandastack.model.clock import Clock
 from pandastack.model.host import Host, VmReport
@@ -51,6 +54,8 @@ from pandastack.services.line import Line
 from pandastack.services.lineages import Lineages
 from pandastack.services.litters import Litters
 from pandastack.services.placement import Placement
+from pandastack.services.ports import Ports
+from pandastack.services.previews import Previews
 from pandastack.services.recorder import Recorder
 from pandastack.services.rollbacks import Rollbacks
 from pandastack.services.sandboxes import Sandboxes
@@ -105,6 +110,10 @@ def _new_session() -> str:
     return secrets.token_urlsafe(32)
 
 
+def _new_key() -> bytes:
+    return secrets.token_bytes(32)
+
+
 class Chance(Struct, frozen=True):
     """Where names and secrets come from."""
 
@@ -112,6 +121,7 @@ class Chance(Struct, frozen=True):
     new_request_id: Callable[[], str] = _new_request_id
     new_secret: Callable[[], str] = _new_secret
     new_session: Callable[[], str] = _new_session
+    new_key: Callable[[], bytes] = _new_key
 
 
 class Control:
@@ -187,11 +197,20 @@ class Plane:
         self.births = Births(self.ground, self.archive, self.endings, self.recorder)
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
+        self.ports = Ports(self.ground, self.sandboxes)
+        self.previews = Previews(self.ledger, clock, _preview_secret(config, self._chance))
         self.litters = Litters(self.ground, self.endings)
         self.adoption = Adoption(self.ground, self.archive, self.births, self.endings, self.litters)
         self.reaper = Reaper(self.activity, self.endings, self.sleep, self.metrics)
         retention = Retention(config.retention_seconds, config.audit_retention_seconds)
         self.purge = Purge(database, clock, retention)
+
+    def front(self, limits: VisitorLimits) -> Front:
+        """What visitors of sandboxes are answered."""
+        config = self._config
+        return Front(
+            self.ports, self.previews, limits, suffix=config.preview_suffix, address=config.preview_url
+        )
 
     def app(self, beat_seconds: float) -> ASGIApp:
         """The whole HTTP surface."""
@@ -222,12 +241,15 @@ class Plane:
             templates=self._templates(),
             accounts=self.accounts,
             trail=self.trail,
+            ports=self.ports,
+            previews=self.previews,
             placement=ground.placement,
             metrics=self.metrics,
             limits=self.limits,
             sizes=sizes,
             version=metadata.version("pandastack"),
             beat_seconds=beat_seconds,
+            preview_base=self._config.preview_url,
         )
         rules = Rules(Authenticator(self.accounts), sizes, beat_seconds)
         return Edge(
@@ -323,6 +345,17 @@ async def _beside(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 log.critical("background.crashed", exc_info=outcome)
+
+
+def _preview_secret(config: ControlConfig, chance: Chance) -> bytes:
+    """What signs preview links: the configuration's, or one that was made for this state."""
+    if config.preview_secret is not None:
+        return config.preview_secret.encode()
+    path = config.state_dir / "preview.secret"
+    if not path.is_file():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(chance.new_key())
+    return path.read_bytes()
 
 
 @contextmanager

@@ -34,6 +34,9 @@ T = TypeVar("T")
 WEBSOCKET = "WEBSOCKET"
 """The method of endpoints that are WebSockets."""
 
+ANY = "ANY"
+"""The method of endpoints that take every one, and WebSockets."""
+
 READ_AHEAD = 4
 """Pieces of a body (each some 64 KiB) that may wait for whoever takes them."""
 
@@ -172,7 +175,7 @@ class Resource:
 
     def _endpoint(self, scope: Connection) -> Endpoint:
         method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
-        found = self._endpoints.get(method)
+        found = self._endpoints.get(method) or self._endpoints.get(ANY)
         if found is None and WEBSOCKET in self._endpoints:
             raise InvalidRequest("This path is a WebSocket: connect to it with an upgrade.")
         if found is None:
@@ -241,7 +244,7 @@ def _explain(message: str, kind: object, place: str) -> str:
 
 async def _serve(endpoint: Endpoint, call: Call[Any, Any, Any]) -> None:
     answer = await endpoint.handler(call)
-    if endpoint.method != WEBSOCKET:
+    if call.connection.scope["type"] == "http":
         await _response(endpoint, answer)(call.connection.scope, call.receive, call.send)
 
 

@@ -20,6 +20,7 @@
           │    ├── BootFailed 500
           │    ├── BuildFailed 500     a template's files could not be made
           │    └── GuestUnreachable 503
+          ├── PortClosed 502          a service in the guest takes no connection, or answers nonsense
           ├── NoCapacity 503          retry
           ├── NoSpace 507             retry
           ├── OutcomeUnknown 504      the order was sent, the answer was lost: ask by id
@@ -213,6 +214,12 @@ class GuestUnreachable(MachineError):
     """The guest's agent does not answer although the machine runs."""
 
     code, status, retryable, retry_after = "sandbox.guest_unreachable", 503, True, 1.0
+
+
+class PortClosed(ServerError):
+    """A service in the guest takes no connection, broke one off, or what it says is no answer."""
+
+    code, status = "port.closed", 502
 
 
 class NoCapacity(ServerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -25,6 +26,7 @@ from pandastack.model.clock import Clock
 from pandastack.store import accounts
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.process_driver import ProcessDriver
+from tests.gateway.upstream import Reader, Upstream, Writer, serving_upstream
 
 TOKEN = "pds_" + "0" * 32
 FOREIGN = "pds_" + "f" * 32
@@ -163,3 +165,20 @@ async def wire(url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """A client through a socket."""
     async with client(None, url) as wire:
         yield wire
+
+
+@pytest.fixture
+async def upstream(leak_check: LeakCheck) -> AsyncIterator[Upstream]:
+    """A service that every sandbox here finds on its loopback."""
+    async with serving_upstream() as upstream:
+        yield upstream
+
+
+def below(box: str, port: int, rest: str = "") -> str:
+    return f"/v1/sandboxes/{box}/proxy/{port}{rest}"
+
+
+async def raw(url: str) -> tuple[Reader, Writer]:
+    """A connection to the API's server: clients would tidy what they are told to send."""
+    host, port = url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))

@@ -244,7 +244,7 @@ EXEC_FIELDS: list[tuple[str, Value]] = [("PROCESS_ID", "p"), ("ARG", "true")]
 
 WRONG_OPENS: dict[str, tuple[int, list[tuple[str, Value]]]] = {
     "operation 0": (0, []),
-    "operation 16": (16, []),
+    "operation 18": (18, []),
     "operation 255": (255, []),
     "no process id": (Op.EXEC, EXEC_FIELDS[1:]),
     "empty process id": (Op.EXEC, [("PROCESS_ID", ""), ("ARG", "true")]),
@@ -281,6 +281,9 @@ WRONG_OPENS: dict[str, tuple[int, list[tuple[str, Value]]]] = {
     "no mode": (12, [("PATH", "/tmp")]),
     "input for nobody": (Op.INPUT, []),
     "last that is 2": (Op.INPUT, [("PROCESS_ID", "p"), ("LAST", 2)]),
+    "port 0": (Op.DIAL, [("PORT", 0)]),
+    "port 65536": (Op.DIAL, [("PORT", 65_536)]),
+    "no port": (Op.DIAL, []),
     "fields of an operation without": (Op.METRICS, [("PATH", "/")]),
 }
 

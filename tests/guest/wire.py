@@ -59,6 +59,8 @@ class Op(IntEnum):
     WATCH = 13
     METRICS = 14
     INPUT = 15
+    DIAL = 16
+    PORTS = 17
 
 
 TAGS = {
@@ -133,6 +135,8 @@ TAGS = {
     "CPU_BUSY_MS": 0x57,
     "EVENT": 0x58,
     "CTIME_NS": 0x59,
+    "PORT": 0x5A,
+    "LOOPBACK": 0x5B,
 }
 NAMES = {number: name for name, number in TAGS.items()}
 NUMBERS = frozenset(
@@ -182,6 +186,8 @@ NUMBERS = frozenset(
         "DISK_FREE",
         "PROCESS_COUNT",
         "CPU_BUSY_MS",
+        "PORT",
+        "LOOPBACK",
     ]
 )
 WINDOW = 262_144

@@ -12,8 +12,8 @@ from inspect import getdoc
 
 import pandastack
 from pandastack.api import openapi
+from pandastack.api.ports import visit
 from pandastack.api.v1 import ENDPOINTS
-from pandastack.endpoint import WEBSOCKET
 from pandastack.errors import PandastackError, from_body
 from pandastack.model.account import Scope
 
@@ -80,12 +80,16 @@ def test_no_two_endpoints_share_a_place() -> None:
 
 def test_few_endpoints_need_no_key() -> None:
     public = {endpoint.path for endpoint in ENDPOINTS if endpoint.scope is Scope.PUBLIC}
-    assert public == {"/healthz", "/version", "/metrics", "/openapi.json", "/docs"}
+    links = {"/v1/p/{token}", "/v1/p/{token}/{rest:path}"}
+    assert public - links == {"/healthz", "/version", "/metrics", "/openapi.json", "/docs"}
 
 
 def test_reading_is_what_a_get_does() -> None:
-    """GET never changes anything, so it is the only method that a reading scope opens."""
-    reading = {endpoint.method for endpoint in ENDPOINTS if endpoint.scope in {Scope.READ, Scope.PUBLIC}}
+    """GET never changes anything, so it is the only method that a reading scope opens; a preview link opens
+    what it leads to.
+    """
+    open_to = {Scope.READ, Scope.PUBLIC}
+    reading = {each.method for each in ENDPOINTS if each.scope in open_to and each.handler is not visit}
     assert reading <= {"GET", "HEAD"}
 
 
@@ -94,10 +98,10 @@ def test_every_endpoint_is_in_the_openapi_document() -> None:
     paths = document["paths"]
     assert isinstance(paths, dict)
     for endpoint in ENDPOINTS:
-        method = "get" if endpoint.method == WEBSOCKET else endpoint.method.lower()
-        operation = paths[endpoint.path][method]
-        assert operation["summary"] == endpoint.summary
-        assert operation["tags"] == [endpoint.tag]
+        for method in openapi.methods_of(endpoint):
+            operation = paths[openapi.plain(endpoint.path)][method]
+            assert operation["summary"] == endpoint.summary
+            assert operation["tags"] == [endpoint.tag]
 
 
 def test_operations_have_names_of_their_own() -> None:

@@ -15,7 +15,7 @@ from .conftest import Server, running
 pytestmark = [pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
 FOLDER = Path(programs.__file__).parents[1]
-STRICT = [f"-Werror::DeprecationWarning:programs.{name}" for name in ("basics", "state")]
+STRICT = [f"-Werror::DeprecationWarning:programs.{name}" for name in ("basics", "ports", "state")]
 SPECIAL = {"a_full_house_is_final", "a_long_line_is_worth_waiting_in"}
 """Those that need a server with settings of its own."""
 

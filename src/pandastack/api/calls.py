@@ -20,6 +20,8 @@ from pandastack.services.forks import Forks
 from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
+from pandastack.services.ports import Ports
+from pandastack.services.previews import Previews
 from pandastack.services.rollbacks import Rollbacks
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.sleep import Sleep
@@ -59,12 +61,16 @@ class Services:
     templates: Templates
     accounts: Accounts
     trail: Trail
+    ports: Ports
+    previews: Previews
     placement: Placement
     metrics: Metrics
     limits: Limits
     sizes: Mapping[str, int]
     version: str
     beat_seconds: float
+    preview_base: str | None
+    """Where links to ports begin; None for where the request came to."""
 
 
 Api = Call[Services, Body, Query]

@@ -21,6 +21,8 @@ log = logger("http")
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+LINK = re.compile(r"(/v1/p/)[^/]+")
+"""A path that begins with a preview link."""
 CLIENT_GONE = 499
 """Status of the log line for an answer that nobody waited for."""
 
@@ -101,7 +103,7 @@ class Edge:
         log.info(
             "request.answered",
             method=visit.method,
-            path=visit.scope["path"],
+            path=_shown(visit.scope["path"]),
             status=visit.status,
             ms=round(seconds * 1000, 1),
             **({"error": visit.error} if visit.error else {}),
@@ -142,6 +144,11 @@ class _Visit:
         elif message["type"] == "websocket.accept":
             self.status = 101
         await self._send(message)
+
+
+def _shown(path: str) -> str:
+    """The path without what lets in whoever has it."""
+    return LINK.sub(r"\1…", path)
 
 
 def _request_id(scope: Scope) -> str | None:

@@ -9,7 +9,7 @@ from inspect import cleandoc, getdoc
 
 import msgspec
 
-from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
+from pandastack.endpoint import ANY, WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
 
 JSON = "application/json"
@@ -42,8 +42,8 @@ def document(endpoints: Sequence[Endpoint], version: str) -> dict[str, object]:
     schemas, components = _schemas(endpoints)
     paths: dict[str, dict[str, object]] = {}
     for endpoint in endpoints:
-        method = "get" if endpoint.method == WEBSOCKET else endpoint.method.lower()
-        paths.setdefault(endpoint.path, {})[method] = _operation(endpoint, schemas)
+        for method in methods_of(endpoint):
+            paths.setdefault(plain(endpoint.path), {})[method] = _operation(endpoint, method, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "PandaStack", "version": version, "description": cleandoc(DESCRIPTION)},
@@ -57,6 +57,18 @@ def document(endpoints: Sequence[Endpoint], version: str) -> dict[str, object]:
         },
         "security": [{"bearer": []}, {"key": []}],
     }
+
+
+def methods_of(endpoint: Endpoint) -> tuple[str, ...]:
+    """The methods under which OpenAPI tells of an endpoint."""
+    if endpoint.method == ANY:
+        return ("get", "head", "post", "put", "patch", "delete")
+    return ("get",) if endpoint.method == WEBSOCKET else (endpoint.method.lower(),)
+
+
+def plain(path: str) -> str:
+    """A path as OpenAPI writes it: without the router's own words."""
+    return path.replace(":path}", "}")
 
 
 Schemas = dict[object, dict[str, object]]
@@ -79,11 +91,11 @@ def _anything(kind: type) -> dict[str, object]:
     raise TypeError(f"{kind} has no place in an API.")
 
 
-def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
+def _operation(endpoint: Endpoint, method: str, schemas: Schemas) -> dict[str, object]:
     words = getdoc(endpoint.handler) or ""
     operation: dict[str, object] = {
         "summary": endpoint.summary,
-        "operationId": _name(endpoint),
+        "operationId": _name(endpoint, method),
         "tags": [endpoint.tag],
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint)],
         "responses": _responses(endpoint, schemas),
@@ -99,12 +111,13 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, object]:
     return operation
 
 
-def _name(endpoint: Endpoint) -> str:
-    return re.sub(r"\W+", "_", f"{endpoint.method.lower()}{endpoint.path}").strip("_")
+def _name(endpoint: Endpoint, method: str) -> str:
+    named = method if endpoint.method == ANY else endpoint.method.lower()
+    return re.sub(r"\W+", "_", f"{named}{plain(endpoint.path)}").strip("_")
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, object]]:
-    names = re.findall(r"{(\w+)}", endpoint.path)
+    names = re.findall(r"{(\w+)}", plain(endpoint.path))
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 

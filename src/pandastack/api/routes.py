@@ -10,7 +10,7 @@ from starlette.types import Scope as Connection
 
 from pandastack.api.calls import Services
 from pandastack.api.status import ABSENT
-from pandastack.endpoint import WEBSOCKET, Endpoint, Resource, Rules, json_response
+from pandastack.endpoint import ANY, WEBSOCKET, Endpoint, Resource, Rules, json_response
 from pandastack.errors import NotFound, NotSupported
 
 
@@ -28,7 +28,7 @@ def routes(endpoints: Iterable[Endpoint], app: object, rules: Rules) -> list[Bas
     for path, methods in paths.items():
         resource = Resource(app, methods, rules)
         found.append(Route(path, resource))
-        if WEBSOCKET in methods:
+        if WEBSOCKET in methods or ANY in methods:
             found.append(WebSocketRoute(path, resource))
     return found
 

@@ -16,7 +16,7 @@ from pandastack.model.image import Template
 from pandastack.model.sandbox import Isolation
 
 ABSENT = (
-    "repl", "ports", "preview", "volumes", "functions", "schedules", "databases", "apps",
+    "repl", "volumes", "functions", "schedules", "databases", "apps",
 )  # fmt: skip
 """What the product knows and this server does not do yet."""
 

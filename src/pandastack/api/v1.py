@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
 from pandastack.api.calls import Api
 from pandastack.api.egress import EGRESS
+from pandastack.api.v1_ports import PORTS
 from pandastack.api.v1_state import STATE
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
@@ -263,6 +264,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "POST", f"{ONE}/fs/chmod", files.change_mode, "Set permissions", body=files.ChangeMode, status=204
         ),
     ),
+    *_tagged("ports", *PORTS),
     *_tagged(
         "history",
         Endpoint(

@@ -44,9 +44,12 @@ class DriverChoice(StrEnum):
 
 
 @app.command()
-def up(  # each is an option of the command line
+def up(  # noqa: PLR0913  # each is an option of the command line
     state: State = DEFAULT_STATE,
     listen: Annotated[str | None, typer.Option(help="Address and port.")] = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="Address and port for visitors of sandboxes; none if empty.")
+    ] = None,
     driver: Annotated[DriverChoice, typer.Option(help="How machines are run.")] = DriverChoice.AUTO,
     on_exit: Annotated[OnExit | None, typer.Option(help="What becomes of the machines.")] = None,
     insecure_no_isolation: Annotated[
@@ -70,6 +73,7 @@ def up(  # each is an option of the command line
         flags={
             "state_dir": state,
             "listen": listen,
+            "gateway_listen": gateway,
             "on_exit": leave,
             "log_format": log,
             "log_level": log_level,

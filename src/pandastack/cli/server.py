@@ -7,8 +7,14 @@ import ctypes
 import gc
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 
 from rich.console import Console
@@ -18,8 +24,10 @@ from pandastack.cli.credentials import remember
 from pandastack.cli.progress import reporting
 from pandastack.client import config_path
 from pandastack.config import ControlConfig, DriverName, HostConfig, OnExit
-from pandastack.control import DATABASE, open_control
+from pandastack.control import DATABASE, Control, open_control
 from pandastack.errors import PandastackError
+from pandastack.gateway.listener import listening
+from pandastack.gateway.visitor import Limits
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.packages import Progress
 from pandastack.model.sandbox import Isolation
@@ -51,10 +59,29 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
             await bake_all(host, progress, console)
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
-        announce(console, api_url, host, control.first_token, dashboard=control_config.dashboard)
+        gateway_url = await stack.enter_async_context(visited(control, control_config))
+        announce(
+            console,
+            api_url,
+            host,
+            control.first_token,
+            gateway_url=gateway_url,
+            dashboard=control_config.dashboard,
+        )
         leave_alone_what_is_there()
         await stop.asked()
         console.print("ending; once more to end at once", style="dim")
+
+
+@asynccontextmanager
+async def visited(control: Control, config: ControlConfig) -> AsyncIterator[str | None]:
+    """The gateway while the block lasts, and its URL; None where the configuration wants none."""
+    if not config.gateway_listen:
+        yield None
+        return
+    limits = Limits(of_one_address=config.gateway_connections_per_address)
+    async with listening(control.plane.front(limits), config.gateway_listen, limits) as url:
+        yield url
 
 
 def host_of(config: HostConfig, progress: Progress) -> AbstractAsyncContextManager[LocalHost]:
@@ -105,13 +132,21 @@ def leave_alone_what_is_there() -> None:
 
 
 def announce(
-    console: Console, api_url: str, host: LocalHost, first_token: str | None, *, dashboard: bool
+    console: Console,
+    api_url: str,
+    host: LocalHost,
+    first_token: str | None,
+    *,
+    gateway_url: str | None,
+    dashboard: bool,
 ) -> None:
     """Tell that the server serves, what that is worth, and the first key, once."""
     driver = host.vms.driver
     listening = f"PandaStack listens on {api_url} ({driver.name} {driver.version})"
     console.print(listening, markup=False, soft_wrap=True)
     console.print(f"  {WORDS[driver.isolation]}", markup=False, soft_wrap=True)
+    if gateway_url is not None:
+        console.print(f"  previews: {gateway_url}", markup=False, soft_wrap=True)
     if dashboard:
         console.print(f"  dashboard: {api_url}/ui", markup=False, soft_wrap=True)
     if first_token is None:

@@ -14,6 +14,7 @@ from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.explore import explore_async
 from pandastack.client._async.files import AsyncSandboxFilesystem
+from pandastack.client._async.ports import AsyncPortConnection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._async.terminal import AsyncTerminal
@@ -53,6 +54,7 @@ from pandastack.client._lineage import (
     Step,
 )
 from pandastack.client._pair import CancelEvent
+from pandastack.client._ports import PortInfo, Preview
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.client import (
     Client,
@@ -66,6 +68,7 @@ from pandastack.client._sync.commands import Process, SandboxCommands
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.explore import explore
 from pandastack.client._sync.files import SandboxFilesystem
+from pandastack.client._sync.ports import PortConnection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._sync.terminal import Terminal
@@ -95,6 +98,7 @@ __all__ = [
     "APIConnectionError",
     "AsyncClient",
     "AsyncConnection",
+    "AsyncPortConnection",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSandboxAPI",
@@ -143,6 +147,9 @@ __all__ = [
     "PandastackError",
     "Point",
     "PortAt",
+    "PortConnection",
+    "PortInfo",
+    "Preview",
     "Process",
     "ProcessAt",
     "ProcessInfo",

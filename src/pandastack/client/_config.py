@@ -45,6 +45,8 @@ class Settings(Struct, frozen=True):
     api_key: str | None
     timeout: float = 30.0
     create_retry_seconds: float = DEFAULT_CREATE_RETRY_SECONDS
+    preview_host: str | None = None
+    """The suffix of preview hosts; None for what follows from the API's address."""
 
 
 def config_path(home: Path) -> Path:
@@ -86,6 +88,7 @@ def settle(
         api_key=api_key if api_key is not None else _credential(around, url),
         timeout=timeout,
         create_retry_seconds=_budget(around.environ, create_retry_seconds),
+        preview_host=around.environ.get("PANDASTACK_PREVIEW_HOST") or None,
     )
 
 

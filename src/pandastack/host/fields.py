@@ -86,6 +86,8 @@ class Tag(IntEnum):
     CPU_BUSY_MS = 0x57
     EVENT = 0x58
     CTIME_NS = 0x59
+    PORT = 0x5A
+    LOOPBACK = 0x5B
 
 
 _WORDS = {

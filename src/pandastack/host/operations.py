@@ -25,6 +25,8 @@ class Op(IntEnum):
     WATCH = 13
     METRICS = 14
     INPUT = 15
+    DIAL = 16
+    PORTS = 17
 
 
 class CloseMode(IntEnum):
@@ -73,6 +75,8 @@ PROCESS = _shape(
     optional=(Tag.EXIT_CODE, Tag.STDIN),
 )
 """An item of PROCESSES."""
+PORT = _shape(Tag.PORT, Tag.LOOPBACK)
+"""An item of PORTS."""
 EVENT = _shape(Tag.NAME, Tag.EVENT)
 """An item of WATCH."""
 METRICS = _shape(

@@ -163,6 +163,30 @@ class FileReader(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
+class Port(Struct, frozen=True):
+    """A TCP port that something in the guest listens on."""
+
+    number: int
+    loopback: bool
+    """Only on the guest's own loopback addresses."""
+
+
+class Connection(Protocol):
+    """A connection to a service in the guest. One task reads it and one writes it."""
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end. Not reading on holds the service up. Errors: PortClosed."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes as fast as the service takes them; what one that left does not take is dropped."""
+        ...
+
+    async def end(self) -> None:
+        """Send no more; the other direction goes on."""
+        ...
+
+
 class Guest(Protocol):
     """The verbs of the agent. All paths are absolute and resolved in the guest as `user` (root when None).
 
@@ -237,6 +261,17 @@ class Guest(Protocol):
         self, path: str, *, user: str | None = None, recursive: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[FileEvent]]:
         """Changes below a path from now on; `overflow` stands for those that a slow reader missed."""
+        ...
+
+    def dial(self, port: int) -> AbstractAsyncContextManager[Connection]:
+        """A connection to a service of the guest, also one on loopback; leaving closes it.
+
+        Errors: PortClosed when nothing takes connections there, RateLimited beyond 256 connections.
+        """
+        ...
+
+    async def ports(self) -> tuple[Port, ...]:
+        """The TCP ports that are listened on, in order."""
         ...
 
     async def metrics(self) -> GuestMetrics:

@@ -24,6 +24,7 @@ class Use(StrEnum):
     STREAM = "stream"
     TERMINAL = "terminal"
     TRANSFER = "transfer"
+    CONNECTION = "connection"
 
 
 class Leash(Struct, frozen=True):
@@ -196,7 +197,5 @@ def _end(now: float, leash: Leash) -> float | None:
 
 
 def _said(use: Use, count: int) -> str:
-    noun = {Use.EXEC: "command", Use.STREAM: "stream", Use.TERMINAL: "terminal", Use.TRANSFER: "transfer"}[
-        use
-    ]
+    noun = "command" if use is Use.EXEC else use.value
     return f"One {noun} lasts." if count == 1 else f"{count} {noun}s last."

@@ -55,6 +55,13 @@ class Ledger:
             raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
         return found
 
+    async def find_owned(self, sandbox_id: str) -> Sandbox:
+        """One of any workspace, not deleted, for who comes by its name alone. Errors: SandboxNotFound."""
+        found = await self._database.glance(partial(sandboxes.find, sandbox_id=sandbox_id))
+        if found is None or found.status is SandboxState.DELETED:
+            raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
+        return found
+
     async def await_cause(self, caller: Caller, sandbox_id: str, seconds: float) -> Sandbox:
         """The sandbox once its end has a cause, or as it stands after `seconds`. Errors: SandboxNotFound."""
         waiting = self._bell.expect(sandbox_id)
@@ -186,9 +193,10 @@ class Ledger:
         story: Story,
         *,
         check: Callable[[dict[str, str]], None] | None = None,
+        drop: str | None = None,
         **values: object,
     ) -> Sandbox:
-        """Set these keys of its metadata, keep the others as they are by then, and set `values`.
+        """Set these keys of its metadata, keep the others but `drop` as they are by then, and set `values`.
 
         Errors: SandboxNotFound, and those of `check`, which is given all of it.
         """
@@ -196,6 +204,7 @@ class Ledger:
         def transaction(connection: Connection) -> Sandbox:
             found = _there(connection, sandbox_id)
             metadata = found.metadata | more
+            metadata.pop(drop or "", None)
             if check is not None:
                 check(metadata)
             sandboxes.change(connection, sandbox_id, metadata=metadata, **values)

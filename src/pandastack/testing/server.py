@@ -46,6 +46,7 @@ def running_server(home: Path, *options: str) -> Iterator[Server]:
     token = f"pds_{secrets.token_hex(16)}"
     state, log = home / "state", home / "server.log"
     command = [str(PROGRAM), "up", "--state", str(state), "--listen", listen, "--on-exit", "destroy"]
+    command += ["--gateway", "127.0.0.1:0"]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, *options],

@@ -236,6 +236,15 @@ class AsyncClient:
     def timeout(self, seconds: float) -> None:
         self.connection.timeout = seconds
 
+    @property
+    def preview_host(self) -> str | None:
+        """What the names of preview hosts end with; None for what follows from the server's address."""
+        return self.connection.preview_host
+
+    @preview_host.setter
+    def preview_host(self, host: str | None) -> None:
+        self.connection.preview_host = host
+
     async def me(self) -> dict[str, Any]:
         """Who the key belongs to."""
         return await self.connection.request(Call(method="GET", path="/me")) or {}

@@ -60,6 +60,7 @@ class AsyncConnection:
     ) -> None:
         self.settings = settings
         self.timeout = settings.timeout
+        self.preview_host = settings.preview_host
         self.on_create_retry: Callable[[CreateRetryEvent], None] | None = None
         self.clock = clock
         self._jitter = jitter

@@ -16,6 +16,7 @@ from pandastack.client._async.egress import AsyncEgressVerbs
 from pandastack.client._async.explore import AsyncExploreVerbs
 from pandastack.client._async.files import AsyncSandboxFilesystem
 from pandastack.client._async.lifecycle import AsyncLifecycleVerbs
+from pandastack.client._async.ports import AsyncPortVerbs
 from pandastack.client._async.terminal import AsyncTerminal, open_terminal
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import AsyncCancelEvent
@@ -43,7 +44,7 @@ class AsyncConnected(Protocol):
 
 
 @dataclass
-class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs):
+class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs, AsyncPortVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is

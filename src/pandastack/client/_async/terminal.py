@@ -58,6 +58,15 @@ async def open_terminal(
     connection: AsyncConnection, path: str, params: dict[str, str]
 ) -> AsyncIterator[AsyncTerminal]:
     """Connect a terminal; leaving the block hangs up, which ends its program."""
+    async with open_socket(connection, path, params) as socket:
+        yield AsyncTerminal(socket)
+
+
+@asynccontextmanager
+async def open_socket(
+    connection: AsyncConnection, path: str, params: dict[str, str]
+) -> AsyncIterator[AsyncSocket]:
+    """A WebSocket of the API, with the client's key; errors before it stands are those of any request."""
     url = f"{_wire.socket_url(connection.settings.api_url, path)}?{urlencode(params)}"
     try:
         async with connect_async(
@@ -69,11 +78,11 @@ async def open_terminal(
             compression=None,
             proxy=None,
         ) as socket:
-            yield AsyncTerminal(socket)
+            yield socket
     except InvalidStatus as error:
         response = error.response
         raise _wire.error_of(
             response.status_code, bytes(response.body or b""), response.headers.get("content-type", "")
         ) from error
     except (InvalidHandshake, OSError, TimeoutError) as error:
-        raise ConnectionError(f"No terminal at {connection.settings.api_url}: {error}") from error
+        raise ConnectionError(f"No WebSocket at {connection.settings.api_url}: {error}") from error

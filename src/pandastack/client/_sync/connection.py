@@ -61,6 +61,7 @@ class Connection:
     ) -> None:
         self.settings = settings
         self.timeout = settings.timeout
+        self.preview_host = settings.preview_host
         self.on_create_retry: Callable[[CreateRetryEvent], None] | None = None
         self.clock = clock
         self._jitter = jitter

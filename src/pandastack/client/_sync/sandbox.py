@@ -19,6 +19,7 @@ from pandastack.client._sync.egress import EgressVerbs
 from pandastack.client._sync.explore import ExploreVerbs
 from pandastack.client._sync.files import SandboxFilesystem
 from pandastack.client._sync.lifecycle import LifecycleVerbs
+from pandastack.client._sync.ports import PortVerbs
 from pandastack.client._sync.terminal import Terminal, open_terminal
 from pandastack.client._values import EgressPolicy, Event, ExecResult, Metrics, RestoreProof, take
 from pandastack.client._wire import (
@@ -44,7 +45,7 @@ class Connected(Protocol):
 
 
 @dataclass
-class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs):
+class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is

@@ -57,6 +57,13 @@ class Terminal:
 @contextmanager
 def open_terminal(connection: Connection, path: str, params: dict[str, str]) -> Iterator[Terminal]:
     """Connect a terminal; leaving the block hangs up, which ends its program."""
+    with open_socket(connection, path, params) as socket:
+        yield Terminal(socket)
+
+
+@contextmanager
+def open_socket(connection: Connection, path: str, params: dict[str, str]) -> Iterator[Socket]:
+    """A WebSocket of the API, with the client's key; errors before it stands are those of any request."""
     url = f"{_wire.socket_url(connection.settings.api_url, path)}?{urlencode(params)}"
     try:
         with connect(
@@ -68,11 +75,11 @@ def open_terminal(connection: Connection, path: str, params: dict[str, str]) -> 
             compression=None,
             proxy=None,
         ) as socket:
-            yield Terminal(socket)
+            yield socket
     except InvalidStatus as error:
         response = error.response
         raise _wire.error_of(
             response.status_code, bytes(response.body or b""), response.headers.get("content-type", "")
         ) from error
     except (InvalidHandshake, OSError, TimeoutError) as error:
-        raise ConnectionError(f"No terminal at {connection.settings.api_url}: {error}") from error
+        raise ConnectionError(f"No WebSocket at {connection.settings.api_url}: {error}") from error

@@ -1,0 +1,94 @@
+# Made from `../_async/ports.py` by `scripts/unasync`: change that file.
+"""The ports of a sandbox: which there are, links to them, and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import cast
+
+from websockets.exceptions import ConnectionClosed
+
+from pandastack.client._errors import ConnectionError
+from pandastack.client._pair import Socket
+from pandastack.client._ports import PortInfo, Preview, ports_of, preview_address
+from pandastack.client._sync.handle import Handle
+from pandastack.client._sync.terminal import open_socket
+
+
+class PortConnection:
+    """A TCP connection to a port of a sandbox, through the API."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._heard = False
+
+    def read(self) -> bytes:
+        """The next bytes; none at the end. ConnectionError when the connection broke."""
+        if self._heard:
+            return b""
+        try:
+            data = self._socket.recv()
+        except ConnectionClosed as error:
+            raise ConnectionError(f"The connection broke: {error}") from error
+        self._heard = not data
+        return data if isinstance(data, bytes) else data.encode()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, as fast as the service takes them."""
+        if data:
+            self._send(data)
+
+    def end(self) -> None:
+        """Send no more; what the service says can still be read."""
+        self._send(b"")
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except ConnectionClosed as error:
+            raise ConnectionError(f"The connection broke: {error}") from error
+
+
+class PortVerbs(Handle):
+    """The verbs of a sandbox that are about its ports."""
+
+    def ports(self) -> Sequence[PortInfo]:
+        """The ports that have names and those that are listened on. Asking does not wake it."""
+        return ports_of(self._verb("GET", "ports"))
+
+    def expose(self, port: int, label: str = "service") -> PortInfo:
+        """Give a port a name, which is kept whether or not somebody listens there."""
+        return ports_of([self._verb("POST", "ports", {"port": port, "label": label})])[0]
+
+    def hide(self, port: int) -> None:
+        """Take its name off a port. Fine when it has none; what listens goes on."""
+        self._verb("DELETE", f"ports/{port}")
+
+    def preview_url(self, port: int, scheme: str | None = None) -> str:
+        """The address of a port for browsers. Whoever knows it may go there, unless previews are shut.
+
+        Nothing is asked: the server's previews are taken to be at `preview_host` of the client, at
+        PANDASTACK_PREVIEW_HOST, or at the API's own host without a leading `api.`.
+        """
+        connection = self._connection
+        host = connection.preview_host
+        return preview_address(port, self.id, connection.settings.api_url, host, scheme)
+
+    def preview_urls(self) -> dict[int, str]:
+        """The addresses of all ports that are there."""
+        return {each["port"]: self.preview_url(each["port"]) for each in self.ports()}
+
+    def preview(self, port: int, *, ttl_seconds: int = 3600, paths: Sequence[str] = ()) -> Preview:
+        """A link to a port for so many seconds, good for these paths and all below them, or for all."""
+        body = {"port": port, "ttl_seconds": ttl_seconds, "paths": list(paths)}
+        return cast("Preview", self._verb("POST", "preview", body))
+
+    def connect(self, port: int) -> AbstractContextManager[PortConnection]:
+        """A TCP connection to a port, also one on loopback; leaving the block closes it."""
+        return self._connected(port)
+
+    @contextmanager
+    def _connected(self, port: int) -> Iterator[PortConnection]:
+        with open_socket(self._connection, f"{self._path}/tcp/{port}", {}) as socket:
+            yield PortConnection(socket)

@@ -1,0 +1,1 @@
+"""Requests to services in sandboxes, handed on by both fronts: the API and the gateway."""
