@@ -23,7 +23,7 @@ class BundleHook(BuildHookInterface):  # type: ignore[misc]  # typed only while 
         bundle = root / "src" / "pandastack" / "_bundle"
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir(parents=True)
-        for part in ("guest", "zygote"):
+        for part in ("guest", "zygote", "jail"):
             subprocess.run(["make", "-C", str(root / part), f"OUT={bundle}"], check=True)
         shutil.copytree(root / "images", bundle / "images")
         build_data["pure_python"] = False

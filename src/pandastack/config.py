@@ -151,6 +151,18 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A folder with the `archive.key` files of other servers, by any names: what these have exported can be
     imported.
     """
+    multi_tenant: bool = False
+    """Its machines belong to people who must be kept apart: it does not start where that cannot be done, on
+    hardware virtualization and in whole jails.
+    """
+    accept_isolation: str = ""
+    """With `multi_tenant`, what is accepted all the same, by name: `emulated`, `degraded`, or both with a
+    comma.
+    """
+    jail_users: str = "200000-265535"
+    """The first and the last of the users, and groups, that machines run as when this program is root."""
+    jail_users_dir: Path = Path("/run/pandastack/users")
+    """Where it is noted which are taken: one folder for all servers of a machine."""
     rehearse: bool = True
     """Has emulated machines start with the code of their template's programs translated. It takes a processor
     some seconds for each template, some time after the template was first wanted.

@@ -18,9 +18,11 @@
      └── ServerError             every other 5xx
           ├── MachineError 500        the VMM or the guest failed
           │    ├── BootFailed 500
+          │    ├── PostureViolation 500
           │    ├── BuildFailed 500     a template's files could not be made
           │    └── GuestUnreachable 503
           ├── PortClosed 502          a service in the guest takes no connection, or answers nonsense
+          ├── NotIsolated 503         this host cannot keep tenants apart, and was told to
           ├── NoCapacity 503          retry
           ├── NoSpace 507             retry
           ├── OutcomeUnknown 504      the order was sent, the answer was lost: ask by id
@@ -198,6 +200,12 @@ class BootFailed(MachineError):
     code = "sandbox.boot_failed"
 
 
+class PostureViolation(MachineError):
+    """A machine's process may do more than it should; it was ended, and nothing of it is left."""
+
+    code = "sandbox.posture_violation"
+
+
 class BuildFailed(MachineError):
     """A template's files could not be made; the sentence says what to do next. Nothing half-made is left."""
 
@@ -220,6 +228,12 @@ class PortClosed(ServerError):
     """A service in the guest takes no connection, broke one off, or what it says is no answer."""
 
     code, status = "port.closed", 502
+
+
+class NotIsolated(ServerError):
+    """The host is for several tenants and cannot keep them apart: it has not started, and says why."""
+
+    code, status = "host.not_isolated", 503
 
 
 class NoCapacity(ServerError):

@@ -161,6 +161,20 @@ def test_one_server_a_state_directory(server: Server) -> None:
     assert f"process {server.process.pid}" in done.stderr
 
 
+def test_a_host_for_strangers_does_not_start_where_they_cannot_be_kept_apart(
+    tmp_path: Path, server: Server
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[host]\nmulti_tenant = true\naccept_isolation = "emulated"\n')
+    command = [PROGRAM, "up", "--state", str(tmp_path / "state"), "--listen", "127.0.0.1:0"]
+    command += ["--config", str(config), "--driver", "process", "--insecure-no-isolation"]
+    done = subprocess.run(
+        command, env=server.environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 78, done.stderr
+    assert "the isolation is `none`" in done.stderr
+
+
 def test_a_first_start_gives_a_key(tmp_path: Path, server: Server) -> None:
     command = [
         PROGRAM,

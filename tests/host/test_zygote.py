@@ -15,6 +15,7 @@ from pandastack.errors import MachineError
 from pandastack.host import jail
 from pandastack.host.zygote import Zygote
 from pandastack.host.zygotes import Zygotes
+from pandastack.testing.fixtures import descriptors
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
 
@@ -43,17 +44,17 @@ async def test_an_order_that_does_not_arrive_is_told_once_and_leaves_no_fault_be
     theirs.close()
     assert server.alive()
     with pytest.raises(MachineError, match="does not answer"):
-        await server.fork("first", home=tmp_path, own=(), file_size_limit=1 << 20)
+        await server.fork("first", home=0, own=(), file_size_limit=1 << 20)
     await asyncio.sleep(0.05)  # the event loop hears that the channel is closed
     assert not server.alive()
     with pytest.raises(MachineError):
-        await server.fork("second", home=tmp_path, own=(), file_size_limit=1 << 20)
+        await server.fork("second", home=0, own=(), file_size_limit=1 << 20)
     gc.collect()
     assert told == []
 
 
 def fork_of(server: Zygote, home: Path) -> Coroutine[None, None, jail.Child]:
-    return server.fork("first", home=home, own=(), file_size_limit=1 << 20)
+    return server.fork("first", home=0, own=(), file_size_limit=1 << 20)
 
 
 async def test_who_waits_for_a_server_that_is_ended_is_told_at_once(
@@ -94,3 +95,22 @@ async def test_a_server_that_was_given_up_leaves_no_process_and_no_descriptor(
         while Path(f"/proc/{server.pid}").exists():  # also as a zombie
             await asyncio.sleep(0.01)
     await zygotes.close()
+
+
+@pytest.mark.parametrize("words", [b"F", b"F x", b"\xff 1", b"F 1 2 3", b"D 1 x"])
+async def test_one_that_tells_nonsense_or_sends_descriptors_is_given_up(
+    deaf: tuple[Zygote, socket.socket], tmp_path: Path, words: bytes
+) -> None:
+    """It may be the copy of a machine that somebody has taken over."""
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    server, theirs = deaf
+    forking = asyncio.ensure_future(fork_of(server, tmp_path))
+    await asyncio.sleep(0.01)
+    before = descriptors()
+    socket.send_fds(theirs, [words], [theirs.fileno()] * 4)
+    with pytest.raises(MachineError):
+        await forking
+    assert not server.alive()
+    assert told == []
+    assert len(descriptors()) <= len(before), "nothing was taken in"

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "denied.h"
 #include "preload.h"
 
 enum { MAX_STEPS = 4096 };
@@ -59,7 +60,7 @@ bool confinement_load(void)
 {
     if (program.len == 0 || loaded)
         return true;
-    loaded = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+    loaded = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && denied_load() &&
              syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
     return loaded;
 }

@@ -2,6 +2,7 @@
 #include "descriptors.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -91,7 +92,18 @@ static bool note_connection(int fd)
     return true;
 }
 
-static bool note(int fd, const char *home)
+/* The home has no path where this process is: a file is of it that is there under its own name. */
+static const char *name_in_home(int fd, const char *target)
+{
+    struct stat file, there;
+    const char *slash = strrchr(target, '/');
+    if (!slash || fstat(fd, &file) != 0 || fstatat(AT_FDCWD, slash + 1, &there, AT_SYMLINK_NOFOLLOW) != 0)
+        return NULL;
+    bool same = S_ISREG(there.st_mode) && file.st_dev == there.st_dev && file.st_ino == there.st_ino;
+    return same ? slash + 1 : NULL;
+}
+
+static bool note(int fd)
 {
     char link[32], target[PATH];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -99,18 +111,17 @@ static bool note(int fd, const char *home)
     if (length < 0)
         return true; /* that of the folder which is read */
     target[length] = 0;
-    size_t deep = strlen(home);
+    const char *name = name_in_home(fd, target);
     if (strcmp(target, "anon_inode:[eventfd]") == 0)
         return note_event(fd);
-    if (strncmp(target, home, deep) == 0 && target[deep] == '/')
-        return note_file(fd, target + deep + 1);
+    if (name)
+        return note_file(fd, name);
     return !is_connection(fd) || note_connection(fd);
 }
 
 bool descriptors_note(int channel)
 {
-    char home[PATH];
-    bool good = getcwd(home, sizeof home) != NULL;
+    bool good = true;
     event_count = file_count = other_count = connection = 0;
     DIR *folder = opendir("/proc/self/fd");
     if (!folder)
@@ -118,7 +129,7 @@ bool descriptors_note(int channel)
     for (struct dirent *entry; good && (entry = readdir(folder));) {
         int fd = atoi(entry->d_name);
         if (fd != channel && fd != dirfd(folder) && entry->d_name[0] != '.')
-            good = note(fd, home);
+            good = note(fd);
     }
     closedir(folder);
     return good && connection > 0;
@@ -165,13 +176,22 @@ void descriptors_await_first(int milliseconds)
     poll(&polled, 1, milliseconds);
 }
 
+/* A layer that nobody writes any more may be open for writing all the same, and is not the child's to write. */
+static int open_as(const struct file *file)
+{
+    int fd = open(file->name, file->flags | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EACCES)
+        fd = open(file->name, (file->flags & ~O_ACCMODE) | O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    return fd;
+}
+
 bool descriptors_renew(int listener)
 {
     for (int i = 0; i < event_count; i++)
         if (!replace(events[i], eventfd(is_set(events[i]), EFD_NONBLOCK | EFD_CLOEXEC)))
             return false;
     for (int i = 0; i < file_count; i++)
-        if (!replace(files[i].fd, open(files[i].name, files[i].flags | O_CREAT | O_CLOEXEC, 0600)))
+        if (!replace(files[i].fd, open_as(&files[i])))
             return false;
     return replace(connection, accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }

@@ -119,19 +119,17 @@ static bool read_pages(int file, const struct memory *memory, const struct heade
     return true;
 }
 
-static bool load_memory(const char *base, const char *pages)
+static bool load_memory(const char *base, int file)
 {
     struct memory memory;
     struct header header;
     if (!find_memory(base, &memory))
         return false;
-    int file = open(pages, O_RDONLY | O_CLOEXEC);
-    struct run *runs = file < 0 ? NULL : read_runs(file, &header);
+    struct run *runs = read_runs(file, &header);
     uint8_t *kept = calloc(memory.pages, 1);
     bool done = runs && kept && read_pages(file, &memory, &header, runs, kept) && revert_others(&memory, kept);
     free(kept);
     free(runs);
-    close(file);
     return done;
 }
 
@@ -144,7 +142,7 @@ bool load_base(const char *base, const char *state)
     return guest_load_devices(state);
 }
 
-bool load_snapshot(const char *base, const char *pages, const char *state)
+bool load_snapshot(const char *base, int pages, const char *state)
 {
     return load_memory(base, pages) && guest_load_devices(state);
 }

@@ -8,7 +8,7 @@
  * from it (see host/memory.py), `state` the devices. Translated code stays where memory did. False when a file is not as it
  * must be, or QEMU refuses; then the machine is good for nothing.
  */
-bool load_snapshot(const char *base, const char *pages, const char *state);
+bool load_snapshot(const char *base, int pages, const char *state);
 
 /* The same with no pages that differ: a machine goes back to its base, with the devices in `state`. */
 bool load_base(const char *base, const char *state);

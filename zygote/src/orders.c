@@ -2,6 +2,7 @@
 #include "orders.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -19,7 +20,7 @@ static void take_descriptors(struct order *order, struct msghdr *message)
 
 bool order_take(int channel, struct order *order)
 {
-    char control[CMSG_SPACE(OWN * sizeof(int))];
+    char control[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
     struct iovec text = {order->text, sizeof order->text - 1};
     struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
@@ -49,12 +50,12 @@ bool order_is_stand_still(const struct order *order)
 
 bool order_is_fork(const struct order *order)
 {
-    return order->count == OWN && order_name(order) < order->text + order->length;
+    return strcmp(order->text, "F") == 0 && order->count == DESCRIPTORS;
 }
 
 bool order_is_for_itself(const struct order *order)
 {
-    return order_is_fork(order) && strcmp(order_word(order, 2), "itself") == 0;
+    return order_is_fork(order) && strcmp(order_how(order), "itself") == 0;
 }
 
 bool order_is_save(const struct order *order)
@@ -69,7 +70,7 @@ bool order_is_copy(const struct order *order)
 
 bool order_is_load(const struct order *order)
 {
-    return strcmp(order->text, "L") == 0 && order->count == 0;
+    return strcmp(order->text, "L") == 0 && order->count == 1;
 }
 
 bool order_is_pause(const struct order *order)
@@ -90,14 +91,19 @@ const char *order_word(const struct order *order, int number)
     return word < end ? word : "";
 }
 
-const char *order_home(const struct order *order)
-{
-    return order->text;
-}
-
 const char *order_name(const struct order *order)
 {
-    return order->text + strlen(order->text) + 1;
+    return order_word(order, 1);
+}
+
+const char *order_how(const struct order *order)
+{
+    return order_word(order, 2);
+}
+
+unsigned order_user(const struct order *order)
+{
+    return (unsigned)strtoul(order_word(order, 3), NULL, 10);
 }
 
 void order_close(const struct order *order)

@@ -9,11 +9,13 @@
  *   "B\0BASE\0STATE\0"  go back        answer "B 0", or "E errno": the guest has become what it was when the process was restored
  *                                      (see load.h), and runs; only before the next one
  *   "S"             stand still        answer "S 0", or "E errno"
- *   "HOME\0NAME\0"  fork a machine     answer "F pid", or "E errno"; comes with four descriptors: of the sockets where the
- *                                      machine's monitor, its agent's connection and its own orders are listened for, and of
- *                                      what its network device sends to and receives from
+ *   "F\0NAME\0HOW\0USER\0"  fork a machine  answer "F pid", by the machine itself, so that the kernel tells who that is
+ *                                      elsewhere, or "E errno"; comes with descriptors: of the sockets where the machine's
+ *                                      monitor, its agent's connection and its own orders are listened for, of what its
+ *                                      network device sends to and receives from, and last of its home. It runs as USER, if
+ *                                      that is not empty.
  *                                      "D pid status" when it has ended, as waitpid gives it
- *                                      with a third word, "hold", the guest does not run; with "itself" there is no fork: the
+ *                                      HOW may be "hold": the guest does not run; or "itself", and then there is no fork: the
  *                                      server becomes the machine, and serves no more
  *   "V\0FILE\0"     save the devices   answer "V 0", or "E errno": their state is in the file
  *
@@ -25,18 +27,18 @@
  *                                      copy of the process is made, which is a fork server called NAME that takes its orders
  *                                      by the descriptor that came with this one, and the machine goes on; not with a fifth
  *                                      word, "hold". It stood still for so many microseconds.
- *   "L\0BASE\0PAGES\0STATE\0"  load  answer "L 0 microseconds", or "E errno". The guest, which was held, has become that of the
- *                                      snapshot, and runs.
+ *   "L\0BASE\0STATE\0"  load          answer "L 0 microseconds", or "E errno". The guest, which was held, has become that of the
+ *                                      snapshot whose pages are in the file that came with the order, and runs.
  *   "P\0"             pause             answer "P 0 microseconds": its processors stand still. Fine when they do
  *   "R\0"             run               answer "R 0 microseconds": they run
  */
 
-enum { OWN = 4, ORDER_BYTES = 8192 };
+enum { OWN = 4, HOME = OWN, DESCRIPTORS, ORDER_BYTES = 8192 };
 
 struct order {
     char text[ORDER_BYTES];
     size_t length;
-    int fds[OWN];
+    int fds[DESCRIPTORS];
     int count;
 };
 
@@ -57,9 +59,10 @@ bool order_is_load(const struct order *order);
 bool order_is_pause(const struct order *order);
 bool order_is_run(const struct order *order);
 
-/* Of a fork. */
-const char *order_home(const struct order *order);
+/* Of a fork; the user is 0 when there is none. */
 const char *order_name(const struct order *order);
+const char *order_how(const struct order *order);
+unsigned order_user(const struct order *order);
 
 /* The words behind the first one, from 1 on; "" when there are not so many. */
 const char *order_word(const struct order *order, int number);

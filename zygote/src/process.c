@@ -1,14 +1,19 @@
 #define _GNU_SOURCE
 #include "process.h"
 
+#include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 /* What the command line holds in place of the machine's name; children write theirs over it, so that ps tells them apart. */
 static const char PLACEHOLDER[] = "pandastack-################################################################";
 
 static char *place;
+static bool is_closed; /* nobody but root may look at it */
 
 void process_arguments(int count, char **arguments)
 {
@@ -33,4 +38,31 @@ void process_asks_children(void)
 void process_ignores_children(void)
 {
     signal(SIGCHLD, SIG_IGN);
+}
+
+bool process_becomes(unsigned user)
+{
+    if (user == 0)
+        return true;
+    if (user != geteuid() && (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 || setresuid(user, user, user) != 0))
+        return false;
+    is_closed = true;
+    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
+}
+
+void process_open(bool open)
+{
+    if (is_closed)
+        prctl(PR_SET_DUMPABLE, open, 0, 0, 0);
+}
+
+void process_gains_nothing(void)
+{
+    for (int which = 0; prctl(PR_CAPBSET_READ, which, 0, 0, 0) >= 0; which++)
+        prctl(PR_CAPBSET_DROP, which, 0, 0, 0);
+}
+
+bool process_moves_on(void)
+{
+    return unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) == 0;
 }

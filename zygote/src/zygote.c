@@ -42,13 +42,14 @@
 enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENCE_MS = 50, FIRST_MS = 100 };
 
 /* The exit status of a child that could not become what it was to be. */
-enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS };
+enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS, NO_USER };
 
 /* Which of a machine's own descriptors: the sockets where it listens, and its network device's other end. */
 enum { MONITOR, CONNECTION, ORDERS, NETWORK };
 
 static int channel = -1; /* as long as this is a server */
 static bool holds;       /* its guest is not to run yet */
+static bool moved_on;    /* nobody else is in its namespaces */
 static int own[OWN];
 static bool serves; /* or has ever served: there is something to listen for */
 static pthread_t main_thread;
@@ -66,17 +67,20 @@ static void become(const struct order *order, int signals, const sigset_t *mask)
 {
     if (!confinement_is_loaded())
         setsid(); /* later it is one of the calls that are denied */
+    if (!order_is_for_itself(order))
+        tell(channel, 'F', getpid());
     close(channel);
     close(signals);
     channel = -1;
     process_ignores_children();
-    must(chdir(order_home(order)) == 0, NO_HOME);
+    must(fchdir(order->fds[HOME]) == 0, NO_HOME);
     for (int i = 0; i < OWN; i++)
         dup3(order->fds[i], own[i], O_CLOEXEC);
     order_close(order);
+    must(process_becomes(order_user(order)), NO_USER);
     must(descriptors_renew(own[CONNECTION]), NO_DESCRIPTORS);
     process_rename(order_name(order));
-    holds = strcmp(order_word(order, 2), "hold") == 0;
+    holds = strcmp(order_how(order), "hold") == 0;
     if (!holds)
         descriptors_await_first(FIRST_MS);
     sigprocmask(SIG_SETMASK, mask, NULL);
@@ -95,6 +99,16 @@ static void report_ended(int signals)
         tell_ended(channel, pid, status);
 }
 
+/* Those that a machine is in are its own alone: it is forked in the ones that its server has just made, and leaves. Before the
+ * first one; behind each, where nobody waits for it. A copy of a machine may not, and need not: it has its machine's.
+ */
+static bool move_on(const struct order *order)
+{
+    if (geteuid() == 0 && order_user(order) > 0 && !moved_on)
+        moved_on = process_moves_on();
+    return moved_on || geteuid() != 0 || order_user(order) == 0;
+}
+
 /* Under QEMU's lock, which its RCU thread takes too and could not give back in a child. True in the child, which has it. One
  * that nobody else is to be forked of needs no child.
  */
@@ -106,13 +120,17 @@ static bool fork_one(const struct order *order)
         return true;
     }
     errno = EINVAL;
-    pid_t pid = order_is_fork(order) && threads_stand_still(0) ? fork() : -1;
+    pid_t pid = order_is_fork(order) && move_on(order) && threads_stand_still(0) ? fork() : -1;
     if (pid == 0)
         return true;
     int error = errno;
     guest_unlock();
     order_close(order);
-    tell(channel, pid < 0 ? 'E' : 'F', pid < 0 ? error : pid);
+    if (pid < 0)
+        tell(channel, 'E', error);
+    moved_on = false;
+    if (pid > 0)
+        move_on(order);
     return false;
 }
 
@@ -204,6 +222,7 @@ static void obey(void)
 /* In the copy: it has nothing of the machine's that others could notice, and serves. Returns in each child. */
 static void become_server(const struct order *order, int connection)
 {
+    process_open(false);
     if (!threads_are_sound() || !threads_left_behind())
         _exit(NO_THREADS);
     channel = dup(order->fds[0]);
@@ -276,7 +295,7 @@ static bool obey_copy(const struct order *order, int connection)
 static void obey_load(const struct order *order, int connection)
 {
     long begun = microseconds();
-    if (guest_runs() || !load_snapshot(order_word(order, 1), order_word(order, 2), order_word(order, 3))) {
+    if (guest_runs() || !load_snapshot(order_word(order, 1), order->fds[0], order_word(order, 2))) {
         tell_refused(connection, EINVAL);
         return;
     }
@@ -303,6 +322,7 @@ static void obey_as_machine(void)
     setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     bool taken = order_take(connection, &order);
     guest_lock();
+    process_open(taken && (order_is_copy(&order) || order_is_load(&order)));
     if (taken && order_is_copy(&order))
         is_ours = obey_copy(&order, connection);
     else if (taken && order_is_load(&order))
@@ -314,6 +334,7 @@ static void obey_as_machine(void)
     else
         tell_refused(connection, EINVAL);
     guest_unlock();
+    process_open(false);
     if (!is_ours)
         return;
     order_close(&order);
@@ -375,4 +396,5 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     unsetenv("PANDASTACK_ZYGOTE");
     unsetenv("LD_PRELOAD");
     confinement_put_off();
+    process_gains_nothing();
 }

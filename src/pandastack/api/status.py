@@ -41,7 +41,9 @@ class Version(Struct, frozen=True):
 
 
 class Capabilities(Struct, frozen=True):
-    """What can be relied on here. `isolation` is what stands between a guest and the host."""
+    """What can be relied on here. `isolation` is what stands between a guest and the host, `degraded` what of
+    it is missing on this machine.
+    """
 
     version: str
     driver: str
@@ -49,6 +51,7 @@ class Capabilities(Struct, frozen=True):
     isolation: Isolation
     sizes: Mapping[str, int]
     absent: list[str]
+    degraded: list[str] = []
 
 
 class TemplateView(Template, frozen=True, kw_only=True):
@@ -94,6 +97,7 @@ async def capabilities(call: Api[None, Nothing]) -> Capabilities:
         report.isolation,
         call.app.sizes,
         [*ABSENT],
+        [f"degraded: {reason}" for reason in report.degraded],
     )
 
 

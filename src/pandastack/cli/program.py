@@ -15,7 +15,7 @@ from typer.main import get_command
 
 import pandastack
 from pandastack.cli.session import Session, advise
-from pandastack.errors import PandastackError
+from pandastack.errors import NotIsolated, PandastackError
 
 Typers = Any
 """A context or command of typer's, whose classes have no public names."""
@@ -55,6 +55,9 @@ GLOBAL_OPTIONS = {"--json": 0, "--api": 1, "--token": 1}
 FOREIGN = ("run", "exec", "--")
 """From these words on, options belong to somebody else's command."""
 
+MISCONFIGURED = 78
+"""EX_CONFIG of sysexits.h: starting again changes nothing."""
+
 
 class Commands(TyperGroup):
     """The table above as a command group; an error of ours or of this machine ends it with one sentence."""
@@ -78,7 +81,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except PandastackError as error:
             typer.echo(f"pandastack: {advise(error)}", err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(MISCONFIGURED if isinstance(error, NotIsolated) else 1) from error
         except BrokenPipeError as error:
             sys.stderr.close()  # the reader of our output is gone: nobody is left to be told
             raise typer.Exit(141) from error

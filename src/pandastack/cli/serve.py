@@ -137,8 +137,10 @@ def _gone(state: Path, seconds: float) -> bool:
 
 
 async def end_machines(config: HostConfig, progress: Progress) -> int:
-    """End every machine of a state directory that no server uses, and note why; how many there were."""
-    async with server.host_of(config, progress) as host:
+    """End every machine of a state directory that no server uses, and note why; how many there were. Whoever
+    they belong to: nobody is put beside anybody.
+    """
+    async with server.host_of(msgspec.structs.replace(config, multi_tenant=False), progress) as host:
         count = len((await host.report()).vms)
         await server.end_sandboxes(config.state_dir, host)
         await host.end_all()

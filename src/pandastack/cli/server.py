@@ -145,6 +145,8 @@ def announce(
     listening = f"PandaStack listens on {api_url} ({driver.name} {driver.version})"
     console.print(listening, markup=False, soft_wrap=True)
     console.print(f"  {WORDS[driver.isolation]}", markup=False, soft_wrap=True)
+    for reason in driver.degraded:
+        console.print(f"  degraded: {reason}", markup=False, soft_wrap=True)
     if gateway_url is not None:
         console.print(f"  previews: {gateway_url}", markup=False, soft_wrap=True)
     if dashboard:

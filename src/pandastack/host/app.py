@@ -6,6 +6,7 @@ The only place of `host/` that reads the clock, the random source and the enviro
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from pandastack.host.firecracker_jail import Uids, users
 from pandastack.host.firecracker_orders import Shape
 from pandastack.host.freight import Freight
 from pandastack.host.guest import GuestLink
+from pandastack.host.jailer import find_jailer
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.slots import Slots, name_servers_of, open_slots
 from pandastack.host.packages import Progress
@@ -41,6 +43,7 @@ from pandastack.host.reach import Reach
 from pandastack.host.seals import KEY, Seals
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
+from pandastack.host.tenancy import demand
 from pandastack.host.uses import Uses
 from pandastack.host.vm import Sources
 from pandastack.host.vms import Vms, open_vms
@@ -93,6 +96,7 @@ class LocalHost:
             driver=driver.name,
             driver_version=driver.version,
             isolation=driver.isolation,
+            degraded=list(driver.degraded),
             vms=self.vms.reports(),
             templates=self.templates.all(),
             snapshots=self.vms.vault.reports(),
@@ -111,6 +115,7 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
     taps = _with_networks(config)
     driver = await _driver(cache, config, progress, taps=taps)
+    demand(config, driver.isolation, driver.degraded)
     baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
     with closing(Uses(cache)) as uses:
         if isinstance(driver, QemuDriver):
@@ -239,4 +244,6 @@ async def _qemu(cache: Cache, config: HostConfig, install: QemuInstall, *, taps:
     vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate, taps=taps)
     library = await ensure_library(cache)
     zygotes = Zygotes(config.state_dir / "z", rehearse_programs=config.rehearse)
-    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes)
+    group = f"pandastack-{hashlib.sha256(bytes(config.state_dir)).hexdigest()[:16]}"
+    jailer = await find_jailer(cache, config.jail_users_dir, config.jail_users, group)
+    return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes, jailer=jailer)

@@ -70,6 +70,7 @@ class Birth:
             machine = await self._launch(prepared, spec, home, slot)
             stack.push_async_callback(machine.stop, 0)
             link, proof = await self._enter(machine, spec, prepared, stack)
+            await machine.check_posture()
             report = report_of(spec, prepared, machine, proof, (begun, ready), slot.address if slot else None)
             record = VmRecord(spec, report, prepared, slot.number if slot else None)
             vm = Vm(home, record, machine, link, self._network)

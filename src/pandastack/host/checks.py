@@ -17,6 +17,8 @@ from msgspec import Struct
 from pandastack.config import HostConfig, split_address
 from pandastack.errors import BuildFailed, NoSpace
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
+from pandastack.host.groups import WANTED
+from pandastack.host.jailer import NOT_ROOT
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.namespace import TUN
 from pandastack.host.rootfs import wrapper
@@ -152,15 +154,23 @@ def memory(*, wanted: int, needed: int) -> Check:
     return Check("memory", outcome, f"{free / GIB:.1f} GiB available", why, mend)
 
 
-def cgroups() -> Check:
-    """Which generation of control groups the kernel offers."""
-    why = "Limits of processor and memory around each machine will need version 2; this version sets none."
-    root = Path("/sys/fs/cgroup")
+def cgroups(root: Path = Path("/sys/fs/cgroup")) -> Check:
+    """Which generation of control groups the kernel offers, and whether all that is needed is there."""
+    why = "They limit what each machine takes of the processor, of memory and of processes."
     if (root / "cgroup.controllers").exists():
-        return Check("cgroups", Outcome.OK, "version 2", why)
-    found = "version 1" if (root / "memory").is_dir() else "none"
-    mend = "boot with systemd.unified_cgroup_hierarchy=1"
-    return Check("cgroups", Outcome.WARN, found, why, mend)
+        offered = (root / "cgroup.controllers").read_text().split()
+        return _controllers("version 2", [each for each in WANTED if each not in offered], why)
+    missing = [each for each in WANTED if not (root / each).is_dir()]
+    return _controllers("version 1" if len(missing) < len(WANTED) else "none", missing, why)
+
+
+def _controllers(found: str, missing: list[str], why: str) -> Check:
+    if not missing:
+        return Check("cgroups", Outcome.OK, found, why)
+    mend = "boot with systemd.unified_cgroup_hierarchy=1, and let the service have them: Delegate=yes"
+    return Check(
+        "cgroups", Outcome.WARN, f"{found}; degraded: no control group for {', '.join(missing)}", why, mend
+    )
 
 
 def networks(programs: Programs) -> Check:
@@ -179,12 +189,12 @@ def networks(programs: Programs) -> Check:
 
 def privileges() -> Check:
     """Whose rights the machines have."""
-    why = "Machines run with the server's rights: a guest that broke out would have those of this user."
     if os.geteuid() == 0:
-        return Check("user", Outcome.OK, "root", f"{why} Root builds images without user namespaces.")
-    return Check(
-        "user", Outcome.OK, f"uid {os.geteuid()}, not root", f"{why} Nothing of this version needs root."
-    )
+        why = "Each machine is in a jail of its own, with a user that has no rights."
+        return Check("jail", Outcome.OK, "root: machines are jailed", why)
+    why = "Machines run with the server's rights: a guest that broke out would have those of this user."
+    found = f"degraded: {NOT_ROOT} (uid {os.geteuid()})"
+    return Check("jail", Outcome.WARN, found, why, "run the server as root to have machines jailed")
 
 
 async def namespaces(*, needed: bool) -> Check:

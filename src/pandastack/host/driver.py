@@ -121,6 +121,10 @@ class Machine(Protocol):
         """
         ...
 
+    async def check_posture(self) -> None:
+        """PostureViolation when its process may do more than one of this driver should."""
+        ...
+
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""
         ...
@@ -143,6 +147,16 @@ class Machine(Protocol):
         NotSupported says why not; on any error the machine is as it was, but one that was to hold may stand
         still.
         """
+        ...
+
+    async def answers(self) -> bool:
+        """Whether its process answers: not one that is stopped or hangs. One that has ended counts as one
+        that does, as that is told in another way.
+        """
+        ...
+
+    def kill(self) -> None:
+        """Have it end by force; who waits for its end is told."""
         ...
 
     async def tidy(self) -> None:
@@ -180,6 +194,8 @@ class Driver(Protocol):
     name: str
     version: str
     isolation: Isolation
+    degraded: tuple[str, ...]
+    """What its jails lack on this machine, in words."""
     features: Feature
 
     async def boot(

@@ -76,6 +76,7 @@ class FirecrackerDriver:
         self._host_cpu = host_cpu
         self._uids = uids
         self._cgroups = cgroups
+        self.degraded: tuple[str, ...] = () if cgroups else ("no control groups",)
         self._shape = shape
 
     async def boot(

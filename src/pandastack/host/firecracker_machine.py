@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import stat
 import time
@@ -22,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from pandastack.errors import GuestUnreachable, MachineError, NotSupported
-from pandastack.host import firecracker_jail, jail, layers, procfs, snapshots, sparse
+from pandastack.host import firecracker_jail, jail, layers, posture, procfs, snapshots, sparse
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.firecracker_api import Api, api, own_socket
@@ -49,6 +50,8 @@ CHANGES = "changes"
 """In the home: a folder of what has changed since the machine's base, one file for each time it was asked."""
 WRITE_SECONDS = 120.0
 """How long a snapshot may take: a whole one writes all memory."""
+ANSWER_SECONDS = 5.0
+"""How long one that is asked whether it is well may take."""
 DIAL_SECONDS = 60.0
 """How long a guest may take until its agent listens."""
 _DIAL_TURN = 2.0
@@ -118,6 +121,25 @@ class FirecrackerMachine:
         """Let the virtual CPUs run; fine when they do."""
         async with self._api() as connection:
             await connection.give(RESUME)
+
+    async def answers(self) -> bool:
+        """Its API does, unless somebody has its turn, who has a deadline of his own."""
+        if self._turn.locked() or not self._child.alive():
+            return True
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.status()
+        except (MachineError, TimeoutError):
+            return not self._child.alive()
+        return True
+
+    def kill(self) -> None:
+        """Who waits for its end is told."""
+        self._child.signal(signal.SIGKILL)
+
+    async def check_posture(self) -> None:
+        """See `posture`. PostureViolation, MachineError."""
+        posture.check(self.pid, self._record.uid)
 
     async def status(self) -> str:
         """Firecracker's word for what the machine does."""

@@ -11,16 +11,27 @@ import os
 import resource
 import select
 import signal
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pandastack.errors import MachineError
 from pandastack.host import procfs
+from pandastack.host.cell import Cell
 from pandastack.host.shortage import told
 
 NOT_OURS = -1
 """The exit status of a process whose parent is somebody else: nobody may ask for it."""
+
+JAIL_SECONDS = 10.0
+"""How long it may take to make a jail."""
+_CREDENTIALS = struct.Struct("3i")
+SENDER_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
+"""What is received besides a message where its sender is wanted: the kernel tells that first, and descriptors
+that somebody sends along find no room.
+"""
 
 KILL_DEADLINE = 10.0
 """Seconds that the kernel gets to end a process after SIGKILL."""
@@ -85,6 +96,10 @@ class Child:
         except TimeoutError:
             raise MachineError(f"process {self.pid} does not end after SIGKILL") from None
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for its end, and nothing else meanwhile: for one that is about to end."""
+        return _ended(self._pidfd, seconds)
+
     def alive(self) -> bool:
         """Whether it has not ended yet; an ended child of this program is reaped on the way."""
         return self._pidfd >= 0 and self._reap() is None
@@ -124,13 +139,17 @@ def spawn(
     pass_fds: Sequence[int] = (),
     file_size_limit: int | None = None,
     nice: int = 0,
+    cell: Cell | None = None,
 ) -> Child:
     """Start a process in its own session: stdin is empty, both outputs are appended to `log`, no core dumps.
 
     It inherits `pass_fds` under the same numbers and nothing else. `file_size_limit` is the size in bytes
-    that no file it writes may pass. Returns when the program has been executed; MachineError, NoCapacity or
-    NoSpace when that failed, and then nothing is left.
+    that no file it writes may pass. With a `cell` it is in a jail, and works in that one's home instead of
+    `cwd`. Returns when the program has been executed; MachineError, NoCapacity or NoSpace when that failed,
+    and then nothing is left.
     """
+    if cell is not None:
+        return _spawn_jailed(cell, cell.order(argv, env, file_size_limit), log, pass_fds)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
@@ -153,12 +172,70 @@ def spawn(
     return child
 
 
-def hold(pid: int, status_of: Callable[[int], int], *, file_size_limit: int) -> Child:
+def _spawn_jailed(cell: Cell, order: bytes, log: Path, pass_fds: Sequence[int]) -> Child:
+    """Have the jail's program do it, which ends at once: the process is a child of ours, unless the cell is a
+    server's.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    orders = os.memfd_create("order")
+    with ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.settimeout(JAIL_SECONDS)
+        try:
+            os.write(orders, order)
+            numbers = (orders, theirs.fileno())
+            argv = [str(cell.program), *map(str, numbers)]
+            jailer = spawn(argv, log=log, cwd=Path("/"), env={}, pass_fds=(*numbers, cell.home, *pass_fds))
+        finally:
+            os.close(orders)
+            theirs.close()
+        try:
+            pid = _jailed(ours)
+        finally:
+            _reap(jailer)
+    return _hold(pid)
+
+
+def _jailed(report: socket.socket) -> int:
+    """The process that has become the program, as this program's kernel numbers it."""
+    pid = 0
+    try:
+        while True:
+            words, rights, _, _ = report.recvmsg(256, SENDER_SPACE)
+            if not words:
+                break
+            if not words.startswith(b"P"):
+                _, number, step = words.decode().split(" ", 2)
+                raise told(OSError(int(number), ""), f"The jail could not be made ({step})")
+            pid = sender(rights)
+    except TimeoutError as error:
+        raise MachineError("The jail's program does not answer.") from error
+    if not pid:
+        raise MachineError("The jail's program has ended too soon.")
+    return pid
+
+
+def sender(rights: Sequence[tuple[int, int, bytes]]) -> int:
+    """Who has sent a message, from what came with it on a socket with SO_PASSCRED."""
+    for level, kind, data in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return int(_CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0])
+    return 0
+
+
+def _reap(jailer: Child) -> None:
+    """It has nothing more to do."""
+    jailer.ended_within(JAIL_SECONDS)
+    jailer.close()
+
+
+def hold(pid: int, status_of: Callable[[int], int], *, file_size_limit: int | None) -> Child:
     """The process `pid` that somebody else has started for us; `status_of` tells its exit status once it has
-    ended.
+    ended. One that comes out of a jail has its limits from there, and they are no longer ours to set.
     """
     child = Child(pid, procfs.start_ticks(pid) or 0, os.pidfd_open(pid), status_of)
-    _limit(pid, file_size_limit, 0)
+    if file_size_limit is not None:
+        _limit(pid, file_size_limit, 0)
     return child
 
 
@@ -204,10 +281,10 @@ def _limit(pid: int, file_size: int | None, nice: int) -> None:
         return  # it has ended already; whoever waits for it will see
 
 
-def _ended(pidfd: int) -> bool:
+def _ended(pidfd: int, seconds: float = 0) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))
 
 
 def _collect(pidfd: int) -> int:

@@ -28,12 +28,17 @@ def children(pid: int) -> set[int]:
 
 
 def writers(log: Path) -> list[int]:
-    """Every process whose standard output, or where it tells errors, is this file."""
-    target = str(log.resolve())
-    found = []
+    """Every process whose standard output, or where it tells errors, is this file, by whatever path it knows
+    it.
+    """
+    found: list[int] = []
+    try:
+        target = log.stat()
+    except FileNotFoundError:
+        return found
     for link in Path("/proc").glob("[0-9]*/fd/[12]"):
         try:
-            if str(link.readlink()) == target and int(link.parts[2]) not in found:
+            if os.path.samestat(link.stat(), target) and int(link.parts[2]) not in found:
                 found.append(int(link.parts[2]))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended, or is somebody else's
@@ -76,6 +81,11 @@ def stats(pid: int) -> Stats:
         threads=int(fields[17]),
         uptime_seconds=float(_read(Path("/proc/uptime")).split()[0]) - int(fields[19]) / _TICKS,
     )
+
+
+def state(pid: int) -> str:
+    """What it does, in a letter: R, S, D, T (stopped), Z; empty when it has ended."""
+    return (_stat(pid) or [""])[0]
 
 
 def _threads(pid: int) -> list[Path]:

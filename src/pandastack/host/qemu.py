@@ -13,18 +13,17 @@ import contextlib
 import functools
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
 
 import msgspec
 import structlog
 from msgspec import structs
 
 from pandastack.errors import MachineError, SnapshotRefused
-from pandastack.host import jail, layers, snapshots, sparse, unix
+from pandastack.host import jail, layers, qemu_jail, snapshots, sparse
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
+from pandastack.host.jailer import NOT_ROOT, Jailer
 from pandastack.host.memory import mark, read_runs
 from pandastack.host.network.namespace import idle_tap
 from pandastack.host.qemu_command import (
@@ -37,7 +36,16 @@ from pandastack.host.qemu_command import (
     devices,
     restore_command,
 )
-from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP, RECORD, QemuMachine, Record
+from pandastack.host.qemu_machine import (
+    LOG,
+    RECORD,
+    QemuMachine,
+    Record,
+    limits,
+)
+from pandastack.host.qemu_start import Start
+from pandastack.host.quarters import STATE_IN
+from pandastack.host.shortage import told
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Beginning, Plan, Zygotes
 from pandastack.model.sandbox import Isolation
@@ -47,21 +55,31 @@ log = structlog.get_logger("host")
 
 class QemuDriver:
     """Starts machines with one QEMU binary. `vmm` says which and how; with `zygotes` and the library for them
-    emulated machines are forks of one that was restored and warmed.
+    emulated machines are forks of one that was restored and warmed. With a `jailer` each is in a jail.
     """
 
     name = "qemu"
     features = Feature.SNAPSHOT | Feature.DIFF_SNAPSHOT | Feature.LAZY_MEMORY | Feature.PAUSE
 
     def __init__(
-        self, vmm: Vmm, *, host_cpu: str, zygote_library: Path | None = None, zygotes: Zygotes | None = None
+        self,
+        vmm: Vmm,
+        *,
+        host_cpu: str,
+        zygote_library: Path | None = None,
+        zygotes: Zygotes | None = None,
+        jailer: Jailer | None = None,
     ) -> None:
         self.vmm = vmm
+        self.jailer = jailer
         self._library = zygote_library if vmm.accel != "kvm" and vmm.seccomp else None
         self.zygotes = zygotes if self._library else None
         self.version = vmm.version
         self._host_cpu = host_cpu
         self.isolation = Isolation.HARDWARE if vmm.accel == "kvm" else Isolation.EMULATED
+        self.degraded = jailer.lacks if jailer else (NOT_ROOT,)
+        if not vmm.seccomp:
+            self.degraded += ("no filter of system calls",)
         if vmm.accel != "kvm":
             self.features |= Feature.SOFT_EMULATION
         if self.zygotes:
@@ -79,15 +97,18 @@ class QemuDriver:
         """
         base = disk and (disk.base or disk)
         memory = base.memory if base and _is_whole(base.memory, config.memory_mb) else None
+        made = () if memory else (MEMORY,)
         if memory is None:
             _make_memory(home / MEMORY, config.memory_mb)
         own = (layers.FIRST,) if disk is None else _disk(disk)
         if disk is not None:
             layers.share(disk.layers, home, own[:-1])
-        with self._tap(tap) as nic, _Start(config, home, config.overlay, nic, own) as start:
+        start = Start(config, home, config.overlay, own, jailer=self.jailer, files=made)
+        with self._tap(tap) as nic, start.with_nic(nic) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, memory or Path(MEMORY), base, own=own)
+            files = structs.replace(files, state=None)
             command = boot_over_command if memory else boot_command
-            child = self._spawned(config, home, files, command, env=self.vmm.env)
+            child = self._spawned(start, files, command, env=self.vmm.env)
             return self._recorded(start, child, "spawn", own_memory=memory is None)
 
     async def restore(
@@ -141,7 +162,7 @@ class QemuDriver:
         child = jail.adopt(record.pid, record.started)
         if child is None:
             return None
-        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes)
+        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes, self.jailer)
         try:
             await machine.recover()
         except MachineError as error:  # it ends, or does not answer: whoever greets it finds out
@@ -152,6 +173,8 @@ class QemuDriver:
         """End the fork servers; machines run on."""
         if self.zygotes:
             await self.zygotes.close()
+        if self.jailer:
+            self.jailer.groups.close()
 
     @contextlib.contextmanager
     def _tap(self, given: int | None) -> Iterator[int]:
@@ -167,9 +190,11 @@ class QemuDriver:
 
     def _start(self, config: MachineConfig, home: Path, snapshot: SnapshotFiles, tap: int) -> QemuMachine:
         """A machine of a whole snapshot."""
-        with _Start(config, home, config.overlay, tap) as start:
+        with Start(config, home, config.overlay, jailer=self.jailer, state=snapshot.state).with_nic(
+            tap
+        ) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, snapshot.memory, snapshot)
-            child = self._spawned(config, home, files, restore_command, env=self.vmm.env)
+            child = self._spawned(start, files, restore_command, env=self.vmm.env)
             return self._recorded(start, child, "spawn")
 
     async def _assembled(
@@ -180,10 +205,12 @@ class QemuDriver:
         """
         base, disk = _base(snapshot), _disk(snapshot)
         layers.share(snapshot.layers, home, disk[:-1])
-        with _Start(config, home, config.overlay, tap, disk) as start:
+        with Start(config, home, config.overlay, disk, jailer=self.jailer, state=snapshot.state).with_nic(
+            tap
+        ) as start:
             files = _files(f"pandastack-{config.vm_id}", start.fds, base.memory, base, own=disk)
-            files = structs.replace(files, state=snapshot.state, deferred=True)
-            child = self._spawned(config, home, files, restore_command, env=self.vmm.env)
+            files = structs.replace(files, deferred=True)
+            child = self._spawned(start, files, restore_command, env=self.vmm.env)
             machine = self._recorded(start, child, "spawn")
         try:
             await machine.load(snapshot, base)
@@ -206,7 +233,7 @@ class QemuDriver:
         disk = (*_disk(snapshot)[:-1], layers.after(zygote.disk))
         layers.share(snapshot.layers, home, disk[:-1])
         sparse.copy(config.overlay, home / disk[-1])
-        machine = await self._fork_of((key, zygote), config, home, tap, disk, hold=True)
+        machine = await self._fork_of((key, zygote), config, home, tap, disk, become=snapshot.state)
         if machine is None:
             return None
         try:
@@ -235,25 +262,41 @@ class QemuDriver:
         tap: int,
         disk: tuple[str, ...],
         *,
-        hold: bool = False,
+        become: Path | None = None,
     ) -> QemuMachine | None:
-        """A machine that is a fork; None when the server failed, and then its home is empty again."""
+        """A machine that is a fork; None when the server failed, and then its home is empty again. It is held
+        if it is to `become` what that device state is.
+        """
         key, zygote = found
-        with _Start(config, home, zygote.empty or config.overlay, tap, zygote.disk) as start:
+        with Start(
+            config,
+            home,
+            zygote.empty or config.overlay,
+            zygote.disk,
+            jailer=self.jailer,
+            user=zygote.user or None,
+            state=become,
+            files=disk[-1:],
+        ).with_nic(tap) as start:
             try:
                 child = await zygote.fork(
                     f"pandastack-{config.vm_id}",
-                    home=home,
+                    home=start.lodging.home,
                     own=start.fds,
                     file_size_limit=config.disk_limit_bytes,
-                    hold=hold,
+                    user=start.lodging.user,
+                    hold=become is not None,
                 )
             except MachineError as error:
                 assert self.zygotes is not None  # noqa: S101  # the server is one of them
                 self.zygotes.abandon(key, zygote, error.message)
+                if self.jailer:
+                    self.jailer.users.let_go(start.lodging.user, home)
                 _empty(home)
                 return None
-            return self._recorded(start, child, "fork", disk=disk, forked=True)
+            machine = self._recorded(start, child, "fork", disk=disk, forked=True)
+            machine.join_groups()
+            return machine
 
     def _begin_zygote(
         self, snapshot: SnapshotFiles, config: MachineConfig, home: Path, *, again: bool
@@ -263,48 +306,59 @@ class QemuDriver:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         own = (layers.REHEARSAL if again else layers.FIRST,)
-        with self._tap(None) as tap, _Start(config, home, config.overlay, tap, own) as start, theirs:
+        first = Start(config, home, config.overlay, own, jailer=self.jailer, user=0, state=snapshot.state)
+        with self._tap(None) as tap, first.with_nic(tap) as start, theirs:
             files = _files(NAME_PLACEHOLDER, start.fds, snapshot.memory, snapshot, own=own)
             numbers = (theirs.fileno(), *start.fds)
             env = {"LD_PRELOAD": str(self._library), CHANNEL: " ".join(map(str, numbers))}
             try:
                 child = self._spawned(
-                    config,
-                    home,
+                    start,
                     files,
                     restore_command,
                     env={**self.vmm.env, **env},
                     also=(numbers[0], numbers[3]),
+                    is_server=True,
                 )
             except BaseException:
                 ours.close()
                 raise
             machine = self._recorded(start, child, "spawn")
-            zygote = Zygote(child, ours, empty=home / OVERLAY)
+            zygote = Zygote(child, ours, empty=home / OVERLAY, is_jailed=self.jailer is not None)
             return Beginning(zygote, machine, functools.partial(_go_back, zygote, machine, snapshot))
 
     def _spawned(
         self,
-        config: MachineConfig,
-        home: Path,
+        start: Start,
         files: Files,
         command: Callable[[Vmm, MachineConfig, Files], list[str]],
         *,
         env: Mapping[str, str],
         also: tuple[int, ...] = (),
+        is_server: bool = False,
     ) -> jail.Child:
+        config, cell = start.config, None
+        if self.jailer:
+            library = self._library if is_server else None
+            binds = qemu_jail.binds(self.vmm, config, files, library)
+            try:
+                groups = () if is_server else self.jailer.groups.make(start.home, limits(config))
+                cell = self.jailer.cell(start.lodging, binds, groups=groups, is_server=is_server)
+            except OSError as error:
+                raise told(error, f"{self.vmm.binary} cannot be started") from error
         return jail.spawn(
             command(self.vmm, config, files),
-            log=home / LOG,
-            cwd=home,
+            log=start.home / LOG,
+            cwd=start.home,
             env=env,
             pass_fds=(files.qmp_fd, files.agent_fd, files.tap_fd, *also),
             file_size_limit=config.disk_limit_bytes,
+            cell=cell,
         )
 
     def _recorded(
         self,
-        start: _Start,
+        start: Start,
         child: jail.Child,
         how: str,
         *,
@@ -320,53 +374,10 @@ class QemuDriver:
             phases_ms=start.phases(how),
             layers=disk or start.disk,
             forked=forked,
+            user=start.lodging.user,
         )
         (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
-        return QemuMachine(start.home, record, child, self.machinery(start.config), self.zygotes)
-
-
-class _Start:
-    """What every start of a machine has in its home first: a copy of the overlay, two sockets that listen.
-    The sockets are this program's for the length of the block.
-    """
-
-    def __init__(
-        self,
-        config: MachineConfig,
-        home: Path,
-        overlay: Path,
-        tap: int,
-        disk: tuple[str, ...] = (layers.FIRST,),
-    ) -> None:
-        self.config = config
-        self.home = home
-        self.fds: tuple[int, int, int, int]
-        """Where it is listened for the monitor, the agent's connection, and orders to a fork; then the other
-        end of the network device.
-        """
-        self.disk = disk
-        self._overlay = overlay
-        self._tap = tap
-        self._sockets = contextlib.ExitStack()
-        self._begun = self._copied = time.perf_counter()
-
-    def __enter__(self) -> Self:
-        sparse.copy(self._overlay, self.home / self.disk[-1])
-        self._copied = time.perf_counter()
-        with self._sockets:
-            qmp, agent, orders = (
-                self._sockets.enter_context(unix.listen(self.home / name)) for name in (QMP, AGENT, ORDERS)
-            )
-            self._sockets = self._sockets.pop_all()
-        self.fds = (qmp.fileno(), agent.fileno(), orders.fileno(), self._tap)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sockets.close()
-
-    def phases(self, how: str) -> dict[str, float]:
-        """Milliseconds until now, the last ones called `how`."""
-        return {"overlay": _ms(self._begun, self._copied), how: _ms(self._copied, time.perf_counter())}
+        return QemuMachine(start.home, record, child, self.machinery(start.config), self.zygotes, self.jailer)
 
 
 def _files(
@@ -386,7 +397,7 @@ def _files(
         qmp_fd=fds[0],
         agent_fd=fds[1],
         tap_fd=fds[3],
-        state=snapshot.state if snapshot else None,
+        state=Path(STATE_IN) if snapshot else None,
     )
 
 
@@ -405,7 +416,7 @@ def _disk(snapshot: SnapshotFiles) -> tuple[str, ...]:
 async def _go_back(zygote: Zygote, machine: QemuMachine, snapshot: SnapshotFiles) -> None:
     """To where the machine began: of all that it has done its translated code is left."""
     await machine.let_go_of_disk()
-    await zygote.go_back(mark(snapshot.memory), snapshot.state)
+    await zygote.go_back(mark(snapshot.memory), STATE_IN)
 
 
 def _empty(home: Path) -> None:

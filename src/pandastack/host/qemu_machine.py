@@ -5,10 +5,11 @@ say.
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
+from pandastack.host.groups import Limits
+from pandastack.host.jailer import Jailer
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
-from pandastack.host.qmp import DEADLINE, Order, Qmp, QmpRefused, monitor
+from pandastack.host.qemu_orders import on_top, opening, save_devices, standing_still, status
+from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
+from pandastack.host.quarters import STATE_IN, Quarters
 from pandastack.host.record import note
 from pandastack.host.zygote import NotNow, TooLate, Zygote, copied, halted, loaded, running
 from pandastack.host.zygotes import Zygotes
@@ -40,6 +45,7 @@ _WORDS_BYTES = 16384
 COPY_TURNS = 10
 COPY_PAUSE_SECONDS = 0.01
 """How often a machine is asked to be copied, when it cannot be at the moment, and what it gets between."""
+ANSWER_SECONDS = 5.0
 FLATTENING = "flatten"
 FLATTEN_POLL_SECONDS = 0.01
 LOAD_POLL_SECONDS = 0.001
@@ -59,6 +65,8 @@ class Record(Struct, frozen=True):
     """Its disk layers, files of its home, the lowest first; see `layers`."""
     forked: bool = False
     """It can be copied while it runs."""
+    user: int = 0
+    """Whom its process belongs to; 0 when it is in no jail."""
 
 
 class QemuMachine:
@@ -71,6 +79,7 @@ class QemuMachine:
         child: jail.Child,
         machinery: Machinery,
         copies: Zygotes | None = None,
+        jailer: Jailer | None = None,
     ) -> None:
         self.home = home
         self.pid = child.pid
@@ -80,6 +89,7 @@ class QemuMachine:
         self._child = child
         self._machinery = machinery
         self._copies = copies
+        self._quarters = Quarters(home, record.user, limits(record.config), jailer)
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
         self._next_layer: str | None = None
@@ -108,10 +118,25 @@ class QemuMachine:
             async with self._monitor() as qmp:
                 await qmp.execute(command)
 
+    async def answers(self) -> bool:
+        """Its monitor does, unless somebody has its turn, who has a deadline of his own."""
+        if self._turn.locked() or not self._child.alive():
+            return True
+        try:
+            async with self._turn, self._monitor(deadline=ANSWER_SECONDS) as qmp:
+                await status(qmp)
+        except MachineError:
+            return not self._child.alive()
+        return True
+
+    def kill(self) -> None:
+        """Who waits for its end is told."""
+        self._child.signal(signal.SIGKILL)
+
     async def status(self) -> str:
         """QEMU's word for what the machine does: running, paused, io-error, inmigrate …"""
         async with self._turn, self._monitor() as qmp:
-            return await _status(qmp)
+            return await status(qmp)
 
     async def recover(self) -> None:
         """Find out what an earlier program has done last: a layer that is on top by now is noted.
@@ -128,8 +153,21 @@ class QemuMachine:
         dialed, self._dialed = self._dialed, None
         return dialed or unix.connect(self.guest_socket)
 
+    def join_groups(self) -> None:
+        """See `Quarters`. One that is not limited is ended."""
+        self._quarters.join_groups(self.pid, self._not_limited)
+
+    def _not_limited(self, reason: str) -> None:
+        log.error("vm.not_limited", vm=self._record.config.vm_id, reason=reason)
+        self.kill()
+
+    async def check_posture(self) -> None:
+        """See `posture`; one that is in no jail has none. PostureViolation, MachineError."""
+        self._quarters.check(self.pid)
+
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""
+        self._quarters.moved(home)
         self.home = home
         self.guest_socket = home / AGENT
 
@@ -144,8 +182,9 @@ class QemuMachine:
                 "This machine was restored; only a booted one can be written as a whole snapshot."
             )
         files = snapshots.files_in(into)
-        async with self._turn, self._monitor(deadline=120.0) as qmp, _standing_still(qmp):
-            await _save_devices(qmp, files.state)
+        async with self._turn, self._monitor(deadline=120.0) as qmp, standing_still(qmp):
+            with self._quarters.state_for(files.state) as name:
+                await save_devices(qmp, name)
             await asyncio.to_thread(sparse.copy, self.home / MEMORY, files.memory)
             await asyncio.to_thread(sparse.copy, self.home / OVERLAY, files.overlay)
         config = self._record.config
@@ -203,9 +242,10 @@ class QemuMachine:
         """All of it is read while the machine stands still."""
         async with self._turn, self._monitor(deadline=120.0) as qmp:
             begun = time.perf_counter()
-            async with _standing_still(qmp, hold=hold):
+            async with standing_still(qmp, hold=hold):
                 stopped = time.perf_counter()
-                await _save_devices(qmp, files.state)
+                with self._quarters.state_for(files.state) as name:
+                    await save_devices(qmp, name)
                 saved = time.perf_counter()
                 mark = await asyncio.to_thread(memory.save, self.pid, base.memory, files.memory)
                 copied = time.perf_counter()
@@ -246,7 +286,15 @@ class QemuMachine:
         begun = time.perf_counter()
         disk = (*self._record.layers, top)
         name = f"pandastack-{spec.id}"
-        copy, pause_ms = await copied(self.home / ORDERS, disk, name, once=spec.once, hold=spec.hold)
+        copy, pause_ms = await copied(
+            self.home / ORDERS,
+            disk,
+            name,
+            once=spec.once,
+            hold=spec.hold,
+            user=self._record.user,
+            jailer=self._quarters.jailer,
+        )
         if not spec.hold:
             went_on()
         taken = Taken(files, pause_ms, {"copy": _ms(begun, time.perf_counter())})
@@ -264,7 +312,8 @@ class QemuMachine:
     async def _read(self, copy: Zygote, taken: Taken, base: SnapshotFiles) -> Taken:
         """What the copy has, written to files while it stands still."""
         files, begun = taken.files, time.perf_counter()
-        await copy.save_devices(files.state)
+        with self._quarters.state_for(files.state) as name:
+            await copy.save_devices(name)
         saved = time.perf_counter()
         mark = await asyncio.to_thread(memory.save, copy.pid, base.memory, files.memory)
         phases = {"devices": _ms(begun, saved), "memory": _ms(saved, time.perf_counter())}
@@ -277,12 +326,12 @@ class QemuMachine:
         self._dialed = unix.connect(self.guest_socket)  # QEMU goes on only when its port is open
         begun = time.perf_counter()
         async with self._turn, self._monitor() as qmp:
-            await _status(qmp)  # who answers has mapped its memory
+            await status(qmp)  # who answers has mapped its memory
             ready = time.perf_counter()
             await asyncio.to_thread(memory.load, self.pid, base.memory, snapshot.memory)
             loaded = time.perf_counter()
-            await qmp.execute("migrate-incoming", {"uri": f"file:{snapshot.state}"})
-            while (state := await _status(qmp)) == "inmigrate":  # noqa: ASYNC110  # nobody tells
+            await qmp.execute("migrate-incoming", {"uri": f"file:{STATE_IN}"})
+            while (state := await status(qmp)) == "inmigrate":  # noqa: ASYNC110  # nobody tells
                 await asyncio.sleep(LOAD_POLL_SECONDS)
             if state == "paused":
                 await qmp.execute("cont")
@@ -296,8 +345,7 @@ class QemuMachine:
         async with self._turn, self._monitor() as qmp:
             await self._change_disk(qmp)
         linked = time.perf_counter()
-        words = (memory.mark(base.memory), str(snapshot.memory), str(snapshot.state))
-        await loaded(self.home / ORDERS, *words)
+        await loaded(self.home / ORDERS, memory.mark(base.memory), snapshot.memory, STATE_IN)
         self.phases_ms |= {"disk": _ms(begun, linked), "load": _ms(linked, time.perf_counter())}
 
     async def let_go_of_disk(self) -> None:
@@ -305,8 +353,8 @@ class QemuMachine:
         async with self._turn, self._monitor() as qmp:
             await qmp.execute("stop")
             sparse.copy(self._record.config.overlay, self.home / layers.FIRST)
-            opened = _opening(layers.FIRST, backing=BASE_DISK)
-            await qmp.execute_all(opened, *_on_top(layers.FIRST, instead=layers.REHEARSAL))
+            opened = opening(layers.FIRST, backing=BASE_DISK)
+            await qmp.execute_all(opened, *on_top(layers.FIRST, instead=layers.REHEARSAL))
         (self.home / layers.REHEARSAL).unlink()
 
     async def _change_disk(self, qmp: Qmp) -> None:
@@ -314,10 +362,10 @@ class QemuMachine:
         below, opened = BASE_DISK, []
         *lower, top = self._record.layers
         for file in lower:
-            opened.append(_opening(file, backing=below, read_only=True))
+            opened.append(opening(file, backing=below, read_only=True))
             below = layers.node(file)
-        opened.append(_opening(top, backing=below))
-        await qmp.execute_all(*opened, *_on_top(top, instead=layers.FIRST))
+        opened.append(opening(top, backing=below))
+        await qmp.execute_all(*opened, *on_top(top, instead=layers.FIRST))
         (self.home / layers.FIRST).unlink()
 
     async def prepare(self) -> None:
@@ -332,11 +380,12 @@ class QemuMachine:
         path = self.home / name
         path.unlink(missing_ok=True)
         sparse.copy(self._record.config.overlay, path)
+        self._quarters.give(name)
         async with self._turn, self._monitor() as qmp:
             try:
-                await qmp.execute_all(_opening(name))
+                await qmp.execute_all(opening(name))
             except QmpRefused:
-                await qmp.execute_all(("blockdev-del", {"node-name": layers.node(name)}), _opening(name))
+                await qmp.execute_all(("blockdev-del", {"node-name": layers.node(name)}), opening(name))
         self._next_layer = name
         return name
 
@@ -356,6 +405,7 @@ class QemuMachine:
         self._next_layer = None
         self._record = structs.replace(self._record, layers=own)
         note(self.home / RECORD, self._record)
+        self._quarters.take_back(*own[:-1])
 
     async def tidy(self) -> None:
         """Flatten the disk when it has more layers than are good for it."""
@@ -409,6 +459,7 @@ class QemuMachine:
         self._hang_up()
         await self._child.end(0)
         self._child.close()
+        await self._quarters.leave()
 
     async def wait(self) -> int:
         return await self._child.wait()
@@ -431,55 +482,14 @@ class QemuMachine:
         return "\n".join(part for part in parts if part)
 
 
+def limits(config: MachineConfig) -> Limits:
+    """What a machine may take of the host."""
+    return Limits(config.cpus, config.memory_mb << 20)
+
+
 async def _jobs(qmp: Qmp) -> list[dict[str, Any]]:
     """The job that makes the layers one, if there is any."""
     return [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
-
-
-async def _status(qmp: Qmp) -> str:
-    return str((await qmp.execute("query-status"))["status"])
-
-
-@asynccontextmanager
-async def _standing_still(qmp: Qmp, *, hold: bool = False) -> AsyncIterator[None]:
-    """Its virtual CPUs are stopped within the block, and go on behind it: unless they were stopped before, or
-    are to hold and the block has ended well.
-    """
-    running = (await qmp.execute("query-status"))["running"]
-    if running:
-        await qmp.execute("stop")
-    try:
-        yield
-    except BaseException:
-        hold = False
-        raise
-    finally:
-        if running and not hold:
-            await qmp.execute("cont")
-
-
-def _on_top(file: str, *, instead: str) -> tuple[Order, Order]:
-    """The disk gets another top, which is open already; the one that it had is closed."""
-    drive = {"path": DISK_PATH, "property": "drive", "value": layers.node(file)}
-    return ("qom-set", drive), ("blockdev-del", {"node-name": layers.node(instead)})
-
-
-async def _save_devices(qmp: Qmp, into: Path) -> None:
-    """All that is no memory and no disk. `live: false` leaves the disks usable: the machine goes on."""
-    await qmp.execute("xen-save-devices-state", {"filename": str(into), "live": False})
-
-
-def _opening(file: str, *, backing: str | None = None, read_only: bool = False) -> Order:
-    """Open a layer that is in the home."""
-    layer = {
-        "driver": "qcow2",
-        "node-name": layers.node(file),
-        "file": {"driver": "file", "filename": file, "locking": "off"},
-        "cache": {"no-flush": True},
-        "read-only": read_only,
-        "backing": backing,
-    }
-    return "blockdev-add", layer
 
 
 def _ms(start: float, end: float) -> float:

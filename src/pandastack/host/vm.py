@@ -69,6 +69,8 @@ class Vm:
         self.machine = machine
         self.link = link
         self._network = network
+        self.verdict = ""
+        """Why it was ended from here, when it was."""
         self.still = False
         """Its guest was told to stand still for a snapshot, and not yet to go on."""
 

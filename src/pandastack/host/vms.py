@@ -26,7 +26,7 @@ from pandastack.errors import (
     SandboxNotFound,
 )
 from pandastack.host.birth import Birth
-from pandastack.host.death import cause_of_death, end_silent, ends_soon, piece, shorten, tail
+from pandastack.host.death import cause_of_death, end_silent, ends_soon, piece, tail
 from pandastack.host.driver import Driver
 from pandastack.host.guest import GuestLink
 from pandastack.host.network.slots import Slots
@@ -40,18 +40,17 @@ from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import CONSOLE, RECORD, Sources, Vm, VmRecord, check_id, found_dead
+from pandastack.host.watch import Watch
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
 
-VMM_LOG = "vmm.log"
 NEXT = ".next"
 """Behind the name of a home whose machine is about to take another's place."""
 REGREET_SECONDS = 5.0
 """How long to wait before an agent that does not answer is greeted again."""
 TEND_SECONDS = 5.0
-"""How often the logs of the machines are looked at."""
-LOG_LIMIT = 1 << 20
-LOG_KEPT = 64 << 10
-"""Bytes: a guest that floods its console costs the host so much and no more."""
+"""How often the machines are looked after."""
+PATIENCE_SECONDS = 30.0
+"""A machine whose process has not answered for so long is ended."""
 log = structlog.get_logger("host")
 
 
@@ -66,6 +65,8 @@ class Vms:
         home: Path,
         sources: Sources,
         network: Slots | None = None,
+        *,
+        patience: float | None = PATIENCE_SECONDS,
     ) -> None:
         self.driver = driver
         self.templates = templates
@@ -82,6 +83,7 @@ class Vms:
         self._listeners: set[asyncio.Queue[VmReport]] = set()
         self._room = Room(home)
         self.spares = Spares(self._vms.get)
+        self.watch = Watch(lambda: list(self._vms.values()), patience=patience)
 
     async def start(self, spec: VmSpec) -> VmReport:
         """Restore (or boot) the machine and pass its gate. See `model.host.Host.start` for what is
@@ -291,7 +293,7 @@ class Vms:
     async def _watch(self, vm: Vm) -> None:
         """Owned by this object: ends with the machine, cancelled by `stop` and by `let_go`."""
         status = await self._keep_linked(vm)
-        cause = cause_of_death(status, vm.machine.last_words())
+        cause = vm.verdict or cause_of_death(status, vm.machine.last_words())
         console = tail(vm.home / CONSOLE, 4096).decode(errors="replace")
         report = msgspec.structs.replace(vm.report, state=VmState.DEAD, cause=cause, console=console)
         vm.report = report
@@ -435,12 +437,10 @@ class Vms:
             await asyncio.sleep(TEND_SECONDS)
 
     async def look_after(self) -> None:
-        """Keep the machines' logs short, let those go on that a full disk had stopped, and have what no
-        snapshot needs any more removed.
+        """Have disks tidied, let machines go on that a full disk had stopped, and have what no snapshot needs
+        any more removed.
         """
         for vm in list(self._vms.values()):
-            for name in (CONSOLE, VMM_LOG):
-                shorten(vm.home / name, LOG_LIMIT, LOG_KEPT)
             if self._vms.get(vm.spec.id) is vm:  # the last one may have taken its time
                 await _tidy(vm)
         if self._room.is_back():
@@ -470,6 +470,8 @@ async def open_vms(
     scrub = Scrub(vault, sources.wall_ns)
     errands = [
         asyncio.create_task(vms.tend(), name="tend the machines"),
+        asyncio.create_task(vms.watch.curb(), name="keep the logs short"),
+        asyncio.create_task(vms.watch.guard(), name="ask the machines"),
         asyncio.create_task(vms.spares.go_on(), name="prepare the machines"),
         asyncio.create_task(scrub.go_on(), name="look through the snapshots"),
     ]

@@ -9,17 +9,19 @@ from __future__ import annotations
 import array
 import asyncio
 import errno
+import functools
 import os
 import select
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from pandastack.carrying import carried_through
 from pandastack.errors import MachineError
 from pandastack.host import jail, layers, procfs, unix
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
+from pandastack.host.jailer import Jailer
 from pandastack.host.paths import Cache
 from pandastack.host.publish import locked, new_directory
 from pandastack.host.tool import run_tool
@@ -31,7 +33,7 @@ to a machine.
 """
 NAME_PLACEHOLDER = "pandastack-" + "#" * 64
 """Stands in the server's command line where each child has its own name."""
-NOT_BECOME = range(111, 115)
+NOT_BECOME = range(111, 116)
 """The exit statuses of a child that could not become a machine; see `zygote/src/zygote.c`."""
 ANSWER_SECONDS = 3.0
 DEATH_MS = 200
@@ -43,7 +45,9 @@ class Zygote:
 
     `disk` names the layers of its disk, which every fork has in its home under the same names; the last one
     is empty: a copy of the file `empty`, or of the template's. One that is to be forked `once` becomes the
-    machine itself, and `is_machine` then.
+    machine itself, and `is_machine` then. That of a machine has its `user`, and so do its forks. One
+    that `is_jailed` numbers processes by itself, and who is meant is taken from who says it. `ended` is
+    called at its end.
     """
 
     def __init__(
@@ -54,8 +58,15 @@ class Zygote:
         disk: tuple[str, ...] = (layers.FIRST,),
         empty: Path | None = None,
         once: bool = False,
+        user: int = 0,
+        is_jailed: bool = False,
+        ended: Callable[[], None] | None = None,
     ) -> None:
         self.pid = child.pid
+        self._tell_ended = ended
+        self.user = user
+        self._is_jailed = is_jailed
+        self._names: dict[int, int] = {}
         self.disk = disk
         self.empty = empty
         self.has_served = False
@@ -65,6 +76,8 @@ class Zygote:
         self.is_machine = False
         self._channel = channel
         self._channel.setblocking(False)
+        if is_jailed:
+            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(channel, self._hear)
         self._turn = asyncio.Lock()
@@ -77,20 +90,9 @@ class Zygote:
         """Whether it still serves, and its children become machines."""
         return not self._broken and self._child.alive()
 
-    async def greeted(self) -> None:
-        """Wait for the first word of a copy. TooLate when it has ended instead: a thread of the machine was
-        on its way when it was forked, which only its memory tells.
-        """
-        self._answer = self._loop.create_future()
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._answer
-        except (TimeoutError, MachineError) as error:
-            raise TooLate(f"the copy of the machine is not a good one: {error}") from error
-
-    async def go_back(self, base: str, state: Path) -> None:
+    async def go_back(self, base: str, state: str) -> None:
         """Have the guest go on from where it began: its memory is its base's, the mark of which is given, and
-        its devices are as in `state`. What was translated stays. MachineError.
+        its devices are as in `state`, a file of its home. What was translated stays. MachineError.
         """
         await self._ask(b"\0".join((b"B", os.fsencode(base), os.fsencode(state), b"")), ())
 
@@ -99,20 +101,28 @@ class Zygote:
         await self._ask(b"S", ())
 
     async def fork(
-        self, name: str, *, home: Path, own: Sequence[int], file_size_limit: int, hold: bool = False
+        self,
+        name: str,
+        *,
+        home: int,
+        own: Sequence[int],
+        file_size_limit: int,
+        user: int = 0,
+        hold: bool = False,
     ) -> jail.Child:
-        """A machine in `home`, called `name`. Its `own` are three sockets that it listens on, for its
-        monitor, for its agent's connection, which it waits for, and for orders; and the other end of its
-        network device. With `hold` its guest does not run until it is `loaded`.
+        """A machine in `home`, a descriptor, called `name`. Its `own` are three sockets that it listens on,
+        for its monitor, for its agent's connection, which it waits for, and for orders; and the other end of
+        its network device. With `hold` its guest does not run until it is `loaded`. It becomes `user`, unless
+        that is 0.
 
         MachineError when the server does not answer. A fork that is cancelled is carried out and undone.
         """
         how = "itself" if self._once else "hold" if hold else ""
-        order = b"\0".join((os.fsencode(home), name.encode(), how.encode(), b""))
-        return await _carried_out(self._forked(order, own, file_size_limit))
+        order = b"\0".join((b"F", name.encode(), how.encode(), str(user or "").encode(), b""))
+        return await _carried_out(self._forked(order, (*own, home), file_size_limit))
 
-    async def save_devices(self, into: Path) -> None:
-        """Write the state of all devices to a file. MachineError."""
+    async def save_devices(self, into: str) -> None:
+        """Write the state of all devices to a file of its home, which is there. MachineError."""
         await self._ask(b"\0".join((b"V", os.fsencode(into), b"")), ())
 
     def abandon(self) -> None:
@@ -134,6 +144,8 @@ class Zygote:
         if not self.is_machine:
             await self._child.end(0)
             self._child.close()
+        if self._tell_ended is not None:
+            self._tell_ended()
 
     async def _forked(self, order: bytes, own: Sequence[int], file_size_limit: int) -> jail.Child:
         pid = await self._ask(order, own)
@@ -142,7 +154,8 @@ class Zygote:
             self._hang_up()
             return self._child
         try:
-            child = jail.hold(pid, self._status_of, file_size_limit=file_size_limit)
+            limit = None if self._is_jailed else file_size_limit
+            child = jail.hold(pid, self._status_of, file_size_limit=limit)
         except OSError as error:
             raise MachineError(f"the fork has ended at once: {error}") from error
         self.has_served = True
@@ -163,26 +176,42 @@ class Zygote:
     def _hear(self) -> None:
         """Take all messages that are there."""
         try:
-            while words := self._channel.recv(256).decode().split():
-                self._take(*words)
+            while True:
+                space = jail.SENDER_SPACE if self._is_jailed else 0
+                message, rights, _, _ = self._channel.recvmsg(256, space)
+                if not message:
+                    break
+                self._take(jail.sender(rights), *message.decode().split())
         except BlockingIOError:
             return
+        except (ValueError, TypeError):  # the copy of a machine may have been taken over with it
+            self._fail("it tells what it should not")
         except OSError as error:
             self._fail(str(error))
         else:
             self._fail("it has ended")
 
-    def _take(self, kind: str, number: str, status: str = "0") -> None:
+    def _take(self, teller: int, kind: str, number: str, status: str = "0") -> None:
         """An answer, or the death of a child, which is kept for whoever waits for it."""
         if kind == "D":
-            self._ended[int(number)] = os.waitstatus_to_exitcode(int(status))
-            self._machines.discard(int(number))
-            self._tell_childless()
-            self._broken |= self._ended[int(number)] in NOT_BECOME
+            is_known = int(number) in self._names
+            self._note_end(self._names.pop(int(number), int(number)), int(status))
+            if not is_known and self._answer and not self._answer.done():
+                self._answer.set_exception(MachineError("the fork has ended at once"))
+        elif kind == "F" and self._answer and not self._answer.done():
+            pid = teller if self._is_jailed else int(number)
+            self._names[int(number)] = pid
+            self._answer.set_result(pid)
         elif kind == "E":
             self._fail(os.strerror(int(number)))
         elif self._answer and not self._answer.done():
             self._answer.set_result(int(number))
+
+    def _note_end(self, pid: int, status: int) -> None:
+        self._ended[pid] = os.waitstatus_to_exitcode(status)
+        self._machines.discard(pid)
+        self._tell_childless()
+        self._broken |= self._ended[pid] in NOT_BECOME
 
     def _tell_childless(self) -> None:
         if self._machines:
@@ -225,7 +254,7 @@ class TooLate(MachineError):
 
 
 async def copied(
-    orders: Path, disk: Sequence[str], name: str, *, once: bool, hold: bool
+    orders: Path, disk: Sequence[str], name: str, *, once: bool, hold: bool, user: int, jailer: Jailer | None
 ) -> tuple[Zygote, float]:
     """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
     which, new and empty, is put on top before it.
@@ -237,30 +266,59 @@ async def copied(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with theirs:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             words = ("C", layers.node(disk[-2]), layers.node(disk[-1]), name, "hold" if hold else "")
-            pid, pause_us = await _ordered(orders, words, theirs)
-        copy = Zygote(_held(pid), ours, disk=tuple(disk), once=once)
+            _, pause_us = await _ordered(orders, words, theirs.fileno())
+        child = await _greeted(ours)
     except BaseException:
         ours.close()  # which ends the copy
         raise
-    try:
-        await copy.greeted()
-    except BaseException:
-        await copy.close()
-        raise
+    ended = None
+    if jailer is not None:  # as long as it serves, nobody else may have its user
+        holder = Path(f"/proc/{child.pid}")
+        jailer.users.hold(user, holder)
+        ended = functools.partial(jailer.users.let_go, user, holder)
+        if not once:
+            asyncio.get_running_loop().run_in_executor(None, jailer.groups.leave, child.pid)
+    copy = Zygote(
+        child, ours, disk=tuple(disk), once=once, user=user, is_jailed=jailer is not None, ended=ended
+    )
     return copy, pause_us / 1000
 
 
-def _held(copy: int) -> jail.Child:
-    child = jail.adopt(copy, procfs.start_ticks(copy) or 0)
-    if child is None:  # it has looked at its memory already
+async def _greeted(channel: socket.socket) -> jail.Child:
+    """The copy, known by its first word. TooLate when it has ended instead: a thread of the machine was on
+    its way when it was forked, which only its memory tells.
+    """
+    channel.setblocking(False)
+    heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().add_reader(channel, _wake, heard)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await heard
+        words, rights, _, _ = channel.recvmsg(256, jail.SENDER_SPACE)
+    except OSError as error:  # TimeoutError is one of them
+        raise TooLate(f"the copy of the machine is not a good one: {error}") from error
+    finally:
+        asyncio.get_running_loop().remove_reader(channel)
+    copy = jail.sender(rights)
+    child = jail.adopt(copy, procfs.start_ticks(copy) or 0) if words.startswith(b"S") else None
+    if child is None:
         raise TooLate("the copy of the machine has ended at once")
     return child
 
 
-async def loaded(orders: Path, base: str, pages: str, state: str) -> None:
-    """Have a machine that is held go on from a snapshot, whose base it is a fork of. MachineError."""
-    await _ordered(orders, ("L", base, pages, state))
+def _wake(heard: asyncio.Future[None]) -> None:
+    if not heard.done():
+        heard.set_result(None)
+
+
+async def loaded(orders: Path, base: str, pages: Path, state: str) -> None:
+    """Have a machine that is held go on from a snapshot, whose base it is a fork of: with these `pages`, and
+    the devices of the file `state` in its home. MachineError.
+    """
+    with pages.open("rb") as file:
+        await _ordered(orders, ("L", base, state), file.fileno())
 
 
 async def halted(orders: Path) -> None:
@@ -273,10 +331,10 @@ async def running(orders: Path) -> None:
     await _ordered(orders, ("R",))
 
 
-async def _ordered(orders: Path, words: Sequence[str], *descriptors: socket.socket) -> tuple[int, int]:
+async def _ordered(orders: Path, words: Sequence[str], *descriptors: int) -> tuple[int, int]:
     """The two numbers that a machine answers to its order."""
     order = b"\0".join(os.fsencode(word) for word in (*words, ""))
-    numbers = array.array("i", [each.fileno() for each in descriptors])
+    numbers = array.array("i", descriptors)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if descriptors else []
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -320,7 +378,8 @@ async def ensure_library(cache: Cache) -> Path | None:
     if checkout is None or bundled.is_file():
         return bundled if bundled.is_file() else None
     sources = checkout / "zygote"
-    library = cache.root / "zygote" / source_digest(sources) / LIBRARY
+    digest = f"{source_digest(sources)[:32]}{source_digest(checkout / 'jail')[:32]}"
+    library = cache.root / "zygote" / digest / LIBRARY
     async with locked(cache.lock("zygote")):
         if not library.is_file():
             with new_directory(library.parent) as draft:

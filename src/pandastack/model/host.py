@@ -142,6 +142,8 @@ class HostReport(Struct, frozen=True):
     templates: list[Template]
     snapshots: list[SnapshotReport] = []
     network: Networks = Networks.NONE
+    degraded: list[str] = []
+    """What its jails lack, in words; nothing when all of it is there."""
 
 
 class Host(Protocol):

@@ -65,6 +65,16 @@ class ProcessMachine:
         """A connection to the agent."""
         return unix.connect(self.guest_socket)
 
+    async def check_posture(self) -> None:
+        """It is a plain process, and whoever made the driver has said that this is accepted."""
+
+    async def answers(self) -> bool:
+        """Not when it is stopped."""
+        return procfs.state(self.pid) != "T"
+
+    def kill(self) -> None:
+        self._child.signal(signal.SIGKILL)
+
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""
         self.home = home
@@ -150,6 +160,7 @@ class ProcessDriver:
     name = "process"
     version = "1"
     isolation = Isolation.NONE
+    degraded: tuple[str, ...] = ()
     features = Feature.PAUSE | Feature.SNAPSHOT
 
     def __init__(self, agent: Path, *, insecure_no_isolation: bool) -> None:

@@ -14,6 +14,7 @@ from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.shelf import FIRST
 from pandastack.host.templates import BareShelf
+from pandastack.host.tenancy import demand
 from pandastack.host.vm import Sources
 from pandastack.testing.process_driver import ProcessDriver
 
@@ -24,6 +25,7 @@ async def open_process_host(config: HostConfig, progress: Progress) -> AsyncIter
     progress("compiling the guest agent", None)
     agent = await ensure_agent(Cache(config.cache_dir))
     driver = ProcessDriver(agent, insecure_no_isolation=config.insecure_no_isolation)
+    demand(config, driver.isolation, driver.degraded)
     shelf = BareShelf(FIRST, config.state_dir)
     sources = Sources(entropy=os.urandom, wall_ns=time.time_ns)
     async with host_of(driver, shelf, config.state_dir, sources, config.archive_keys) as host:

@@ -18,6 +18,7 @@ import structlog
 
 from pandastack.carrying import carried_through, unless_cancelled
 from pandastack.errors import NoCapacity, PandastackError
+from pandastack.host.egress.client import Account
 from pandastack.host.egress.orders import Begin
 from pandastack.host.network import ground
 from pandastack.host.network.addresses import slots_in
@@ -28,6 +29,8 @@ from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
 from pandastack.model.egress import Egress, Receipt
 
+NOBODY = Account(65534, 65534)
+"""Whom the process that knows names runs as."""
 REST_SECONDS = 0.05
 """Between two that are made: whoever starts a machine now is served first."""
 RETRY_SECONDS = 5.0
@@ -155,7 +158,7 @@ class Slots:
                 self._ready.append(slot)
                 return
         except BaseException:
-            await carried_through(self._end(slot))
+            await self._end(slot)
             raise
         await self._end(slot)
 
@@ -168,7 +171,7 @@ class Slots:
             await slot.make()
             await self._gatekeeper.serve(number, slot.name, Egress())
         except BaseException:
-            await carried_through(self._end(slot))
+            await self._end(slot)
             raise
         return slot
 
@@ -178,6 +181,10 @@ class Slots:
         await self._gatekeeper.serve(slot.number, slot.name, egress)
 
     async def _end(self, *slots: Slot) -> None:
+        """Nothing of them is left, whoever is cancelled meanwhile."""
+        await carried_through(self._ended(*slots))
+
+    async def _ended(self, *slots: Slot) -> None:
         numbers = [slot.number for slot in slots]
         try:
             for slot in slots:
@@ -206,7 +213,7 @@ async def open_slots(
     claims = Claims(state)
     pool, denied = await ground.prepare(state, wanted)
     begin = Begin(tuple(name_servers), own=tuple(map(str, denied)))
-    gatekeeper = Gatekeeper(begin, state, None)
+    gatekeeper = Gatekeeper(begin, state, NOBODY)
     slots = Slots(claims, pool, denied, gatekeeper, now, ready=ready)
     errands = [
         asyncio.create_task(gatekeeper.run(), name="keep the egress process"),

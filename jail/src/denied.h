@@ -1,0 +1,13 @@
+#ifndef DENIED_H
+#define DENIED_H
+
+#include <stdbool.h>
+
+/* System calls that no machine's process ever needs, whatever its own filter says: those by which one process reaches another,
+ * changes what it sees, or talks to large parts of the kernel. They fail as if they were not permitted.
+ */
+
+/* For all threads of this process and all that it will ever start. Needs no_new_privs. */
+bool denied_load(void);
+
+#endif

@@ -1,0 +1,157 @@
+"""Control groups: what a machine may take of the host, however hard its guest tries for more.
+
+Both generations: version 2, where the server's own group is delegated to it, and version 1, also where both
+are mounted. A machine's group is named by its home's number, which a rename does not change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+ROOT = Path("/sys/fs/cgroup")
+WANTED = ("cpu", "memory", "pids")
+PERIOD_US = 100_000
+OVERHEAD_BYTES = 320 << 20
+"""Of a machine's process beside its guest's memory: translated code, tables, the disk's cache."""
+OVERHEAD_CPUS = 0.5
+MAX_THREADS = 256
+
+
+class Limits(Struct, frozen=True):
+    """What one machine may take."""
+
+    cpus: int
+    memory_bytes: int
+
+    @property
+    def quota_us(self) -> int:
+        """Of each period; its processors, and what the process does beside them."""
+        return int((self.cpus + OVERHEAD_CPUS) * PERIOD_US)
+
+    @property
+    def most_bytes(self) -> int:
+        return self.memory_bytes + OVERHEAD_BYTES
+
+    def first(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """What is written for version 1, by controller, in this order."""
+        return {
+            "cpu": (("cpu.cfs_period_us", PERIOD_US), ("cpu.cfs_quota_us", self.quota_us)),
+            "memory": (
+                ("memory.limit_in_bytes", self.most_bytes),
+                ("memory.memsw.limit_in_bytes", self.most_bytes),
+            ),
+            "pids": (("pids.max", MAX_THREADS),),
+        }
+
+    def second(self) -> dict[str, str]:
+        """And for version 2."""
+        return {
+            "cpu.max": f"{self.quota_us} {PERIOD_US}",
+            "memory.max": str(self.most_bytes),
+            "memory.swap.max": "0",
+            "pids.max": str(MAX_THREADS),
+        }
+
+
+class Groups(Struct, frozen=True):
+    """Where this server makes groups: a folder for each controller, or one for all."""
+
+    parents: Mapping[str, Path]
+    """By controller; version 2 has one, called `""`."""
+    missing: tuple[str, ...] = ()
+    """Controllers that this machine does not give."""
+
+    def make(self, home: Path, limits: Limits) -> tuple[Path, ...]:
+        """The lists of the groups of the machine in this home, made and limited."""
+        found = []
+        for controller, parent in self.parents.items():
+            group = parent / _name(home)
+            group.mkdir(exist_ok=True)
+            settings = limits.first()[controller] if controller else tuple(limits.second().items())
+            for name, value in settings:
+                if (group / name).exists():  # a kernel without accounting of swap has no limit of it
+                    (group / name).write_text(str(value))
+            found.append(group / "cgroup.procs")
+        return tuple(found)
+
+    def join(self, home: Path, limits: Limits, pid: int) -> None:
+        """Have a process that runs be in the groups of a home. It may take a millisecond a group."""
+        for tasks in self.make(home, limits):
+            with suppress(ProcessLookupError):
+                tasks.write_text(str(pid))
+
+    def leave(self, pid: int) -> None:
+        """Have a process be in no machine's group."""
+        for parent in self.parents.values():
+            with suppress(OSError):
+                (parent / "cgroup.procs").write_text(str(pid))
+
+    def remove(self, number: int) -> None:
+        """The groups of a home by its number; they stay where somebody is still in them."""
+        for parent in self.parents.values():
+            with suppress(OSError):
+                (parent / str(number)).rmdir()
+
+    def close(self) -> None:
+        """Remove the server's own groups, unless machines that run on are in them."""
+        for parent in self.parents.values():
+            with suppress(OSError):
+                parent.rmdir()
+
+    def sweep(self) -> None:
+        """Remove those that nobody is in."""
+        for parent in self.parents.values():
+            for group in parent.iterdir():
+                if group.name.isdigit():
+                    self.remove(int(group.name))
+
+
+def find_groups(name: str, *, root: Path = ROOT, own: str | None = None) -> Groups:
+    """Where a server called `name` can make groups below its own one; `own` is what /proc/self/cgroup tells.
+
+    What cannot be had is `missing`.
+    """
+    lines = (own if own is not None else Path("/proc/self/cgroup").read_text()).splitlines()
+    places = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
+    if (root / "cgroup.controllers").exists():
+        return _second(name, root / places.get("", "/").lstrip("/"))
+    found = {}
+    for controller in WANTED:
+        path = next((path for names, path in places.items() if controller in names.split(",")), None)
+        if path is not None and (parent := _made(root / controller / path.lstrip("/") / name)):
+            found[controller] = parent
+    return Groups(found, tuple(each for each in WANTED if each not in found))
+
+
+def _second(name: str, own: Path) -> Groups:
+    """Version 2: a group whose children are limited has no process, so this program moves one down."""
+    try:
+        offered = (own / "cgroup.controllers").read_text().split()
+        (own / "server").mkdir(exist_ok=True)
+        (own / "server" / "cgroup.procs").write_text(str(os.getpid()))
+        parent = own / name
+        parent.mkdir(exist_ok=True)
+        wanted = " ".join(f"+{each}" for each in (*WANTED, "io") if each in offered)
+        for group in (own, parent):
+            (group / "cgroup.subtree_control").write_text(wanted)
+    except OSError:
+        return Groups({}, WANTED)
+    missing = tuple(each for each in WANTED if each not in offered)
+    return Groups({"": parent}, missing)
+
+
+def _made(group: Path) -> Path | None:
+    try:
+        group.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return group
+
+
+def _name(home: Path) -> str:
+    return str(home.stat().st_ino)

@@ -1,0 +1,95 @@
+"""Where a machine lives: its home, and when it is in a jail its user and its control groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pandastack.errors import PostureViolation
+from pandastack.host import mounts, posture, sparse
+from pandastack.host.groups import Groups, Limits
+from pandastack.host.jailer import Jailer
+
+STATE_IN = "state.in"
+STATE_OUT = "state.out"
+"""The state of a machine's devices that it goes on from, or was told to write: in its home, as it sees
+nothing else.
+"""
+
+
+class Quarters:
+    """Those of one machine, which is `user` in the jails of `jailer`. 0 and None: it is in no jail, and its
+    home has plain files.
+    """
+
+    def __init__(self, home: Path, user: int, limits: Limits, jailer: Jailer | None) -> None:
+        self.home = home
+        self.user = user
+        self.jailer = jailer
+        self._limits = limits
+        self._number = home.stat().st_ino if jailer else 0
+        self._joining: asyncio.Future[None] | None = None
+
+    def moved(self, home: Path) -> None:
+        """The home has been renamed."""
+        if self.user and self.jailer:
+            self.jailer.users.hold(self.user, home)
+            self.jailer.users.let_go(self.user, self.home)
+        self.home = home
+
+    def give(self, name: str) -> None:
+        """Have a file of the home be the machine's to write."""
+        if self.user:
+            with mounts.opened(self.home) as folder:
+                mounts.give(folder, (name,), self.user)
+
+    def take_back(self, *names: str) -> None:
+        """Have files of the home be the machine's to read alone."""
+        if self.user:
+            mounts.take_back(self.home, names)
+
+    @contextmanager
+    def state_for(self, target: Path) -> Iterator[str]:
+        """The name of a file where it can write its devices' state, which is copied to `target` then."""
+        path = self.home / STATE_OUT
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        self.give(STATE_OUT)
+        try:
+            yield STATE_OUT
+            sparse.copy(path, target)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def join_groups(self, pid: int, refused: Callable[[str], None]) -> None:
+        """A fork comes out of its server's control groups, and is put into its own behind its start: the
+        kernel may take milliseconds for that. `refused` is called with the reason when it cannot be.
+        """
+        if self.jailer is not None:
+            loop = asyncio.get_running_loop()
+            self._joining = loop.run_in_executor(None, self._join, self.jailer.groups, pid, refused)
+
+    def _join(self, groups: Groups, pid: int, refused: Callable[[str], None]) -> None:
+        """In a thread."""
+        try:
+            groups.join(self.home, self._limits, pid)
+            posture.check_groups(pid, groups.parents, str(self._number))
+        except FileNotFoundError:
+            return  # it has ended, and its home is gone
+        except (OSError, PostureViolation) as error:
+            refused(str(error))
+
+    def check(self, pid: int) -> None:
+        """PostureViolation when the process may do more than it should, MachineError when it has ended."""
+        if self.user and self.jailer:
+            posture.check(pid, self.user)
+
+    async def leave(self) -> None:
+        """Its process has ended: others may have what it had."""
+        if self._joining is not None:
+            await self._joining
+        if self.user and self.jailer:
+            self.jailer.users.let_go(self.user, self.home)
+            self.jailer.groups.remove(self._number)

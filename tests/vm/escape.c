@@ -1,0 +1,224 @@
+/* What somebody tries who has taken over a machine's process. Prints a line for each attempt: its name, and "done" or the
+ * number of the error. Arguments: a file and a socket of another machine, and a process of the host.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *other_file, *other_socket;
+static pid_t stranger;
+
+static bool start_shell(void)
+{
+    char *const words[] = {"/bin/true", NULL};
+    return execv(words[0], words) == 0;
+}
+
+static bool trace(void)
+{
+    return ptrace(PTRACE_SEIZE, stranger, NULL, NULL) == 0;
+}
+
+static bool mount_something(void)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount("none", "/proc", "tmpfs", 0, NULL) == 0;
+}
+
+static bool open_mount(void)
+{
+    return syscall(428, AT_FDCWD, "/proc", 1) >= 0;
+}
+
+static bool load_program(void)
+{
+    union bpf_attr map = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1};
+    return syscall(SYS_bpf, BPF_MAP_CREATE, &map, sizeof map) >= 0;
+}
+
+static bool use_keys(void)
+{
+    return syscall(SYS_add_key, "user", "escape", "x", (size_t)1, -3) >= 0;
+}
+
+static bool handle_faults(void)
+{
+    return syscall(SYS_userfaultfd, O_CLOEXEC) >= 0;
+}
+
+static bool see_packets(void)
+{
+    return socket(AF_PACKET, SOCK_RAW, 0) >= 0;
+}
+
+static bool ask_kernel(void)
+{
+    return socket(AF_NETLINK, SOCK_RAW, 0) >= 0;
+}
+
+static bool open_ring(void)
+{
+    char parameters[256] = {0};
+    return syscall(425, 4, parameters) >= 0;
+}
+
+static bool read_passwords(void)
+{
+    return open("/etc/shadow", O_RDONLY) >= 0;
+}
+
+static bool read_other(void)
+{
+    return open(other_file, O_RDONLY) >= 0;
+}
+
+static bool read_above(void)
+{
+    return open("../other/secret", O_RDONLY) >= 0;
+}
+
+static bool connect_other(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", other_socket);
+    return connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&address, sizeof address) == 0;
+}
+
+static bool make_user_namespace(void)
+{
+    return unshare(CLONE_NEWUSER) == 0;
+}
+
+static bool clone_namespace(void)
+{
+    return syscall(SYS_clone, CLONE_NEWNET | SIGCHLD, NULL, NULL, NULL, NULL) >= 0;
+}
+
+static bool enter_namespace(void)
+{
+    return setns(open("/proc/self/ns/uts", O_RDONLY), 0) == 0;
+}
+
+static bool become_root(void)
+{
+    return setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0;
+}
+
+static bool see_stranger(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/environ", stranger);
+    return open(path, O_RDONLY) >= 0;
+}
+
+static bool signal_stranger(void)
+{
+    return kill(stranger, 0) == 0;
+}
+
+static bool make_device(void)
+{
+    return mknod("device", S_IFCHR | 0600, makedev(1, 5)) == 0 && open("device", O_RDONLY) >= 0 && unlink("device") == 0;
+}
+
+static bool plant_link(void)
+{
+    return symlink("/etc/shadow", "planted") == 0 && unlink("planted") == 0;
+}
+
+static bool write_root(void)
+{
+    return mkdir("/escape", 0700) == 0 && rmdir("/escape") == 0;
+}
+
+static bool change_settings(void)
+{
+    return open("/proc/sys/kernel/core_pattern", O_WRONLY) >= 0;
+}
+
+static bool raise_limit(void)
+{
+    char byte = 0;
+    int file = open("file", O_RDWR | O_CREAT, 0600);
+    signal(SIGXFSZ, SIG_IGN);
+    bool done = file >= 0 && pwrite(file, &byte, 1, 1L << 30) == 1;
+    int error = errno;
+    ftruncate(file, 0);
+    errno = error;
+    return done;
+}
+
+static const struct {
+    const char *name;
+    bool (*try)(void);
+} attempts[] = {
+    {"execve", start_shell},
+    {"ptrace", trace},
+    {"mount", mount_something},
+    {"open_tree", open_mount},
+    {"bpf", load_program},
+    {"keyctl", use_keys},
+    {"userfaultfd", handle_faults},
+    {"packets", see_packets},
+    {"netlink", ask_kernel},
+    {"io_uring", open_ring},
+    {"shadow", read_passwords},
+    {"other's file", read_other},
+    {"the folder above", read_above},
+    {"other's socket", connect_other},
+    {"user namespace", make_user_namespace},
+    {"clone", clone_namespace},
+    {"setns", enter_namespace},
+    {"root", become_root},
+    {"other's environment", see_stranger},
+    {"signal", signal_stranger},
+    {"device", make_device},
+    {"planted link", plant_link},
+    {"write root", write_root},
+    {"settings", change_settings},
+    {"large file", raise_limit},
+};
+
+/* Each in a process of its own: what one gains is no help to the next. */
+static void attempt(const char *name, bool (*try)(void))
+{
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(try() ? 0 : errno ? errno : 255);
+    waitpid(child, &status, 0);
+    if (WIFSIGNALED(status))
+        printf("%s: signal %d\n", name, WTERMSIG(status));
+    else if (WEXITSTATUS(status) == 0)
+        printf("%s: done\n", name);
+    else
+        printf("%s: %s\n", name, strerror(WEXITSTATUS(status)));
+}
+
+int main(int count, char **words)
+{
+    if (count != 4)
+        return 2;
+    other_file = words[1];
+    other_socket = words[2];
+    stranger = atoi(words[3]);
+    setvbuf(stdout, NULL, _IONBF, 0);
+    for (size_t i = 0; i < sizeof attempts / sizeof *attempts; i++)
+        attempt(attempts[i].name, attempts[i].try);
+    return 0;
+}
