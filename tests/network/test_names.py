@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root]
 
 FIRST, SECOND, _ = SERVERS
 TABLE = {
-    "allowed.test": FIRST,
-    "other.test": SECOND,
-    "inside.test": "10.77.0.1",
-    "both.test": f"{FIRST}+169.254.169.254",
+    "allowed.example": FIRST,
+    "other.example": SECOND,
+    "inside.example": "10.77.0.1",
+    "both.example": f"{FIRST}+169.254.169.254",
 }
 FETCH = """
 import sys, urllib.request
@@ -60,56 +60,56 @@ async def test_a_guest_of_an_open_policy_resolves_and_reaches_names(
 ) -> None:
     """The negative control of the others."""
     await start(host)
-    assert await fetch(host, "http://other.test/") == "served other.test"
-    assert await fetch(host, f"http://{SECOND}/", "allowed.test") == "served allowed.test"
-    assert "failed" in await fetch(host, "http://inside.test/")
+    assert await fetch(host, "http://other.example/") == "served other.example"
+    assert await fetch(host, f"http://{SECOND}/", "allowed.example") == "served allowed.example"
+    assert "failed" in await fetch(host, "http://inside.example/")
     named = {each.name: each for each in await host.receipts("guest") if each.address == SECOND}
-    assert named["other.test"].allowed and named["other.test"].bytes_in > 100
-    assert "other.test" in asked()
+    assert named["other.example"].allowed and named["other.example"].bytes_in > 100
+    assert "other.example" in asked()
 
 
 async def test_only_allowed_names_are_resolved_and_reached(
     asked: Callable[[], set[str]], host: LocalHost
 ) -> None:
-    await start(host, egress=Egress(allow_domains=("allowed.test", "inside.test", "both.test")))
-    assert await fetch(host, "http://allowed.test/") == "served allowed.test"
-    assert "failed" in await fetch(host, "http://other.test/")
-    assert "failed" in await fetch(host, "http://secret-in-a-label.other.test/")
-    assert "failed" in await fetch(host, "http://inside.test/")
-    assert "failed" in await fetch(host, "http://both.test/")
-    assert "403" in await fetch(host, f"http://{FIRST}/", "other.test")
-    assert await fetch(host, f"http://{SECOND}/", "allowed.test") == "served allowed.test", (
+    await start(host, egress=Egress(allow_domains=("allowed.example", "inside.example", "both.example")))
+    assert await fetch(host, "http://allowed.example/") == "served allowed.example"
+    assert "failed" in await fetch(host, "http://other.example/")
+    assert "failed" in await fetch(host, "http://secret-in-a-label.other.example/")
+    assert "failed" in await fetch(host, "http://inside.example/")
+    assert "failed" in await fetch(host, "http://both.example/")
+    assert "403" in await fetch(host, f"http://{FIRST}/", "other.example")
+    assert await fetch(host, f"http://{SECOND}/", "allowed.example") == "served allowed.example", (
         "where we resolve it"
     )
     assert {name for name in asked() if "other" in name} == set(), "nobody is asked for names that are denied"
     assert await reach(host, "guest", FIRST, SECOND) == {FIRST: set(), SECOND: set()}
     told = [(each.name, each.allowed) for each in await host.receipts("guest") if each.protocol == "http"]
-    assert ("allowed.test", True) in told and ("other.test", False) in told
+    assert ("allowed.example", True) in told and ("other.example", False) in told
 
 
 async def test_a_policy_of_names_can_be_changed_while_it_runs(
     asked: Callable[[], set[str]], host: LocalHost
 ) -> None:
     await start(host)
-    assert await fetch(host, "http://other.test/") == "served other.test"
-    await host.set_egress("guest", Egress(deny_domains=("*.test", "other.test")))
-    assert "failed" in await fetch(host, "http://other.test/")
+    assert await fetch(host, "http://other.example/") == "served other.example"
+    await host.set_egress("guest", Egress(deny_domains=("*.example", "other.example")))
+    assert "failed" in await fetch(host, "http://other.example/")
     assert (await reach(host, "guest", FIRST, patience=8.0))[FIRST] == OPEN
-    await host.set_egress("guest", Egress(allow_domains=("other.test",)))
-    assert await fetch(host, "http://other.test/") == "served other.test"
+    await host.set_egress("guest", Egress(allow_domains=("other.example",)))
+    assert await fetch(host, "http://other.example/") == "served other.example"
 
 
 async def test_an_egress_process_that_dies_is_started_anew(
     asked: Callable[[], set[str]], host: LocalHost
 ) -> None:
-    await start(host, egress=Egress(allow_domains=("allowed.test",)))
-    assert await fetch(host, "http://allowed.test/") == "served allowed.test"
+    await start(host, egress=Egress(allow_domains=("allowed.example",)))
+    assert await fetch(host, "http://allowed.example/") == "served allowed.example"
     processes = [pid for pid in procfs.children(os.getpid()) if b"host.egress" in cmdline(pid)]
     assert len(processes) == 1
     os.kill(processes[0], signal.SIGKILL)
     for _ in range(20):
-        if (words := await fetch(host, "http://allowed.test/")) == "served allowed.test":
+        if (words := await fetch(host, "http://allowed.example/")) == "served allowed.example":
             break
         assert "failed" in words
-    assert words == "served allowed.test"
-    assert "failed" in await fetch(host, "http://other.test/")
+    assert words == "served allowed.example"
+    assert "failed" in await fetch(host, "http://other.example/")

@@ -12,7 +12,7 @@ from pandastack.host.network import namespace
 from pandastack.model.egress import Egress, Internet
 from pandastack.model.host import SnapshotSpec, VmReport, VmSpec
 from tests.network.probe import reach
-from tests.network.world import HOST_ADDRESS, PRIVATE, ROUTER, SERVERS
+from tests.network.world import HOST_ADDRESS, PRIVATE, ROUTER, SERVERS, space_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root]
 
@@ -66,16 +66,16 @@ async def test_without_its_rules_the_same_is_reached(host: LocalHost) -> None:
     for table in ("sandbox", "pandastack"):
         assert not any((await reach(host, "guest", *forbidden)).values())
         with suppress(subprocess.CalledProcessError):
-            drop(table)
-    drop("pandastack input")
+            drop(table, space_of(host, "guest"))
+    drop("pandastack input", "")
     found = await reach(host, "guest", *forbidden)
     assert all({"tcp", "udp", "icmp"} <= how for how in found.values()), found
 
 
-def drop(what: str) -> None:
+def drop(what: str, space: str) -> None:
     """Have one of the two let everything through."""
     table, _, chain = what.partition(" ")
-    within = ["nsenter", f"--net={namespace.path_of('panda0')}"] if table == "sandbox" else []
+    within = ["nsenter", f"--net={namespace.path_of(space)}"] if table == "sandbox" else []
     chain = chain or ("prerouting" if table == "sandbox" else "forward")
     text = f"flush chain inet {table} {chain}\n"
     if chain == "forward":

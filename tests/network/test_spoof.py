@@ -11,7 +11,7 @@ from pandastack.host.app import LocalHost
 from pandastack.host.baker import run_to_end
 from pandastack.host.network import namespace
 from tests.network.test_reach import start
-from tests.network.world import SERVERS, sniffer
+from tests.network.world import SERVERS, sniffer, space_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root]
 
@@ -72,12 +72,12 @@ async def forge(host: LocalHost) -> None:
 
 async def test_only_honest_frames_leave_a_guest(host: LocalHost) -> None:
     await start(host)
-    with sniffer("eth0") as outside, sniffer("panda0", "pandatest-host") as between:
+    with sniffer("eth0") as outside, sniffer(space_of(host, "guest"), "pandatest-host") as between:
         await forge(host)
         assert outside() == {"pandastack-honest"}
         assert between() == {"pandastack-honest"}
     neighbours = subprocess.run(
-        ["ip", "-n", "panda0", "neigh"], capture_output=True, text=True, check=True, timeout=10
+        ["ip", "-n", space_of(host, "guest"), "neigh"], capture_output=True, text=True, check=True, timeout=10
     ).stdout
     assert "10.0.2.99" not in neighbours
     assert "10.0.2.15 dev tap0 lladdr 52:54:00:70:64:73 PERMANENT" in neighbours
@@ -86,7 +86,7 @@ async def test_only_honest_frames_leave_a_guest(host: LocalHost) -> None:
 async def test_without_the_guard_a_forged_sender_is_heard(host: LocalHost) -> None:
     """The negative control."""
     await start(host)
-    within = ["nsenter", f"--net={namespace.path_of('panda0')}"]
+    within = ["nsenter", f"--net={namespace.path_of(space_of(host, 'guest'))}"]
     unguarded = [*within, "nft", "delete", "table", "netdev", "guard"]
     subprocess.run(unguarded, check=True, timeout=10)
     with sniffer("eth0") as outside:

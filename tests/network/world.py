@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from pandastack.host.app import LocalHost
 from pandastack.host.network import namespace
 
 HOST, INTERNET = "pandatest-host", "pandatest-net"
@@ -201,3 +202,8 @@ def _entered(name: str) -> Iterator[None]:
             yield
     finally:
         os.close(own)
+
+
+def space_of(host: LocalHost, vm_id: str) -> str:
+    """The namespace of a machine's slot, which is also the name of the host's end of the way to it."""
+    return f"panda{host.vms.find(vm_id).slot}"

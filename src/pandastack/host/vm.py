@@ -89,9 +89,11 @@ class Vm:
             if self.link is not None:
                 await self.link.close()
         finally:
-            await self.machine.stop(0)
-            if self._network is not None and self.slot is not None:
-                self._network.give_back(self.slot)
+            try:
+                await self.machine.stop(0)
+            finally:
+                if self._network is not None and self.slot is not None:
+                    self._network.give_back(self.slot)
 
 
 def make_home(home: Path, stack: AsyncExitStack) -> Path:
