@@ -22,11 +22,13 @@ from benchmarks import (
     create,
     density,
     disturbance,
+    egress,
     exec,
     files,
     fork,
     gateway,
     hibernate,
+    net,
     report,
     snapshot,
     soak,
@@ -54,6 +56,8 @@ QUESTIONS: dict[str, Question] = {
     "hibernate": hibernate.QUESTION,
     "chain": chain.QUESTION,
     "gateway": gateway.QUESTION,
+    "net": net.QUESTION,
+    "egress": egress.QUESTION,
 }
 CACHE = Path("~/.cache/pandastack")
 RESULTS = Path(__file__).with_name("results")
@@ -74,6 +78,8 @@ class Wish(StrEnum):
     HIBERNATE = "hibernate"
     CHAIN = "chain"
     GATEWAY = "gateway"
+    NET = "net"
+    EGRESS = "egress"
     ALL = "all"
     REPORT = "report"
 

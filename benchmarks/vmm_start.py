@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from pandastack.errors import MachineError
 from pandastack.host import unix
+from pandastack.host.network.ability import lacking
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm
 from pandastack.host.qemu_command import Vmm
@@ -28,7 +29,7 @@ def find_vmm(cache: Cache) -> Vmm:
     install = find_qemu(cache)
     if install is None:
         raise MachineError("No QEMU was chosen yet: run scripts/setup first.")
-    return asyncio.run(choose_vmm(install, cache, dict(os.environ)))
+    return asyncio.run(choose_vmm(install, cache, dict(os.environ), taps=lacking() is None))
 
 
 def bare_command(vmm: Vmm, qmp_fd: int) -> list[str]:

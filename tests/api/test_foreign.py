@@ -27,6 +27,9 @@ BODIES: dict[str, object] = {
     "chmod": {"path": "/x", "mode": "644"},
     "metadata": {"a": "b"},
     "rollback": {"snapshot_id": "none"},
+    "ports": {"port": 8000},
+    "preview": {"port": 8000},
+    "preview-token": {"port": 8000},
 }
 
 
@@ -35,10 +38,12 @@ async def test_every_endpoint_knows_nothing_of_anothers(
     world: World, box: str, foreigner: httpx2.AsyncClient, endpoint: Endpoint
 ) -> None:
     taken = (await post(world, f"{box}/snapshots", status=201))["id"]
-    path = endpoint.path.format(sandbox_id=box, snapshot_id=taken, process_id="p")
+    path = endpoint.path.replace(":path", "")
+    path = path.format(sandbox_id=box, snapshot_id=taken, process_id="p", port=8000, rest="x")
     body = BODIES.get(path.rsplit("/", 1)[-1]) if endpoint.body is not None else None
     async with foreigner as http:
-        answer = await http.request(endpoint.method, path, params={"path": "/x"}, json=body)
+        method = "PATCH" if endpoint.method == "ANY" else endpoint.method
+        answer = await http.request(method, path, params={"path": "/x"}, json=body)
     told = {} if endpoint.method == "HEAD" else answer.json()
     assert answer.status_code == 404, answer.text
     assert told.get("code", "sandbox.not_found") in {"sandbox.not_found", "snapshot.not_found"}

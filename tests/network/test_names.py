@@ -44,6 +44,12 @@ def asked(ground: None) -> Iterator[Callable[[], set[str]]]:
         yield asked
 
 
+@pytest.fixture
+def others() -> set[int]:
+    """Servers that other tests share, and theirs."""
+    return procfs.children(os.getpid())
+
+
 def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
@@ -100,11 +106,11 @@ async def test_a_policy_of_names_can_be_changed_while_it_runs(
 
 
 async def test_an_egress_process_that_dies_is_started_anew(
-    asked: Callable[[], set[str]], host: LocalHost
+    others: set[int], asked: Callable[[], set[str]], host: LocalHost
 ) -> None:
     await start(host, egress=Egress(allow_domains=("allowed.example",)))
     assert await fetch(host, "http://allowed.example/") == "served allowed.example"
-    processes = [pid for pid in procfs.children(os.getpid()) if b"host.egress" in cmdline(pid)]
+    processes = [pid for pid in procfs.children(os.getpid()) - others if b"host.egress" in cmdline(pid)]
     assert len(processes) == 1
     os.kill(processes[0], signal.SIGKILL)
     for _ in range(20):

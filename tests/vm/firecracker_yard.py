@@ -26,6 +26,8 @@ class Corner(Struct, frozen=True):
     driver: FirecrackerDriver
     config: MachineConfig
     place: Path
+    before: frozenset[int] = frozenset()
+    """What ran already: servers that other tests share."""
 
     def home(self, name: str) -> Path:
         path = self.place / name
@@ -40,7 +42,8 @@ def corner(
 ) -> Corner:
     """A driver of the test's own: a machine's name is that of the test's directory."""
     driver = firecracker_driver(install, place / "cache", shape)
-    return Corner(driver, tiny_config(place, name_of(place)), place)
+    before = frozenset(procfs.children(os.getpid()))
+    return Corner(driver, tiny_config(place, name_of(place)), place, before)
 
 
 def firecracker_driver(
@@ -68,7 +71,7 @@ def left(corner: Corner) -> list[str]:
     """What machines of a test have left: processes, control groups, mounts, network namespaces, files."""
     name = corner.config.vm_id
     processes = [pid for pid in procfs.processes() if name.encode() in _read(f"/proc/{pid}/cmdline")] + list(
-        procfs.children(os.getpid())
+        procfs.children(os.getpid()) - corner.before
     )
     groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{PARENT}/*{name}*")]
     mounts = [

@@ -185,7 +185,7 @@ def _with_networks(config: HostConfig) -> bool:
     """Whether machines get networks of their own. NotSupported when they must and cannot."""
     if config.network is NetworkMode.NONE:
         return False
-    missing = lacking(os.environ.get("PATH", os.defpath))
+    missing = lacking()
     if missing and config.network is NetworkMode.SLOTS:
         raise NotSupported(f"This machine cannot give sandboxes networks: {missing}.")
     if missing:

@@ -173,12 +173,12 @@ def _controllers(found: str, missing: list[str], why: str) -> Check:
     )
 
 
-def networks(programs: Programs) -> Check:
+def networks() -> Check:
     """Whether sandboxes get networks of their own."""
     why = (
         "With networks of their own sandboxes reach the internet, and what their owners allow; else nothing."
     )
-    missing = lacking(programs.path)
+    missing = lacking()
     if missing is None:
         return Check("networks", Outcome.OK, "one for each sandbox, with rules", why)
     mend = "run the server as root" if missing == "not root" else "apt-get install iproute2 nftables"

@@ -69,7 +69,7 @@ async def examine(config: HostConfig, listen: str, env: Mapping[str, str]) -> Re
             checks.listen_address(listen),
             checks.privileges(),
             checks.cgroups(),
-            checks.networks(programs),
+            checks.networks(),
         ],
     )
 

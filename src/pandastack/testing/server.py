@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,9 +35,9 @@ class Server(Struct, frozen=True):
 
 
 @contextmanager
-def running_server(home: Path, *options: str) -> Iterator[Server]:
+def running_server(home: Path, *options: str, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """A server that answers, its state and log below `home`; at the end of the block it and all of its
-    machines are gone. `options` are more of `up`'s.
+    machines are gone. `options` are more of `up`'s, `settings` of its environment.
 
     It is in a session of its own, so a Ctrl-C reaches it through the end of the block alone. MachineError
     when it does not come up; an error that leaves the block takes the end of its log along as a note.
@@ -53,7 +53,7 @@ def running_server(home: Path, *options: str) -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            env={**os.environ, "PANDASTACK_BOOTSTRAP_TOKEN": token},
+            env={**os.environ, **(settings or {}), "PANDASTACK_BOOTSTRAP_TOKEN": token},
             start_new_session=True,
         )
     server = Server(f"http://{listen}", token, process.pid, state, log)

@@ -94,8 +94,8 @@ class EgressProcess:
         return self._child.pid if self._child else 0
 
     def alive(self) -> bool:
-        """Whether it runs."""
-        return self._child is not None and self._child.alive()
+        """Whether it runs and takes orders: it ends soon after the channel to it."""
+        return self._channel is not None and self._child is not None and self._child.alive()
 
     async def ended(self) -> int:
         """Wait until it has ended, and say how: its exit status."""

@@ -13,12 +13,17 @@ PROGRAMS = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux"}
 """What makes them, and the packages it is in."""
 
 
-def lacking(path: str = os.defpath) -> str | None:
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PLACES = {"PATH": PATH}
+"""Where they are looked for: a user's path may lack the places of an administrator's programs."""
+
+
+def lacking() -> str | None:
     """Why not, in a few words; None when they can be had. Tried with one that vanishes again."""
     if os.geteuid() != 0:
         return "not root"
     for program, package in PROGRAMS.items():
-        if shutil.which(program, path=f"{path}:/usr/sbin:/sbin") is None:
+        if shutil.which(program, path=PATH) is None:
             return f"{program} (package {package}) is not installed"
     try:
         os.close(namespace.idle_tap())

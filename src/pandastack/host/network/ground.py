@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
+from pandastack.host.network.ability import PLACES
 from pandastack.host.network.addresses import choose_pool, forbidden
 from pandastack.host.network.namespace import forwards, set_forwarding
 from pandastack.host.network.rules import PREFIX, TABLE, host_rules
@@ -122,17 +123,19 @@ def _network(route: Route) -> IPv4Network:
 
 
 async def _routes() -> list[Route]:
-    text = await run_tool(["ip", "-4", "-j", "route", "show", "table", "main"], timeout=SECONDS)
+    text = await run_tool(
+        ["ip", "-4", "-j", "route", "show", "table", "main"], timeout=SECONDS, settings=PLACES
+    )
     return msgspec.json.decode(text or "[]", type=list[Route])
 
 
 async def _devices() -> list[Device]:
-    text = await run_tool(["ip", "-4", "-j", "addr"], timeout=SECONDS)
+    text = await run_tool(["ip", "-4", "-j", "addr"], timeout=SECONDS, settings=PLACES)
     return msgspec.json.decode(text or "[]", type=list[Device])
 
 
 async def _nft(text: str) -> None:
-    await run_tool(["nft", "-f", "-"], timeout=SECONDS, stdin=text)
+    await run_tool(["nft", "-f", "-"], timeout=SECONDS, settings=PLACES, stdin=text)
 
 
 def _boot_id() -> str:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 
 from pandastack.errors import BuildFailed
 from pandastack.host.network import namespace
+from pandastack.host.network.ability import PLACES
 from pandastack.host.network.addresses import (
     GATEWAY,
     GATEWAY_MAC,
@@ -92,7 +93,9 @@ class Slot:
 
     async def counted(self) -> str:
         """What its kernel has counted, as `nft -j list sets` tells it."""
-        return await run_tool(["nft", "-j", "list", "sets"], timeout=SECONDS, inside=self._within)
+        return await run_tool(
+            ["nft", "-j", "list", "sets"], timeout=SECONDS, inside=self._within, settings=PLACES
+        )
 
     def cut(self) -> None:
         """Forget all connections: what goes on with one of them is refused."""
@@ -146,7 +149,7 @@ class Slot:
         ]
 
     async def _nft(self, text: str) -> None:
-        await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=self._within, stdin=text)
+        await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=self._within, settings=PLACES, stdin=text)
 
 
 async def remove(numbers: Sequence[int]) -> None:
@@ -173,4 +176,5 @@ def _is_there(device: str) -> bool:
 
 
 async def _batch(lines: Sequence[str], *options: str) -> None:
-    await run_tool(["ip", *options, "-batch", "-"], timeout=SECONDS, stdin="\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    await run_tool(["ip", *options, "-batch", "-"], timeout=SECONDS, settings=PLACES, stdin=text)

@@ -66,6 +66,11 @@ class Slots:
         self._wanted = asyncio.Event()
         self._wanted.set()
 
+    @property
+    def ready(self) -> int:
+        """How many can be taken at once."""
+        return len(self._ready)
+
     async def take(self, egress: Egress) -> Slot:
         """A slot for one machine. NoCapacity when there are no more, BuildFailed, MachineError."""
         slot = self._ready.popleft() if self._ready else await self._made()

@@ -1,0 +1,116 @@
+"""What the network of a sandbox costs: making one, taking one, and a create with it against one without."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec import Struct
+
+from benchmarks.api import Api, connected
+from benchmarks.percentiles import summarize
+from benchmarks.question import Question, Stage
+from benchmarks.result import Answer, at_most, none_of
+from pandastack.host.network import namespace
+from pandastack.host.network.slots import Slots, open_slots
+from pandastack.model.egress import Egress
+from pandastack.testing.server import running_server
+
+TAKE_MS, MAKE_MS, RATIO = 1.0, 10.0, 1.25
+CYCLES_EACH = 20
+"""Slots taken and given back for each one that is made."""
+KEPT_READY = 4
+POLICY = Egress(allow_cidrs=("198.51.100.0/24",), ports=(443,))
+
+HOW = (
+    "Networks are made one after the other by a host of its own, then taken and given back, with and without "
+    "a policy. Then sandboxes are created in turn on this server and on one whose machines have no network."
+)
+
+
+class Cycle(Struct, frozen=True):
+    """A create on each of the two servers, milliseconds."""
+
+    create: float
+    bare_create: float
+
+
+def measure(stage: Stage, count: int) -> Answer:
+    """Make `count` networks, take many more, and create `count` sandboxes each way."""
+    before = _left()
+    samples = asyncio.run(_slots(stage.times(count, "networks"), count))
+    left = _left() - before
+    with (
+        tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home,
+        running_server(Path(home), settings={"PANDASTACK_NETWORK": "none"}) as bare,
+        connected(bare) as other,
+    ):
+        cycles = [_cycle(stage.api, other) for _ in stage.times(count, "creates with and without")]
+    samples["create_ms"] = [cycle.create for cycle in cycles]
+    samples["create_without_ms"] = [cycle.bare_create for cycle in cycles]
+    summaries = {name: summarize(values) for name, values in samples.items()}
+    create, bare_create = summaries["create_ms"], summaries["create_without_ms"]
+    return Answer(
+        how=HOW,
+        bars=[
+            at_most("p50 of taking a network", summaries["take_ms"].p50, TAKE_MS, "ms"),
+            at_most("p50 of making a network", summaries["make_ms"].p50, MAKE_MS, "ms"),
+            at_most("p50 of create / p50 of create without", create.p50 / bare_create.p50, RATIO, "×"),
+            none_of("networks left", len(left)),
+        ],
+        summaries=summaries,
+        samples=samples,
+        findings=sorted(left),
+    )
+
+
+def _cycle(api: Api, other: Api) -> Cycle:
+    return Cycle(_created(api), _created(other))
+
+
+def _created(api: Api) -> float:
+    made, elapsed = api.create()
+    api.delete(made["id"])
+    return elapsed
+
+
+async def _slots(times: Iterable[int], count: int) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = {"make_ms": [], "take_ms": [], "take_with_policy_ms": []}
+    async with _open(0) as slots:  # none is ready: each is made when it is asked for
+        for _ in times:
+            samples["make_ms"].append(await _taken(slots, Egress()))
+    async with _open(KEPT_READY) as slots:
+        await asyncio.sleep(1.0)
+        for turn in range(count * CYCLES_EACH):
+            name = "take_with_policy_ms" if turn % 10 == 0 else "take_ms"
+            samples[name].append(await _taken(slots, POLICY if turn % 10 == 0 else Egress()))
+            while slots.ready < KEPT_READY // 2:  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(0.002)
+    return samples
+
+
+async def _taken(slots: Slots, egress: Egress) -> float:
+    began = time.perf_counter()
+    slot = await slots.take(egress)
+    elapsed = (time.perf_counter() - began) * 1000
+    slots.give_back(slot.number)
+    return elapsed
+
+
+@asynccontextmanager
+async def _open(ready: int) -> AsyncIterator[Slots]:
+    with tempfile.TemporaryDirectory(prefix="pandastack-bench-") as state:
+        async with open_slots(Path(state), None, (), lambda: datetime.now(UTC), ready=ready) as slots:
+            yield slots
+
+
+def _left() -> set[str]:
+    return {path.name for path in namespace.FOLDER.glob("panda[0-9]*")}
+
+
+QUESTION = Question("what the network of a sandbox costs", measure, count=100, quick=3)
