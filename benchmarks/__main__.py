@@ -35,7 +35,7 @@ from benchmarks import (
 )
 from benchmarks.api import Refused, connected
 from benchmarks.host_facts import host_facts
-from benchmarks.leftovers import processes_of
+from benchmarks.leftovers import networks_of, processes_of
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, Result, none_of, write_result
 from benchmarks.vmm_start import find_vmm
@@ -125,7 +125,10 @@ def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | Non
         with connected(server) as api:
             answer = question.measure(Stage(server, api, vmm, console), times)
         status.update(f"{name}: the server ends")
-    answer, after = _with_leftovers(answer, processes_of(server.state)), disturbance.read()
+    answer, after = (
+        _with_leftovers(answer, [*processes_of(server.state), *networks_of(server.state)]),
+        disturbance.read(),
+    )
     return Result(
         question=name,
         quick=times < question.count,
@@ -160,7 +163,7 @@ def _rehearsed(server: Server) -> None:
 
 def _with_leftovers(answer: Answer, processes: list[str]) -> Answer:
     """The same answer, and what the server has left when it had ended."""
-    bars = [*answer.bars, none_of("processes left when the server had ended", len(processes))]
+    bars = [*answer.bars, none_of("processes and networks left when the server had ended", len(processes))]
     return msgspec.structs.replace(answer, bars=bars, findings=[*answer.findings, *processes])
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from pandastack.host import procfs
+from pandastack.host.network.claims import Claims
+from pandastack.host.network.namespace import FOLDER, TUN
+from pandastack.host.network.rules import PREFIX
 from pandastack.testing.server import Server
 
 PATIENCE_SECONDS = 12.0
@@ -18,7 +21,9 @@ PATIENCE_SECONDS = 12.0
 
 
 class Holdings(Struct, frozen=True):
-    """Everything by kind and name, with how many there are of it."""
+    """Everything by kind and name, with how many there are of it; without networks, of which a server keeps
+    as many ready as it likes: those must be gone when it has ended.
+    """
 
     processes: Mapping[str, int]
     descriptors: Mapping[str, int]
@@ -31,10 +36,10 @@ def holdings(server: Server) -> Holdings:
     """What there is now, of the server's own and of the machine's network devices and mounts."""
     return Holdings(
         processes=Counter(_processes(server)),
-        descriptors=Counter(_descriptors(server.pid)),
+        descriptors=Counter(name for name in _descriptors(server.pid) if name != TUN),
         files=Counter(str(path.relative_to(server.state)) for path in server.state.rglob("*")),
-        interfaces=Counter(path.name for path in Path("/sys/class/net").iterdir()),
-        mounts=Counter(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        interfaces=Counter(name for name in _interfaces() if not name.startswith(PREFIX)),
+        mounts=Counter(name for name in _mounts() if not name.startswith(str(FOLDER))),
     )
 
 
@@ -57,6 +62,11 @@ def lasting(before: Holdings, server: Server) -> list[str]:
     return found
 
 
+def networks_of(state: Path) -> list[str]:
+    """The networks of a server's machines, and those that it keeps ready for more."""
+    return [f"network {number}" for number in sorted(Claims(state).left())]
+
+
 def processes_of(state: Path) -> list[str]:
     """Every process of this machine that names the state directory in its arguments."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -68,6 +78,14 @@ def _processes(server: Server) -> list[str]:
     below = [f"{pid} {_arguments(pid)}" for pid in procfs.children(server.pid)]
     elsewhere = processes_of(server.state)
     return sorted({*below, *elsewhere} - {f"{server.pid} {_arguments(server.pid)}"})
+
+
+def _interfaces() -> list[str]:
+    return [path.name for path in Path("/sys/class/net").iterdir()]
+
+
+def _mounts() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
 
 
 def _descriptors(pid: int) -> list[str]:

@@ -79,8 +79,9 @@ class EgressProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """It ends by itself when the channel does, and is killed when it does not."""
-        if self._channel:
-            self._channel.close()
+        channel, self._channel = self._channel, None  # who waits for an answer learns that none will come
+        if channel:
+            channel.close()
         if self._child:
             try:
                 await asyncio.wait_for(self._child.wait(), END_SECONDS)
