@@ -131,7 +131,7 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         for event in protocol.events_received():
             if isinstance(event, websockets.Request):
                 protocol.send_response(protocol.accept(event))
-            elif event.opcode is websockets.Opcode.BINARY:
+            elif isinstance(event, websockets.Frame) and event.opcode is websockets.Opcode.BINARY:
                 protocol.send_binary(event.data)
         for out in protocol.data_to_send():
             writer.write(out)
