@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pandastack.host.app import open_host
+from pandastack.model.egress import Egress
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.real import small_host
 from tests.api.conftest import World
@@ -133,3 +134,14 @@ async def test_two_changes_at_once_end_as_the_row_says(world: World) -> None:
     now = await policy(world, box)
     held = [] if now["internet"] == "off" else expected[tuple(now["allow_cidrs"])]
     assert await reached(world, box) == held
+
+
+async def test_a_server_that_ended_in_the_middle_of_a_change_keeps_to_the_row(world: World) -> None:
+    """The host was told, the row was not written, and nobody was answered."""
+    box = (await world.create(egress=ONLY_FIRST))["id"]
+    await world.host.set_egress(box, Egress())
+    assert await reached(world, box) == [FIRST, SECOND]
+    await world.stop()
+    await world.start()
+    assert (await policy(world, box))["allow_cidrs"] == ONLY_FIRST["allow_cidrs"]
+    assert await reached(world, box) == [FIRST]

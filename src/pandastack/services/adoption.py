@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pandastack.errors import PandastackError
-from pandastack.model.host import HostReport, VmReport, VmState
+from pandastack.model.host import HostReport, Networks, VmReport, VmState
 from pandastack.model.sandbox import ALIVE, Sandbox, SandboxState
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
@@ -177,6 +177,17 @@ class Adoption:
         else:
             await self._ledger.move(sandbox.id, state, story)
         self._activity.begin(sandbox)
+        await self._keep_to_policy(sandbox)
+
+    async def _keep_to_policy(self, sandbox: Sandbox) -> None:
+        """A server that ended in the middle of a change of it has told the host, and not written it down."""
+        if self._placement.report.network is not Networks.SLOTS:
+            return
+        host = self._placement.host_of(sandbox.id)
+        try:
+            await self._placement.ordered(host.set_egress(sandbox.id, sandbox.egress), "set_egress")
+        except PandastackError as error:
+            log.warning("sandbox.egress_unknown", sandbox_id=sandbox.id, error=error.message)
 
 
 def _is_dead(sandbox_id: str, report: HostReport) -> bool:

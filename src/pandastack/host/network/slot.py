@@ -55,7 +55,8 @@ class Slot:
         self.number = number
         self.name = name_of(number)
         self.addresses: SlotAddresses = addresses_of(number, pool)
-        self.policy = OPEN
+        self.policy: Policy | None = OPEN
+        """What its kernel keeps; None when nobody knows."""
         self.tap = -1
         self._denied = denied
 
@@ -87,9 +88,16 @@ class Slot:
         they are not allowed any more.
         """
         if policy != self.policy:
-            await self._nft(policy_rules(policy))
-            self.policy = policy
+            await self.keep(policy)
             self.cut()
+
+    async def keep(self, policy: Policy) -> None:
+        """Have it keep this policy, whatever it kept when an earlier program ended in the middle of a change;
+        connections go on.
+        """
+        self.policy = None
+        await self._nft(policy_rules(policy))
+        self.policy = policy
 
     async def counted(self) -> str:
         """What its kernel has counted, as `nft -j list sets` tells it."""

@@ -108,10 +108,13 @@ class Slots:
     async def adopt(self, number: int, egress: Egress) -> None:
         """A machine that runs has this slot since an earlier life of this program."""
         slot = Slot(number, self._pool, self._denied)
-        slot.policy = kernel_policy(egress)
         self._used[number] = slot
         self._since[number] = self._now()
-        await self._gatekeeper.serve(number, slot.name, egress)
+        try:
+            await slot.keep(kernel_policy(egress))
+            await self._gatekeeper.serve(number, slot.name, egress)
+        except (PandastackError, OSError) as error:  # the machine lives; its next policy is tried anew
+            log.warning("network.not_kept", slot=number, reason=str(error))
 
     async def tidy(self) -> None:
         """Remove what earlier lives left and no machine has."""
