@@ -79,7 +79,7 @@ def stats(pid: int) -> Stats:
         vsz_bytes=int(fields[20]),
         private_dirty_bytes=memory.get("Private_Dirty:", 0),
         threads=int(fields[17]),
-        uptime_seconds=float(_read(Path("/proc/uptime")).split()[0]) - int(fields[19]) / _TICKS,
+        uptime_seconds=max(0.0, float(_read(Path("/proc/uptime")).split()[0]) - int(fields[19]) / _TICKS),
     )
 
 
