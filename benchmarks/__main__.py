@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import signal
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -38,11 +34,11 @@ from benchmarks.host_facts import host_facts
 from benchmarks.leftovers import networks_of, processes_of
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, Result, none_of, write_result
+from benchmarks.servers import fresh_server
 from benchmarks.vmm_start import find_vmm
 from pandastack.errors import PandastackError
 from pandastack.host.paths import Cache
 from pandastack.host.qemu_command import Vmm
-from pandastack.testing.server import Server, running_server
 
 QUESTIONS: dict[str, Question] = {
     "create": create.QUESTION,
@@ -61,7 +57,6 @@ QUESTIONS: dict[str, Question] = {
 }
 CACHE = Path("~/.cache/pandastack")
 RESULTS = Path(__file__).with_name("results")
-REHEARSED_SECONDS = 120.0
 
 
 class Wish(StrEnum):
@@ -88,6 +83,9 @@ def main(
     wish: Annotated[Wish, typer.Argument(help="A question, all of them, or a report of the last answers.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: to see that it works.")] = False,
     count: Annotated[int | None, typer.Option(min=1, help="So many samples (of files: MiB).")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(exists=True, help="A checkout of an older version, to compare with (net).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where results are kept; quick ones only there.")] = None,
 ) -> None:
     """Measure the product on this machine: real machines, through HTTP, on a server of its own.
@@ -102,7 +100,8 @@ def main(
     try:
         vmm = find_vmm(Cache(CACHE.expanduser()))
         for name in QUESTIONS if wish is Wish.ALL else [wish.value]:
-            result = _ask(name, vmm, console, quick=quick, count=count if wish is not Wish.ALL else None)
+            times = count if wish is not Wish.ALL else None
+            result = _ask(name, vmm, console, baseline, quick=quick, count=times)
             report.show_one(console, result)
             if out is not None or not result.quick:
                 write_result(result, out or RESULTS)
@@ -115,15 +114,17 @@ def main(
         _report(console, out or RESULTS)
 
 
-def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | None) -> Result:
+def _ask(
+    name: str, vmm: Vmm, console: Console, baseline: Path | None, *, quick: bool, count: int | None
+) -> Result:
     question = QUESTIONS[name]
     times = count or (question.quick if quick else question.count)
     facts = host_facts(vmm)
-    with console.status(f"{name}: a server starts") as status, _fresh_server() as server:
+    with console.status(f"{name}: a server starts") as status, fresh_server() as server:
         status.stop()
         before = disturbance.read(server.pid)
         with connected(server) as api:
-            answer = question.measure(Stage(server, api, vmm, console), times)
+            answer = question.measure(Stage(server, api, vmm, console, baseline), times)
         status.update(f"{name}: the server ends")
     answer, after = (
         _with_leftovers(answer, [*processes_of(server.state), *networks_of(server.state)]),
@@ -137,28 +138,6 @@ def _ask(name: str, vmm: Vmm, console: Console, *, quick: bool, count: int | Non
         disturbance=disturbance.between(before, after),
         answer=answer,
     )
-
-
-@contextmanager
-def _fresh_server() -> Iterator[Server]:
-    with (
-        tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home,
-        running_server(Path(home)) as server,
-    ):
-        _rehearsed(server)
-        yield server
-
-
-def _rehearsed(server: Server) -> None:
-    """Wait until its fork servers have rehearsed the programs of their templates, as those of a server that
-    has run for a minute have.
-    """
-    deadline = time.monotonic() + REHEARSED_SECONDS
-    while time.monotonic() < deadline:
-        told = server.log.read_text("utf-8", "replace")
-        if told.count("rehearsal.begun") == told.count("rehearsal.ended"):
-            return
-        time.sleep(0.5)
 
 
 def _with_leftovers(answer: Answer, processes: list[str]) -> Answer:

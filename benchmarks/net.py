@@ -6,20 +6,18 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-
-from msgspec import Struct
 
 from benchmarks.api import Api, connected
 from benchmarks.percentiles import summarize
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most, none_of
+from benchmarks.servers import fresh_server, server_of
 from pandastack.host.network import namespace
 from pandastack.host.network.slots import Slots, open_slots
 from pandastack.model.egress import Egress
-from pandastack.testing.server import running_server
 
 TAKE_MS, MAKE_MS, RATIO = 1.0, 10.0, 1.25
 CYCLES_EACH = 20
@@ -29,15 +27,9 @@ POLICY = Egress(allow_cidrs=("198.51.100.0/24",), ports=(443,))
 
 HOW = (
     "Networks are made one after the other by a host of its own, then taken and given back, with and without "
-    "a policy. Then sandboxes are created in turn on this server and on one whose machines have no network."
+    "a policy. Then sandboxes are created in turn on this server, on one whose machines have no network, and "
+    "on one of an older version, where `--baseline` names its checkout."
 )
-
-
-class Cycle(Struct, frozen=True):
-    """A create on each of the two servers, milliseconds."""
-
-    create: float
-    bare_create: float
 
 
 def measure(stage: Stage, count: int) -> Answer:
@@ -45,32 +37,34 @@ def measure(stage: Stage, count: int) -> Answer:
     before = _left()
     samples = asyncio.run(_slots(stage.times(count, "networks"), count))
     left = _left() - before
-    with (
-        tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home,
-        running_server(Path(home), settings={"PANDASTACK_NETWORK": "none"}) as bare,
-        connected(bare) as other,
-    ):
-        cycles = [_cycle(stage.api, other) for _ in stage.times(count, "creates with and without")]
-    samples["create_ms"] = [cycle.create for cycle in cycles]
-    samples["create_without_ms"] = [cycle.bare_create for cycle in cycles]
+    samples |= _creates(stage, count)
     summaries = {name: summarize(values) for name, values in samples.items()}
-    create, bare_create = summaries["create_ms"], summaries["create_without_ms"]
-    return Answer(
-        how=HOW,
-        bars=[
-            at_most("p50 of taking a network", summaries["take_ms"].p50, TAKE_MS, "ms"),
-            at_most("p50 of making a network", summaries["make_ms"].p50, MAKE_MS, "ms"),
-            at_most("p50 of create / p50 of create without", create.p50 / bare_create.p50, RATIO, "×"),
-            none_of("networks left", len(left)),
-        ],
-        summaries=summaries,
-        samples=samples,
-        findings=sorted(left),
-    )
+    create = summaries["create_ms"].p50
+    bars = [
+        at_most("p50 of taking a network", summaries["take_ms"].p50, TAKE_MS, "ms"),
+        at_most("p50 of making a network", summaries["make_ms"].p50, MAKE_MS, "ms"),
+        at_most("p50 of create / without network", create / summaries["create_without_ms"].p50, RATIO, "×"),
+        none_of("networks left", len(left)),
+    ]
+    if "create_baseline_ms" in summaries:
+        older = summaries["create_baseline_ms"].p50
+        bars.append(at_most("p50 of create / of the older version", create / older, RATIO, "×"))
+    return Answer(how=HOW, bars=bars, summaries=summaries, samples=samples, findings=sorted(left))
 
 
-def _cycle(api: Api, other: Api) -> Cycle:
-    return Cycle(_created(api), _created(other))
+def _creates(stage: Stage, count: int) -> dict[str, list[float]]:
+    """Milliseconds of creates on each of the servers, in turn."""
+    with ExitStack() as others:
+        bare = others.enter_context(fresh_server({"PANDASTACK_NETWORK": "none"}))
+        apis = {"create_ms": stage.api, "create_without_ms": others.enter_context(connected(bare))}
+        if stage.baseline is not None:
+            older = others.enter_context(server_of(stage.baseline))
+            apis["create_baseline_ms"] = others.enter_context(connected(older))
+        samples: dict[str, list[float]] = {name: [] for name in apis}
+        for _ in stage.times(count, "creates"):
+            for name, api in apis.items():
+                samples[name].append(_created(api))
+    return samples
 
 
 def _created(api: Api) -> float:

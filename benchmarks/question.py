@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from msgspec import Struct
 from rich.console import Console
@@ -16,12 +17,15 @@ from pandastack.testing.server import Server
 
 
 class Stage(Struct, frozen=True):
-    """A fresh server, a client of it, and the VMM that both of them start."""
+    """A fresh server, a client of it, and the VMM that both of them start; `baseline` is a checkout of
+    another version to compare with, where one was given.
+    """
 
     server: Server
     api: Api
     vmm: Vmm
     console: Console
+    baseline: Path | None = None
 
     def times(self, count: int, what: str) -> Iterable[int]:
         """Count to `count`, with a bar on a terminal."""

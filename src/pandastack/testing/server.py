@@ -35,9 +35,15 @@ class Server(Struct, frozen=True):
 
 
 @contextmanager
-def running_server(home: Path, *options: str, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    home: Path,
+    *options: str,
+    settings: Mapping[str, str] | None = None,
+    gateway: str | None = "127.0.0.1:0",
+) -> Iterator[Server]:
     """A server that answers, its state and log below `home`; at the end of the block it and all of its
-    machines are gone. `options` are more of `up`'s, `settings` of its environment.
+    machines are gone. `options` are more of `up`'s, `settings` of its environment; `gateway` is None for
+    a server of a version that has none.
 
     It is in a session of its own, so a Ctrl-C reaches it through the end of the block alone. MachineError
     when it does not come up; an error that leaves the block takes the end of its log along as a note.
@@ -46,7 +52,7 @@ def running_server(home: Path, *options: str, settings: Mapping[str, str] | None
     token = f"pds_{secrets.token_hex(16)}"
     state, log = home / "state", home / "server.log"
     command = [str(PROGRAM), "up", "--state", str(state), "--listen", listen, "--on-exit", "destroy"]
-    command += ["--gateway", "127.0.0.1:0"]
+    command += [] if gateway is None else ["--gateway", gateway]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, *options],
