@@ -133,9 +133,6 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the programs `firecracker` and `jailer` are; without it they are looked for on the path."""
     firecracker_allow_version: str | None = None
     """One version of them that may be used although holes of it are known, as `1.12.1`."""
-    uids_from: Count = 870_000
-    uids: Count = 10_000
-    """Users that machines in jails run as, one each: so many from this number on. Nobody else may be one."""
     insecure_no_isolation: bool = False
     """Allows the process driver, which has no isolation at all."""
     emulate: bool = False
@@ -160,7 +157,9 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     comma.
     """
     jail_users: str = "200000-265535"
-    """The first and the last of the users, and groups, that machines run as when this program is root."""
+    """The first and the last of the users, and groups, that machines run as when this program is root, one
+    each. Nobody else may be one.
+    """
     jail_users_dir: Path = Path("/run/pandastack/users")
     """Where it is noted which are taken: one folder for all servers of a machine."""
     rehearse: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from pandastack.errors import PostureViolation
 from pandastack.host import jail, posture
-from pandastack.host.groups import OVERHEAD_BYTES, Limits, find_groups
+from pandastack.host.groups import OVERHEAD_BYTES, Groups, Limits, find_groups
 
 LIMITS = Limits(cpus=2, memory_bytes=512 << 20)
 NAME = f"pandastack-test-{os.getpid()}"
@@ -22,25 +23,36 @@ def home(tmp_path: Path) -> Path:
     return path
 
 
-def first(root: Path, *controllers: str) -> str:
-    """A machine with version 1; what a process of it is told of itself."""
+def mounts(root: Path, *first: str) -> str:
+    """What a machine tells that has these controllers in version 1, and version 2 beside them."""
+    kinds = [(root / each, f"cgroup cgroup rw,{each}") for each in first] + [(root, "cgroup2 cgroup2 rw")]
+    lines = [f"31 23 0:28 / {where} rw,relatime shared:9 - {kind}" for where, kind in kinds]
+    return "\n".join(["22 1 0:20 / / rw - ext4 /dev/vda rw", *lines])
+
+
+def first(root: Path, *controllers: str) -> tuple[str, str]:
+    """A machine with version 1: its mounts, and what a process of it is told of itself."""
     for controller in controllers:
         (root / controller / "own").mkdir(parents=True)
-    return "\n".join(f"{n}:{each}:/own" for n, each in enumerate(("cpu", "memory", "pids"), 2))
+    groups = (f"{n}:{each}:/own" for n, each in enumerate(("cpu", "memory", "pids"), 2))
+    return mounts(root, *controllers), "\n".join([*groups, "0::/own"])
 
 
-def second(root: Path, offered: str) -> str:
+def second(root: Path, offered: str) -> tuple[str, str]:
     """A machine with version 2 whose server's group is delegated to it."""
     (root / "own").mkdir(parents=True)
-    (root / "cgroup.controllers").write_text("cpu io memory pids")
     (root / "own" / "cgroup.controllers").write_text(offered)
-    return "0::/own"
+    return mounts(root), "0::/own"
+
+
+def found(machine: tuple[str, str]) -> Groups:
+    return find_groups("server", mounts=machine[0], own=machine[1])
 
 
 def test_version_one_limits_by_a_group_for_each_controller(home: Path, tmp_path: Path) -> None:
-    own = first(tmp_path, "cpu", "memory", "pids")
-    groups = find_groups("server", root=tmp_path, own=own)
+    groups = found(first(tmp_path, "cpu", "memory", "pids"))
     assert groups.missing == ()
+    assert groups.parents == {each: tmp_path / each / "own" / "server" for each in ("cpu", "memory", "pids")}
     name = str(home.stat().st_ino)
     for parent in groups.parents.values():
         (parent / name).mkdir()
@@ -56,13 +68,13 @@ def test_version_one_limits_by_a_group_for_each_controller(home: Path, tmp_path:
 
 
 def test_what_a_machine_does_not_give_is_told(tmp_path: Path) -> None:
-    own = first(tmp_path, "cpu")
-    assert find_groups("server", root=tmp_path, own=own).missing == ("memory", "pids")
-    assert find_groups("server", root=tmp_path / "none", own="").missing == ("cpu", "memory", "pids")
+    assert found(first(tmp_path, "cpu")).missing == ("memory", "pids")
+    assert found(("", "")).missing == ("cpu", "memory", "pids")
+    assert found(("", "0::/")).lacks[0] == "no control group for cpu"
 
 
 def test_version_two_has_one_group_and_the_server_moves_down(home: Path, tmp_path: Path) -> None:
-    groups = find_groups("server", root=tmp_path, own=second(tmp_path, "cpu io memory pids"))
+    groups = found(second(tmp_path, "cpu io memory pids"))
     assert groups.missing == ()
     assert (tmp_path / "own" / "server" / "cgroup.procs").read_text() == str(os.getpid())
     assert (tmp_path / "own" / "cgroup.subtree_control").read_text() == "+cpu +memory +pids +io"
@@ -77,8 +89,39 @@ def test_version_two_has_one_group_and_the_server_moves_down(home: Path, tmp_pat
 
 
 def test_version_two_that_is_not_delegated_is_told(tmp_path: Path) -> None:
-    groups = find_groups("server", root=tmp_path, own=second(tmp_path, "memory pids"))
-    assert groups.missing == ("cpu",)
+    assert found(second(tmp_path, "memory pids")).missing == ("cpu",)
+
+
+def test_with_both_versions_the_second_is_taken_when_it_has_all(tmp_path: Path) -> None:
+    machine = first(tmp_path, "cpu", "memory", "pids")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "cgroup.controllers").write_text("io\n")
+    assert set(found(machine).parents) == {"cpu", "memory", "pids"}
+    (tmp_path / "own" / "cgroup.controllers").write_text("cpu memory pids\n")
+    assert set(found(machine).parents) == {""}
+
+
+def test_a_container_sees_its_own_groups_at_the_root_of_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    lines = mounts(tmp_path, "memory").replace(" / " + str(tmp_path / "memory"), f" /box {tmp_path}/memory")
+    groups = find_groups("server", mounts=lines, own="4:memory:/box\n")
+    assert groups.parents == {"memory": tmp_path / "memory" / "server"}
+    elsewhere = find_groups("server", mounts=lines, own="4:memory:/other\n")
+    assert elsewhere.missing == ("cpu", "memory", "pids"), "its group is not below what is mounted"
+
+
+@pytest.mark.anyio
+async def test_groups_go_once_nobody_is_in_them(home: Path, tmp_path: Path) -> None:
+    groups = found(first(tmp_path, "pids"))
+    groups.make(home, LIMITS)
+    group = groups.parents["pids"] / str(home.stat().st_ino)
+    (group / "process").mkdir(parents=True)
+    leaving = asyncio.create_task(groups.end(home.stat().st_ino), name="end")
+    await asyncio.sleep(0.05)
+    assert group.exists()
+    (group / "process").rmdir()
+    await leaving
+    assert not group.exists()
 
 
 def test_a_process_is_held_and_found_in_its_group_and_only_there(home: Path, tmp_path: Path) -> None:

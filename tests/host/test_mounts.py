@@ -119,6 +119,19 @@ def test_a_user_is_a_familys_until_the_last_of_it_has_gone(tmp_path: Path) -> No
     assert users.lease(tmp_path / "other") == user
 
 
+def test_who_is_not_known_to_have_one_gives_it_back_too(tmp_path: Path) -> None:
+    users = Users(tmp_path / "users", 210_000, 210_001)
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    other.mkdir()
+    users.lease(home)
+    users.lease(other)
+    users.let_go_all(home)
+    users.lease(tmp_path)
+    with pytest.raises(NoCapacity):
+        users.lease(tmp_path / "fourth")
+
+
 @pytest.mark.parametrize("words", ["", "200000", "a-b", "0-65535", "300000-200000", "-1-5"])
 def test_what_is_no_range_of_users_is_refused(words: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="200000-265535"):

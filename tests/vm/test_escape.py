@@ -90,7 +90,7 @@ async def test_whoever_takes_over_a_process_gets_nowhere(
             [str(escape), *arguments], log=log, cwd=home, env={}, file_size_limit=LIMIT, cell=cell
         )
     found = await tried(child, log)
-    jailer.users.let_go(lodged.user, home)
+    jailer.means.users.let_go(lodged.user, home)
     assert "done" not in found.values(), found
     assert len(found) == 25
     assert (tmp_path / "other" / "secret").read_text() == "secret"

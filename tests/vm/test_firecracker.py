@@ -335,7 +335,7 @@ async def test_what_is_left_would_be_seen(yard: Corner) -> None:
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", yard.home("mounted")], check=True)
             found = left(yard)
             subprocess.run(["umount", yard.place / "mounted"], check=True)
-        assert {word.split()[0] for word in found} == {"process", "group", "mount", "network", "file"}
+        assert {word.split()[0] for word in found} == {"process", "user", "group", "mount", "network", "file"}
         assert f"process {machine.pid}" in found
     assert {word.split()[0] for word in left(yard)} == {"file"}
 

@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from pandastack.errors import MachineError, NoCapacity
+from pandastack.errors import MachineError
 from pandastack.host import firecracker_jail, procfs, sparse
 from pandastack.host.firecracker_api import api
-from pandastack.host.firecracker_cgroups import MEMORY_OVERHEAD, find_cgroups
 from pandastack.host.firecracker_install import FirecrackerInstall
-from pandastack.host.firecracker_jail import Root, Uids
+from pandastack.host.firecracker_jail import Root
 from pandastack.host.firecracker_machine import FirecrackerMachine
+from pandastack.host.groups import OVERHEAD_BYTES, Groups
 from pandastack.testing.fixtures import LeakCheck, eventually
-from tests.vm.firecracker_yard import UIDS, Corner, corner
+from tests.vm.firecracker_yard import RANGE, Corner, corner, firecracker_driver
 from tests.vm.tiny_guest import counter_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root]
 
+USER = int(RANGE.partition("-")[0])
 SECRET = b"what another machine knows"
 NAMESPACES = ("mnt", "net", "pid", "ipc", "uts")
 ROOT_OF_BOOTED = {
@@ -119,15 +120,25 @@ async def test_its_limits(yard: Corner) -> None:
             rf"Max file size +{yard.config.disk_limit_bytes} +{yard.config.disk_limit_bytes} ", limits
         )
         assert re.search(r"Max open files +1024 +1024 ", limits)
-        cgroups = find_cgroups(Path("/proc/self/mountinfo").read_text())
-        assert cgroups is not None
-        groups = cgroups.groups(machine.root.name)
-        member = "cgroup.procs"
-        assert groups and all(str(machine.pid) in (one / member).read_text().split() for one in groups)
-        memory = cgroups.roots["memory"] / "pandastack" / machine.root.name
-        limit = memory / ("memory.max" if cgroups.version == 2 else "memory.limit_in_bytes")
-        assert int(limit.read_text()) == (yard.config.memory_mb << 20) + MEMORY_OVERHEAD
+        parents, name = yard.means.groups.parents, str(machine.home.stat().st_ino)
+        assert parents and yard.means.groups.missing == ()
+        groups = [parent / name for parent in parents.values()]
+        assert all(str(machine.pid) in (one / "cgroup.procs").read_text().split() for one in groups)
+        files = [group / kind for group in groups for kind in ("memory.max", "memory.limit_in_bytes")]
+        most = [int(file.read_text()) for file in files if file.exists()]
+        assert most == [(yard.config.memory_mb << 20) + OVERHEAD_BYTES]
     assert not any(group.exists() for group in groups)
+
+
+async def test_one_that_cannot_be_limited_is_ended(firecracker: FirecrackerInstall, tmp_path: Path) -> None:
+    yard = corner(firecracker, tmp_path)
+    nowhere = Groups({"pids": yard.home("no-group")})
+    means = structs.replace(yard.means, groups=nowhere)
+    driver = firecracker_driver(firecracker, tmp_path / "cache", means)
+    home = yard.home("home")
+    with pytest.raises(MachineError, match="ended"):
+        await driver.boot(yard.config, home)
+    assert not list(home.iterdir())
 
 
 def by_symlink(dummy: Path, planted: Path) -> None:
@@ -143,11 +154,13 @@ PLANTS = pytest.mark.parametrize("plant", [by_symlink, by_hard_link])
 
 @PLANTS
 async def test_what_is_planted_in_the_jail_is_refused(
-    yard: Corner, plant: Callable[[Path, Path], None]
+    firecracker: FirecrackerInstall, tmp_path: Path, plant: Callable[[Path, Path], None]
 ) -> None:
+    user = 265_535
+    yard = corner(firecracker, tmp_path, users=f"{user}-{user}")
     dummy, home = yard.place / "dummy", yard.home("home")
     dummy.write_bytes(SECRET)
-    root = Root(home, f"pandastack-{yard.config.vm_id}-{UIDS[0]}", "firecracker", UIDS[0])
+    root = Root(home, f"pandastack-{yard.config.vm_id}-{user}", "firecracker", user)
     root.path.mkdir(parents=True)
     plant(dummy, root.path / "firecracker")
     with pytest.raises(MachineError, match="cannot be made"):
@@ -164,7 +177,7 @@ async def test_the_jailer_itself_would_write_through_it(
     folder = yard.place / "jail" / "firecracker" / yard.config.vm_id / "root"
     folder.mkdir(parents=True)
     plant(dummy, folder / "firecracker")
-    who = ["--id", yard.config.vm_id, "--uid", str(UIDS[0]), "--gid", str(UIDS[0])]
+    who = ["--id", yard.config.vm_id, "--uid", str(USER), "--gid", str(USER)]
     what = ["--exec-file", str(install.firecracker), "--chroot-base-dir", str(yard.place / "jail")]
     subprocess.run([install.jailer, *who, *what, "--", "--version"], check=False, capture_output=True)
     assert dummy.read_bytes() == install.firecracker.read_bytes()
@@ -174,7 +187,7 @@ async def test_the_jailer_itself_would_write_through_it(
     ("change", "why"),
     [
         (lambda root: (root.home / "jail").chmod(0o755), "not root's alone"),
-        (lambda root: os.chown(root.home / "jail", UIDS[0], 0), "not root's alone"),
+        (lambda root: os.chown(root.home / "jail", USER, 0), "not root's alone"),
         (lambda root: (root.path / "kernel").symlink_to("/etc/passwd"), "has put kernel"),
         (lambda root: (root.path / "firecracker").write_bytes(b""), "has put firecracker"),
     ],
@@ -182,7 +195,7 @@ async def test_the_jailer_itself_would_write_through_it(
 def test_a_jail_that_others_may_have_touched(
     tmp_path: Path, change: Callable[[Root], object], why: str
 ) -> None:
-    root = Root(tmp_path, "one", "firecracker", UIDS[0])
+    root = Root(tmp_path, "one", "firecracker", USER)
     firecracker_jail.make_root(root)
     firecracker_jail.check_untouched(root, ["kernel"])
     change(root)
@@ -211,7 +224,7 @@ async def test_another_machines_socket_in_the_place_of_its_own(yard: Corner) -> 
 def test_a_strangers_file_is_not_taken_out_of_a_jail(tmp_path: Path, how: str) -> None:
     secret, target = tmp_path / "secret", tmp_path / "taken"
     secret.write_bytes(SECRET)
-    root = Root(tmp_path, "one", "firecracker", UIDS[0])
+    root = Root(tmp_path, "one", "firecracker", USER)
     firecracker_jail.make_root(root)
     left = root.path / "new.memory"
     if how == "symlink":
@@ -228,15 +241,6 @@ def test_a_strangers_file_is_not_taken_out_of_a_jail(tmp_path: Path, how: str) -
     assert not target.exists()
     assert secret.stat().st_uid == 0 and secret.read_bytes() == SECRET
     left.write_bytes(b"its own")
-    os.chown(left, UIDS[0], UIDS[0])
+    os.chown(left, USER, USER)
     firecracker_jail.take_out(root, "new.memory", target)
     assert target.stat().st_uid == 0 and target.read_bytes() == b"its own"
-
-
-def test_users_are_lent_to_one_machine_at_a_time() -> None:
-    uids = Uids(range(5, 8), taken=[5])
-    assert [uids.take(), uids.take()] == [6, 7]
-    with pytest.raises(NoCapacity):
-        uids.take()
-    uids.give_back(6)
-    assert uids.take() == 6

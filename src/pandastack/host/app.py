@@ -25,13 +25,12 @@ from pandastack.host.baker import Baker
 from pandastack.host.checks import Programs
 from pandastack.host.driver import Driver
 from pandastack.host.firecracker import FirecrackerDriver
-from pandastack.host.firecracker_cgroups import find_cgroups
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
-from pandastack.host.firecracker_jail import Uids, users
 from pandastack.host.firecracker_orders import Shape
 from pandastack.host.freight import Freight
 from pandastack.host.guest import GuestLink
 from pandastack.host.jailer import find_jailer
+from pandastack.host.means import find_means
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.slots import Slots, name_servers_of, open_slots
 from pandastack.host.packages import Progress
@@ -234,8 +233,7 @@ async def _firecracker(
         found,
         cache,
         host_cpu=host_cpu(),
-        uids=Uids(range(config.uids_from, config.uids_from + config.uids), users()),
-        cgroups=find_cgroups(Path("/proc/self/mountinfo").read_text()),
+        means=find_means(config.jail_users_dir, config.jail_users, _group(config)),
         shape=Shape(wired=taps),
     )
 
@@ -244,6 +242,10 @@ async def _qemu(cache: Cache, config: HostConfig, install: QemuInstall, *, taps:
     vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate, taps=taps)
     library = await ensure_library(cache)
     zygotes = Zygotes(config.state_dir / "z", rehearse_programs=config.rehearse)
-    group = f"pandastack-{hashlib.sha256(bytes(config.state_dir)).hexdigest()[:16]}"
-    jailer = await find_jailer(cache, config.jail_users_dir, config.jail_users, group)
+    jailer = await find_jailer(cache, config.jail_users_dir, config.jail_users, _group(config))
     return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes, jailer=jailer)
+
+
+def _group(config: HostConfig) -> str:
+    """What the control groups of this server's machines are in, told from those of others by its state."""
+    return f"pandastack-{hashlib.sha256(bytes(config.state_dir)).hexdigest()[:16]}"

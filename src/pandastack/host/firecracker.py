@@ -23,9 +23,8 @@ from pandastack.errors import MachineError, PandastackError
 from pandastack.host import firecracker_jail, jail, layers, snapshots, sparse
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
 from pandastack.host.firecracker_api import Order, answers, api
-from pandastack.host.firecracker_cgroups import Cgroups
 from pandastack.host.firecracker_install import FirecrackerInstall
-from pandastack.host.firecracker_jail import CONSOLE, LOG, Root, Uids
+from pandastack.host.firecracker_jail import CONSOLE, LOG, Root
 from pandastack.host.firecracker_machine import CHANGES, RECORD, FirecrackerMachine, Record, lay_over, words
 from pandastack.host.firecracker_orders import (
     API,
@@ -42,6 +41,7 @@ from pandastack.host.firecracker_orders import (
     load_order,
 )
 from pandastack.host.firecracker_tap import wire_of
+from pandastack.host.means import Means
 from pandastack.host.paths import Cache
 from pandastack.host.record import note, read_record
 from pandastack.host.vmlinux import ensure_vmlinux
@@ -54,7 +54,7 @@ _WORDS = 2000
 
 
 class FirecrackerDriver:
-    """Starts machines with one Firecracker. `uids` are users that nobody else on this host has."""
+    """Starts machines with one Firecracker."""
 
     name = "firecracker"
     isolation = Isolation.HARDWARE
@@ -66,17 +66,15 @@ class FirecrackerDriver:
         cache: Cache,
         *,
         host_cpu: str,
-        uids: Uids,
-        cgroups: Cgroups | None,
+        means: Means,
         shape: Shape = Shape(),  # noqa: B008  # a frozen value
     ) -> None:
         self.install = install
         self.version = install.version
         self._cache = cache
         self._host_cpu = host_cpu
-        self._uids = uids
-        self._cgroups = cgroups
-        self.degraded: tuple[str, ...] = () if cgroups else ("no control groups",)
+        self._means = means
+        self.degraded = means.groups.lacks
         self._shape = shape
 
     async def boot(
@@ -119,13 +117,13 @@ class FirecrackerDriver:
         if record is None:
             for log in (CONSOLE, LOG):  # the latter of another driver's machine
                 await jail.end_writers(home / log)
-            await self._remove_groups(home)
+            await self._means.end(home)
             return None
         child = jail.adopt(record.pid, record.started)
         if child is None:
-            await self._remove_groups(home)
+            await self._means.end(home)
             return None
-        self._uids.hold(record.uid)
+        self._means.users.hold(record.uid, home)
         return self._machine(home, record, child)
 
     async def release(self, name: str) -> None:
@@ -135,7 +133,8 @@ class FirecrackerDriver:
         """There is nothing to prepare: the processor runs the guest's code as it is."""
 
     async def close(self) -> None:
-        """Nothing is held; machines run on."""
+        """Machines run on, and keep what they have."""
+        self._means.groups.close()
 
     def machinery(self, config: MachineConfig) -> Machinery:
         """What a snapshot of such a machine can be restored on."""
@@ -156,7 +155,7 @@ class FirecrackerDriver:
         own_memory: bool,
     ) -> FirecrackerMachine:
         """A jailed Firecracker that has done the `orders`. On error and cancellation nothing is left."""
-        uid = self._uids.take()
+        uid = self._means.users.lease(home)
         # What follows a machine has its id too, so the user tells them apart.
         root = Root(home, f"pandastack-{config.vm_id}-{uid}", self.install.firecracker.name, uid)
         begun = time.perf_counter()
@@ -165,7 +164,7 @@ class FirecrackerDriver:
             furnished = time.perf_counter()
             child = self._spawned(config, root, wire)
         except BaseException:
-            self._uids.give_back(uid)
+            self._means.users.let_go(uid, home)
             await carried_through(asyncio.to_thread(_empty, home))
             raise
         phases = {"disk": _ms(begun, furnished)}
@@ -199,7 +198,9 @@ class FirecrackerDriver:
         """Have the machine do its first orders, and note how long it took."""
         note(root.home / RECORD, record)
         try:
+            machine.join_groups()
             await _listening(child, root)
+            await machine.joined_groups()
             listening = time.perf_counter()
             async with api(root.path / API, root.uid) as connection:
                 await connection.give(*orders, deadline=LOAD_SECONDS)
@@ -216,19 +217,12 @@ class FirecrackerDriver:
         return wire_of(tap) if self._shape.wired else nullcontext()
 
     def _spawned(self, config: MachineConfig, root: Root, wire: Wire | None) -> jail.Child:
-        also = self._cgroups.arguments(config) if self._cgroups else []
-        command = jailer_command(self.install, root, config, self._shape.log_level, also)
+        command = jailer_command(self.install, root, config, self._shape.log_level)
         return firecracker_jail.spawn(command, root.home, wire.network if wire else None)
 
     def _machine(self, home: Path, record: Record, child: jail.Child) -> FirecrackerMachine:
         machinery = self.machinery(record.config)
-        return FirecrackerMachine(home, record, child, machinery, self._cgroups, self._uids)
-
-    async def _remove_groups(self, home: Path) -> None:
-        """Of a machine that has ended without anybody's seeing it."""
-        if self._cgroups is not None:
-            for root in home.glob(f"{firecracker_jail.BASE}/*/*/root"):
-                await self._cgroups.remove(root.parent.name)
+        return FirecrackerMachine(home, record, child, machinery, self._means)
 
 
 def _furnish(root: Root, furnish: Callable[[Root], None]) -> None:

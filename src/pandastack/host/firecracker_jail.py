@@ -22,7 +22,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pandastack.errors import MachineError, NoCapacity
+from pandastack.errors import MachineError
 from pandastack.host import jail, procfs, sparse
 from pandastack.host.shortage import told
 
@@ -58,41 +58,6 @@ class Root(Struct, frozen=True):
     def moved(self, home: Path) -> Root:
         """The same in a home that has been renamed."""
         return Root(home, self.name, self.program, self.uid)
-
-
-class Uids:
-    """Users for machines, from a range that nobody else uses; one lives in each at a time."""
-
-    def __init__(self, uids: range, taken: Iterable[int] = ()) -> None:
-        self._uids = uids
-        self._taken = set(taken)
-
-    def take(self) -> int:
-        """One that nobody has. NoCapacity."""
-        free = next((uid for uid in self._uids if uid not in self._taken), None)
-        if free is None:
-            raise NoCapacity(f"All {len(self._uids)} users for machines are in use.")
-        self._taken.add(free)
-        return free
-
-    def hold(self, uid: int) -> None:
-        """It is in use by a machine that was found."""
-        self._taken.add(uid)
-
-    def give_back(self, uid: int) -> None:
-        """Nobody uses it any more; twice is fine."""
-        self._taken.discard(uid)
-
-
-def users() -> set[int]:
-    """The users of all processes of this host."""
-    found = set()
-    for pid in procfs.processes():
-        try:
-            found.add(Path(f"/proc/{pid}").stat().st_uid)
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def make_root(root: Root) -> None:

@@ -23,12 +23,11 @@ import msgspec
 from msgspec import Struct
 
 from pandastack.errors import GuestUnreachable, MachineError, NotSupported
-from pandastack.host import firecracker_jail, jail, layers, posture, procfs, snapshots, sparse
+from pandastack.host import firecracker_jail, jail, layers, procfs, snapshots, sparse
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.firecracker_api import Api, api, own_socket
-from pandastack.host.firecracker_cgroups import Cgroups
-from pandastack.host.firecracker_jail import CONSOLE, LOG, Root, Uids
+from pandastack.host.firecracker_jail import CONSOLE, LOG, Root
 from pandastack.host.firecracker_orders import (
     AGENT_PORT,
     API,
@@ -43,6 +42,9 @@ from pandastack.host.firecracker_orders import (
     balloon_order,
     create_order,
 )
+from pandastack.host.groups import limits_of
+from pandastack.host.means import Means
+from pandastack.host.quarters import Quarters
 from pandastack.model.host import SnapshotSpec
 
 RECORD = "machine.json"
@@ -83,8 +85,7 @@ class FirecrackerMachine:
         record: Record,
         child: jail.Child,
         machinery: Machinery,
-        cgroups: Cgroups | None,
-        uids: Uids,
+        means: Means,
     ) -> None:
         self.home = home
         self.pid = child.pid
@@ -92,8 +93,7 @@ class FirecrackerMachine:
         self._record = record
         self._child = child
         self._machinery = machinery
-        self._cgroups = cgroups
-        self._uids = uids
+        self._quarters = Quarters(home, record.uid, limits_of(record.config), means)
         self._turn = asyncio.Lock()
         self.guest_socket = self.root.path / VSOCK
         """Where Firecracker listens for who wants to speak to a port of the guest: see `dial`."""
@@ -139,7 +139,15 @@ class FirecrackerMachine:
 
     async def check_posture(self) -> None:
         """See `posture`. PostureViolation, MachineError."""
-        posture.check(self.pid, self._record.uid)
+        self._quarters.check(self.pid)
+
+    def join_groups(self) -> None:
+        """See `Quarters`. One that is not limited is ended."""
+        self._quarters.join_groups(self._child)
+
+    async def joined_groups(self) -> None:
+        """Return once it is limited, or ended."""
+        await self._quarters.joined()
 
     async def status(self) -> str:
         """Firecracker's word for what the machine does."""
@@ -203,6 +211,7 @@ class FirecrackerMachine:
 
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""
+        self._quarters.moved(home)
         self.home = home
         self.guest_socket = self.root.path / VSOCK
 
@@ -294,9 +303,7 @@ class FirecrackerMachine:
         """
         await self._child.end(0)
         self._child.close()
-        if self._cgroups is not None:
-            await self._cgroups.remove(self._record.name)
-        self._uids.give_back(self._record.uid)
+        await self._quarters.leave()
 
     async def wait(self) -> int:
         return await self._child.wait()

@@ -61,11 +61,9 @@ class Shape(Struct, frozen=True):
         return " ".join([*words, *KERNEL_ARGUMENTS])
 
 
-def jailer_command(
-    install: FirecrackerInstall, root: Root, config: MachineConfig, level: str, also: list[str]
-) -> list[str]:
+def jailer_command(install: FirecrackerInstall, root: Root, config: MachineConfig, level: str) -> list[str]:
     """The jailer, and behind `--` what it tells Firecracker. System call filters are on by default, and a
-    device on PCI is nothing that we ask for. `also` are words for the jailer about control groups.
+    device on PCI is nothing that we ask for.
     """
     largest = max(config.disk_limit_bytes, (config.memory_mb << 20) + (1 << 20))
     return [
@@ -74,7 +72,6 @@ def jailer_command(
         *("--uid", str(root.uid), "--gid", str(root.uid)),
         *("--chroot-base-dir", str(root.home / BASE)),
         *("--resource-limit", f"fsize={largest}", "--resource-limit", f"no-file={OPEN_FILES}"),
-        *also,
         "--",
         *("--api-sock", f"/{API}", "--log-path", f"/{LOG}", "--level", level),
         *("--metrics-path", f"/{METRICS}"),

@@ -6,20 +6,24 @@ are mounted. A machine's group is named by its home's number, which a rename doe
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from msgspec import Struct
 
-ROOT = Path("/sys/fs/cgroup")
+from pandastack.host.driver import MachineConfig
+
 WANTED = ("cpu", "memory", "pids")
 PERIOD_US = 100_000
 OVERHEAD_BYTES = 320 << 20
 """Of a machine's process beside its guest's memory: translated code, tables, the disk's cache."""
 OVERHEAD_CPUS = 0.5
 MAX_THREADS = 256
+_TRIES = 50
+_TRY_SECONDS = 0.01
 
 
 class Limits(Struct, frozen=True):
@@ -58,6 +62,11 @@ class Limits(Struct, frozen=True):
         }
 
 
+def limits_of(config: MachineConfig) -> Limits:
+    """Those of a machine of this size."""
+    return Limits(config.cpus, config.memory_mb << 20)
+
+
 class Groups(Struct, frozen=True):
     """Where this server makes groups: a folder for each controller, or one for all."""
 
@@ -65,6 +74,11 @@ class Groups(Struct, frozen=True):
     """By controller; version 2 has one, called `""`."""
     missing: tuple[str, ...] = ()
     """Controllers that this machine does not give."""
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The same in words."""
+        return tuple(f"no control group for {name}" for name in self.missing)
 
     def make(self, home: Path, limits: Limits) -> tuple[Path, ...]:
         """The lists of the groups of the machine in this home, made and limited."""
@@ -91,11 +105,16 @@ class Groups(Struct, frozen=True):
             with suppress(OSError):
                 (parent / "cgroup.procs").write_text(str(pid))
 
-    def remove(self, number: int) -> None:
-        """The groups of a home by its number; they stay where somebody is still in them."""
-        for parent in self.parents.values():
-            with suppress(OSError):
-                (parent / str(number)).rmdir()
+    def remove(self, number: int) -> bool:
+        """The groups of a home by its number. False when one stays, since somebody is still in it."""
+        return all([_removed(parent / str(number)) for parent in self.parents.values()])
+
+    async def end(self, number: int) -> None:
+        """The same for a machine that has just ended: the kernel may take some milliseconds to know."""
+        for _ in range(_TRIES):
+            if self.remove(number):
+                return
+            await asyncio.sleep(_TRY_SECONDS)
 
     def close(self) -> None:
         """Remove the server's own groups, unless machines that run on are in them."""
@@ -111,27 +130,53 @@ class Groups(Struct, frozen=True):
                     self.remove(int(group.name))
 
 
-def find_groups(name: str, *, root: Path = ROOT, own: str | None = None) -> Groups:
-    """Where a server called `name` can make groups below its own one; `own` is what /proc/self/cgroup tells.
+def find_groups(name: str, *, mounts: str | None = None, own: str | None = None) -> Groups:
+    """Where a server called `name` can make groups below its own one. `mounts` and `own` are what
+    /proc/self/mountinfo and /proc/self/cgroup tell.
 
-    What cannot be had is `missing`.
+    What cannot be had is `missing`. Where both versions are mounted the second is taken only when it has all.
     """
-    lines = (own if own is not None else Path("/proc/self/cgroup").read_text()).splitlines()
-    places = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
-    if (root / "cgroup.controllers").exists():
-        return _second(name, root / places.get("", "/").lstrip("/"))
-    found = {}
-    for controller in WANTED:
-        path = next((path for names, path in places.items() if controller in names.split(",")), None)
-        if path is not None and (parent := _made(root / controller / path.lstrip("/") / name)):
-            found[controller] = parent
-    return Groups(found, tuple(each for each in WANTED if each not in found))
+    groups = _own_groups(
+        mounts if mounts is not None else Path("/proc/self/mountinfo").read_text(),
+        own if own is not None else Path("/proc/self/cgroup").read_text(),
+    )
+    first = {each: groups[each] for each in WANTED if each in groups}
+    second = groups.get("")
+    if second is not None and (not first or set(WANTED) <= set(_offered(second))):
+        return _second(name, second)
+    made = {each: parent for each, group in first.items() if (parent := _made(group / name))}
+    return Groups(made, tuple(each for each in WANTED if each not in made))
+
+
+def _own_groups(mounts: str, own: str) -> dict[str, Path]:
+    """This program's groups by controller; that of version 2 is called `""`. A container may see a mount that
+    begins further below than its groups are counted from.
+    """
+    lines = [line.split(":", 2) for line in own.splitlines()]
+    paths = {each: path for _, names, path in lines for each in names.split(",")}
+    found: dict[str, Path] = {}
+    for line in mounts.splitlines():
+        fields, _, source = line.partition(" - ")
+        root, where = fields.split()[3:5]
+        kind, *_, options = source.split()
+        for each in {"cgroup": options.split(","), "cgroup2": [""]}.get(kind, []):
+            if each in paths and PurePath(paths[each]).is_relative_to(root):
+                found.setdefault(each, Path(where) / PurePath(paths[each]).relative_to(root))
+    return found
+
+
+def _offered(group: Path) -> list[str]:
+    """The controllers of a group of version 2."""
+    try:
+        return (group / "cgroup.controllers").read_text().split()
+    except OSError:
+        return []
 
 
 def _second(name: str, own: Path) -> Groups:
     """Version 2: a group whose children are limited has no process, so this program moves one down."""
+    offered = _offered(own)
     try:
-        offered = (own / "cgroup.controllers").read_text().split()
         (own / "server").mkdir(exist_ok=True)
         (own / "server" / "cgroup.procs").write_text(str(os.getpid()))
         parent = own / name
@@ -143,6 +188,16 @@ def _second(name: str, own: Path) -> Groups:
         return Groups({}, WANTED)
     missing = tuple(each for each in WANTED if each not in offered)
     return Groups({"": parent}, missing)
+
+
+def _removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _made(group: Path) -> Path | None:

@@ -15,11 +15,11 @@ from msgspec import Struct
 from pandastack.host import mounts
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
 from pandastack.host.cell import Bind, Cell
-from pandastack.host.groups import Groups, find_groups
+from pandastack.host.means import Means, find_means
 from pandastack.host.paths import Cache
 from pandastack.host.publish import locked, new_directory
 from pandastack.host.tool import run_tool
-from pandastack.host.users import Users, users_in
+from pandastack.host.users import Users
 
 PROGRAM = "pandastack-jail"
 NOT_ROOT = "not root"
@@ -41,24 +41,11 @@ class Lodging(Struct, frozen=True):
 
 
 class Jailer:
-    """Makes the jails of this host. `program` is the one that enters them. `groups` limit what machines take
-    of the host.
-    """
+    """Makes the jails of this host's QEMUs. `program` is the one that enters them."""
 
-    def __init__(self, program: Path, users: Users, groups: Groups) -> None:
-        self.users = users
-        self.groups = groups
+    def __init__(self, program: Path, means: Means) -> None:
+        self.means = means
         self._program = program
-
-    @property
-    def lacks(self) -> tuple[str, ...]:
-        """What the jails of this machine do not have, in words."""
-        return tuple(f"no control group for {name}" for name in self.groups.missing)
-
-    def sweep(self) -> None:
-        """Give back what machines had that are gone."""
-        self.users.sweep()
-        self.groups.sweep()
 
     def cell(
         self, lodging: Lodging, binds: Sequence[Bind], *, groups: Sequence[Path] = (), is_server: bool
@@ -87,7 +74,7 @@ def lodging(
         if jailer is None:
             yield Lodging(folder, 0)
             return
-        own = 0 if user == 0 else _user(jailer.users, home, user, stack)
+        own = 0 if user == 0 else _user(jailer.means.users, home, user, stack)
         mounts.give(folder, files, own)
         with mounts.detached(folder) as tree:
             yield Lodging(tree, own)
@@ -145,6 +132,4 @@ async def find_jailer(cache: Cache, leases: Path, users: str, name: str) -> Jail
     program = await ensure_program(cache)
     if program is None:
         return None
-    jailer = Jailer(program, users_in(leases, users), find_groups(name))
-    jailer.sweep()
-    return jailer
+    return Jailer(program, find_means(leases, users, name))

@@ -23,7 +23,9 @@ from msgspec import structs
 from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, qemu_jail, snapshots, sparse
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
+from pandastack.host.groups import limits_of
 from pandastack.host.jailer import NOT_ROOT, Jailer
+from pandastack.host.means import Means
 from pandastack.host.memory import mark, read_runs
 from pandastack.host.network.namespace import idle_tap
 from pandastack.host.qemu_command import (
@@ -41,7 +43,6 @@ from pandastack.host.qemu_machine import (
     RECORD,
     QemuMachine,
     Record,
-    limits,
 )
 from pandastack.host.qemu_start import Start
 from pandastack.host.quarters import STATE_IN
@@ -77,13 +78,17 @@ class QemuDriver:
         self.version = vmm.version
         self._host_cpu = host_cpu
         self.isolation = Isolation.HARDWARE if vmm.accel == "kvm" else Isolation.EMULATED
-        self.degraded = jailer.lacks if jailer else (NOT_ROOT,)
+        self.degraded = jailer.means.groups.lacks if jailer else (NOT_ROOT,)
         if not vmm.seccomp:
             self.degraded += ("no filter of system calls",)
         if vmm.accel != "kvm":
             self.features |= Feature.SOFT_EMULATION
         if self.zygotes:
             self.features |= Feature.LIVE_FORK
+
+    @property
+    def _means(self) -> Means | None:
+        return self.jailer.means if self.jailer else None
 
     async def boot(
         self, config: MachineConfig, home: Path, disk: SnapshotFiles | None = None, tap: int | None = None
@@ -158,11 +163,15 @@ class QemuDriver:
             record = msgspec.json.decode((home / RECORD).read_bytes(), type=Record, dec_hook=_path)
         except (FileNotFoundError, msgspec.MsgspecError):
             await jail.end_writers(home / LOG)
+            if self._means:
+                await self._means.end(home)
             return None
         child = jail.adopt(record.pid, record.started)
         if child is None:
+            if self._means:
+                await self._means.end(home)
             return None
-        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes, self.jailer)
+        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes, self._means)
         try:
             await machine.recover()
         except MachineError as error:  # it ends, or does not answer: whoever greets it finds out
@@ -173,8 +182,8 @@ class QemuDriver:
         """End the fork servers; machines run on."""
         if self.zygotes:
             await self.zygotes.close()
-        if self.jailer:
-            self.jailer.groups.close()
+        if self._means:
+            self._means.groups.close()
 
     @contextlib.contextmanager
     def _tap(self, given: int | None) -> Iterator[int]:
@@ -290,8 +299,8 @@ class QemuDriver:
             except MachineError as error:
                 assert self.zygotes is not None  # noqa: S101  # the server is one of them
                 self.zygotes.abandon(key, zygote, error.message)
-                if self.jailer:
-                    self.jailer.users.let_go(start.lodging.user, home)
+                if self._means:
+                    self._means.users.let_go(start.lodging.user, home)
                 _empty(home)
                 return None
             machine = self._recorded(start, child, "fork", disk=disk, forked=True)
@@ -342,7 +351,7 @@ class QemuDriver:
             library = self._library if is_server else None
             binds = qemu_jail.binds(self.vmm, config, files, library)
             try:
-                groups = () if is_server else self.jailer.groups.make(start.home, limits(config))
+                groups = () if is_server else self.jailer.means.groups.make(start.home, limits_of(config))
                 cell = self.jailer.cell(start.lodging, binds, groups=groups, is_server=is_server)
             except OSError as error:
                 raise told(error, f"{self.vmm.binary} cannot be started") from error
@@ -377,7 +386,7 @@ class QemuDriver:
             user=start.lodging.user,
         )
         (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
-        return QemuMachine(start.home, record, child, self.machinery(start.config), self.zygotes, self.jailer)
+        return QemuMachine(start.home, record, child, self.machinery(start.config), self.zygotes, self._means)
 
 
 def _files(

@@ -20,8 +20,8 @@ from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
-from pandastack.host.groups import Limits
-from pandastack.host.jailer import Jailer
+from pandastack.host.groups import limits_of
+from pandastack.host.means import Means
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qemu_orders import on_top, opening, save_devices, standing_still, status
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
@@ -79,7 +79,7 @@ class QemuMachine:
         child: jail.Child,
         machinery: Machinery,
         copies: Zygotes | None = None,
-        jailer: Jailer | None = None,
+        means: Means | None = None,
     ) -> None:
         self.home = home
         self.pid = child.pid
@@ -89,7 +89,7 @@ class QemuMachine:
         self._child = child
         self._machinery = machinery
         self._copies = copies
-        self._quarters = Quarters(home, record.user, limits(record.config), jailer)
+        self._quarters = Quarters(home, record.user, limits_of(record.config), means)
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
         self._next_layer: str | None = None
@@ -155,11 +155,7 @@ class QemuMachine:
 
     def join_groups(self) -> None:
         """See `Quarters`. One that is not limited is ended."""
-        self._quarters.join_groups(self.pid, self._not_limited)
-
-    def _not_limited(self, reason: str) -> None:
-        log.error("vm.not_limited", vm=self._record.config.vm_id, reason=reason)
-        self.kill()
+        self._quarters.join_groups(self._child)
 
     async def check_posture(self) -> None:
         """See `posture`; one that is in no jail has none. PostureViolation, MachineError."""
@@ -293,7 +289,7 @@ class QemuMachine:
             once=spec.once,
             hold=spec.hold,
             user=self._record.user,
-            jailer=self._quarters.jailer,
+            means=self._quarters.means,
         )
         if not spec.hold:
             went_on()
@@ -480,11 +476,6 @@ class QemuMachine:
             tail(self.home / name, _WORDS_BYTES).decode(errors="replace").strip() for name in (LOG, CONSOLE)
         ]
         return "\n".join(part for part in parts if part)
-
-
-def limits(config: MachineConfig) -> Limits:
-    """What a machine may take of the host."""
-    return Limits(config.cpus, config.memory_mb << 20)
 
 
 async def _jobs(qmp: Qmp) -> list[dict[str, Any]]:

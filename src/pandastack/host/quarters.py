@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import structlog
 
 from pandastack.errors import PostureViolation
 from pandastack.host import mounts, posture, sparse
 from pandastack.host.groups import Groups, Limits
-from pandastack.host.jailer import Jailer
+from pandastack.host.jail import Child
+from pandastack.host.means import Means
 
 STATE_IN = "state.in"
 STATE_OUT = "state.out"
 """The state of a machine's devices that it goes on from, or was told to write: in its home, as it sees
 nothing else.
 """
+log = structlog.get_logger("host")
 
 
 class Quarters:
-    """Those of one machine, which is `user` in the jails of `jailer`. 0 and None: it is in no jail, and its
+    """Those of one machine, which is `user` among those of `means`. 0 and None: it is in no jail, and its
     home has plain files.
     """
 
-    def __init__(self, home: Path, user: int, limits: Limits, jailer: Jailer | None) -> None:
+    def __init__(self, home: Path, user: int, limits: Limits, means: Means | None) -> None:
         self.home = home
         self.user = user
-        self.jailer = jailer
+        self.means = means
         self._limits = limits
-        self._number = home.stat().st_ino if jailer else 0
+        self._number = home.stat().st_ino if means else 0
         self._joining: asyncio.Future[None] | None = None
 
     def moved(self, home: Path) -> None:
         """The home has been renamed."""
-        if self.user and self.jailer:
-            self.jailer.users.hold(self.user, home)
-            self.jailer.users.let_go(self.user, self.home)
+        if self.user and self.means:
+            self.means.users.hold(self.user, home)
+            self.means.users.let_go(self.user, self.home)
         self.home = home
 
     def give(self, name: str) -> None:
@@ -63,33 +68,38 @@ class Quarters:
         finally:
             path.unlink(missing_ok=True)
 
-    def join_groups(self, pid: int, refused: Callable[[str], None]) -> None:
-        """A fork comes out of its server's control groups, and is put into its own behind its start: the
-        kernel may take milliseconds for that. `refused` is called with the reason when it cannot be.
+    def join_groups(self, process: Child) -> None:
+        """A process that was not started in its control groups is put into them beside its start: the kernel
+        may take milliseconds for that. One that cannot be is ended.
         """
-        if self.jailer is not None:
+        if self.means is not None:
             loop = asyncio.get_running_loop()
-            self._joining = loop.run_in_executor(None, self._join, self.jailer.groups, pid, refused)
+            self._joining = loop.run_in_executor(None, self._join, self.means.groups, process)
 
-    def _join(self, groups: Groups, pid: int, refused: Callable[[str], None]) -> None:
+    async def joined(self) -> None:
+        """Return once it is in them, or is ended."""
+        if self._joining is not None:
+            await self._joining
+
+    def _join(self, groups: Groups, process: Child) -> None:
         """In a thread."""
         try:
-            groups.join(self.home, self._limits, pid)
-            posture.check_groups(pid, groups.parents, str(self._number))
+            groups.join(self.home, self._limits, process.pid)
+            posture.check_groups(process.pid, groups.parents, str(self._number))
         except FileNotFoundError:
             return  # it has ended, and its home is gone
         except (OSError, PostureViolation) as error:
-            refused(str(error))
+            log.warning("vm.not_limited", home=self.home.name, reason=str(error))
+            process.signal(signal.SIGKILL)
 
     def check(self, pid: int) -> None:
         """PostureViolation when the process may do more than it should, MachineError when it has ended."""
-        if self.user and self.jailer:
+        if self.user and self.means:
             posture.check(pid, self.user)
 
     async def leave(self) -> None:
         """Its process has ended: others may have what it had."""
-        if self._joining is not None:
-            await self._joining
-        if self.user and self.jailer:
-            self.jailer.users.let_go(self.user, self.home)
-            self.jailer.groups.remove(self._number)
+        await self.joined()
+        if self.user and self.means:
+            self.means.users.let_go(self.user, self.home)
+            await self.means.groups.end(self._number)

@@ -51,6 +51,11 @@ class Users:
         with suppress(OSError):  # others have it too, or it is gone
             folder.rmdir()
 
+    def let_go_all(self, holder: Path) -> None:
+        """It has none any more."""
+        for entry in self._leases.glob(f"*/{_name(holder)}"):
+            self.let_go(int(entry.parent.name), holder)
+
     def sweep(self) -> None:
         """Give back what was held by something that has ended."""
         for entry in self._leases.glob("*/*"):

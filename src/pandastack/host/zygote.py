@@ -21,7 +21,7 @@ from pandastack.carrying import carried_through
 from pandastack.errors import MachineError
 from pandastack.host import jail, layers, procfs, unix
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
-from pandastack.host.jailer import Jailer
+from pandastack.host.means import Means
 from pandastack.host.paths import Cache
 from pandastack.host.publish import locked, new_directory
 from pandastack.host.tool import run_tool
@@ -254,7 +254,7 @@ class TooLate(MachineError):
 
 
 async def copied(
-    orders: Path, disk: Sequence[str], name: str, *, once: bool, hold: bool, user: int, jailer: Jailer | None
+    orders: Path, disk: Sequence[str], name: str, *, once: bool, hold: bool, user: int, means: Means | None
 ) -> tuple[Zygote, float]:
     """A copy of the machine that takes `orders` there and whose `disk` layers have these names, the last of
     which, new and empty, is put on top before it.
@@ -274,14 +274,14 @@ async def copied(
         ours.close()  # which ends the copy
         raise
     ended = None
-    if jailer is not None:  # as long as it serves, nobody else may have its user
+    if means is not None:  # as long as it serves, nobody else may have its user
         holder = Path(f"/proc/{child.pid}")
-        jailer.users.hold(user, holder)
-        ended = functools.partial(jailer.users.let_go, user, holder)
+        means.users.hold(user, holder)
+        ended = functools.partial(means.users.let_go, user, holder)
         if not once:
-            asyncio.get_running_loop().run_in_executor(None, jailer.groups.leave, child.pid)
+            asyncio.get_running_loop().run_in_executor(None, means.groups.leave, child.pid)
     copy = Zygote(
-        child, ours, disk=tuple(disk), once=once, user=user, is_jailed=jailer is not None, ended=ended
+        child, ours, disk=tuple(disk), once=once, user=user, is_jailed=means is not None, ended=ended
     )
     return copy, pause_us / 1000
 

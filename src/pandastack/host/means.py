@@ -1,0 +1,36 @@
+"""What every driver keeps its machines apart with: the users that they run as, and their control groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from pandastack.host.groups import Groups, find_groups
+from pandastack.host.users import Users, users_in
+
+
+class Means(Struct, frozen=True):
+    """Those of one server. Who has which user is told by a folder that all servers of a machine share."""
+
+    users: Users
+    groups: Groups
+
+    async def end(self, home: Path) -> None:
+        """Give back what the machine of this home had, which nobody has noted and whose process has ended."""
+        self.users.let_go_all(home)
+        await self.groups.end(home.stat().st_ino)
+
+    def sweep(self) -> None:
+        """Give back what machines had that are gone."""
+        self.users.sweep()
+        self.groups.sweep()
+
+
+def find_means(leases: Path, users: str, name: str) -> Means:
+    """Those of the server called `name`, which is root: `users` is a range, whose `leases` are noted there.
+    What is left of machines that are gone is given back. InvalidRequest for what is no range.
+    """
+    means = Means(users_in(leases, users), find_groups(name))
+    means.sweep()
+    return means
