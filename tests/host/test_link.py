@@ -7,16 +7,25 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pandastack.errors import Conflict, GuestUnreachable, InvalidRequest, MachineError
+from pandastack.errors import Conflict, GuestUnreachable, InvalidRequest, MachineError, RateLimited
 from pandastack.host import frames
 from pandastack.host.fields import Shape, Tag, decode_fields, encode_fields
 from pandastack.host.frames import INITIAL_CREDIT, Data, Frame, FrameType, encode
-from pandastack.host.link import GateFacts, GateProof, GuestNetwork, Link
+from pandastack.host.link import (
+    MAX_CONNECTIONS,
+    MAX_OTHERS,
+    UNREAD_BYTES,
+    GateFacts,
+    GateProof,
+    GuestNetwork,
+    Link,
+)
 from pandastack.host.operations import CloseMode, Op
 
 from .peer import NONCE, line, opened, welcomed
@@ -414,3 +423,27 @@ async def test_an_end_while_the_guest_still_takes_what_was_written() -> None:
             pass
         await closing
         await link.close()
+
+
+async def test_a_guest_that_has_too_much_to_do_is_asked_for_nothing_more() -> None:
+    async with welcomed() as (link, peer):
+        with ExitStack() as stack:
+            for _ in range(MAX_OTHERS):
+                stack.enter_context(link.open(Op.STAT))
+            with pytest.raises(RateLimited, match="too much to do"):
+                link.open(Op.EXEC)
+            for _ in range(MAX_CONNECTIONS):
+                stack.enter_context(link.open(Op.DIAL))
+            with pytest.raises(RateLimited, match="too much to do"):
+                link.open(Op.DIAL)
+        stream = link.open(Op.STAT)
+        while (await peer.receive()).stream != stream.id:
+            pass
+
+
+async def test_what_a_guest_does_not_take_in_is_bounded() -> None:
+    async with welcomed() as (link, _):
+        with pytest.raises(RateLimited, match="too much to do"):
+            for _ in range(MAX_OTHERS):
+                link.open(Op.EXEC, bytes(500_000))
+        assert link.unsent < UNREAD_BYTES + 600_000

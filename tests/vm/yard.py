@@ -62,16 +62,17 @@ class Yard:
 
     def kill_machine(self, sandbox_id: str) -> None:
         """End the process of a machine."""
-        os.kill(self._process_of(sandbox_id), signal.SIGKILL)
+        os.kill(self.process_of(sandbox_id), signal.SIGKILL)
 
     def kill_copies(self, sandbox_id: str) -> None:
         """End the copies of its process that others are to go on from."""
-        copies = procfs.children(self._process_of(sandbox_id))
+        copies = procfs.children(self.process_of(sandbox_id))
         assert copies
         for copy in copies:
             os.kill(copy, signal.SIGKILL)
 
-    def _process_of(self, sandbox_id: str) -> int:
+    def process_of(self, sandbox_id: str) -> int:
+        """The number of a machine's process."""
         record = msgspec.json.decode((self.state / "v" / sandbox_id / "vm.json").read_bytes())
         return int(record["report"]["pid"])
 

@@ -199,6 +199,26 @@ def _encode(tag: Tag, text: str) -> bytes:
 def decode_fields(payload: bytes, shape: Shape) -> Fields:
     """The fields of a payload, checked against its shape."""
     fields = Fields()
+    for tag, value in _parts(payload):
+        repeated = tag in shape.repeated
+        if not repeated and tag not in shape.required and tag not in shape.optional:
+            raise malformed(f"{tag.name} where it does not belong")
+        fields.add(tag, value, repeated=repeated)
+    for tag in shape.required:
+        if tag not in fields:
+            raise malformed(f"no {tag.name}")
+    return fields
+
+
+def decode_items(payload: bytes, shape: Shape) -> Iterator[Fields]:
+    """The items of an ITEMS frame, one at a time: there may be a hundred thousand in it."""
+    for tag, item in _parts(payload):
+        if tag is not Tag.ITEM:
+            raise malformed(f"{tag.name} where it does not belong")
+        yield decode_fields(item, shape)
+
+
+def _parts(payload: bytes) -> Iterator[tuple[Tag, bytes]]:
     at, end = 0, len(payload)
     while at < end:
         if end - at < _TAG.size:
@@ -210,20 +230,5 @@ def decode_fields(payload: bytes, shape: Shape) -> Fields:
         tag = _TAGS.get(number)
         if tag is None:
             raise malformed(f"a field of tag {number:#x}")
-        repeated = tag in shape.repeated
-        if not repeated and tag not in shape.required and tag not in shape.optional:
-            raise malformed(f"{tag.name} where it does not belong")
-        fields.add(tag, payload[at : at + length], repeated=repeated)
+        yield tag, payload[at : at + length]
         at += length
-    for tag in shape.required:
-        if tag not in fields:
-            raise malformed(f"no {tag.name}")
-    return fields
-
-
-def decode_items(payload: bytes, shape: Shape) -> list[Fields]:
-    """The items of an ITEMS frame."""
-    return [decode_fields(item, shape) for item in decode_fields(payload, _ITEMS).many(Tag.ITEM)]
-
-
-_ITEMS = Shape(repeated=frozenset({Tag.ITEM}))

@@ -116,10 +116,10 @@ class GuestLink(Processes, Files, Dialling):
 
     async def metrics(self) -> GuestMetrics:
         """The guest's own view of its resources."""
-        items = await self._items(Op.METRICS, b"", operations.METRICS, _refusal)
+        items = await self._items(Op.METRICS, b"", operations.METRICS, _metrics, _refusal)
         if len(items) != 1:
             raise malformed(f"METRICS with {len(items)} items")
-        return _metrics(items[0])
+        return items[0]
 
     @property
     def lost(self) -> PandastackError | None:

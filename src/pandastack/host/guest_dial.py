@@ -81,9 +81,12 @@ class Dialling(Questions):
 
     async def ports(self) -> tuple[Port, ...]:
         """The TCP ports that are listened on, in order."""
-        items = await self._items(Op.PORTS, b"", operations.PORT, _silence)
-        found = [Port(item.number(Tag.PORT), bool(item.number(Tag.LOOPBACK))) for item in items]
+        found = await self._items(Op.PORTS, b"", operations.PORT, _port, _silence)
         return tuple(sorted((port for port in found if port.number in PORTS), key=lambda port: port.number))
+
+
+def _port(item: Fields) -> Port:
+    return Port(item.number(Tag.PORT), bool(item.number(Tag.LOOPBACK)))
 
 
 def _check_done(done: Fields, port: int) -> None:

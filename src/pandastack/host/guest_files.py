@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from pandastack.errors import InvalidRequest, PandastackError
 from pandastack.host import operations, refusals
 from pandastack.host.fields import Fields, Tag, Value, decode_items, encode_fields
 from pandastack.host.frames import Data, Frame, FrameType, malformed
 from pandastack.host.operations import Op
-from pandastack.host.questions import Questions, Refusal, absolute, user_name
+from pandastack.host.questions import Questions, Refusal, absolute, nothing, user_name
 from pandastack.host.stream import Stream, patience
 from pandastack.model.guest import Channel, FileEntry, FileEvent, FileKind, FileReader
 
@@ -75,16 +76,16 @@ class Files(Questions):
         if not 1 <= depth <= MAX_DEPTH:
             raise InvalidRequest(f"depth must be 1 to {MAX_DEPTH}, got {depth}")
         request = _request(path, user, (Tag.DEPTH, depth))
-        items = await self._items(Op.LIST, request, operations.ENTRY, _refusal(path))
-        return [_entry(item) for item in items]
+        return await self._items(Op.LIST, request, operations.ENTRY, _entry, _refusal(path))
 
     async def stat(self, path: str, *, user: str | None = None, follow: bool = True) -> FileEntry:
         """The entry of one path; of a link itself unless `follow`."""
         request = _request(path, user, (Tag.NOFOLLOW, None if follow else 1))
-        items = await self._items(Op.STAT, request, operations.ENTRY, _refusal(path))
+        named = partial(_entry, path=path)
+        items = await self._items(Op.STAT, request, operations.ENTRY, named, _refusal(path))
         if len(items) != 1:
             raise malformed(f"STAT with {len(items)} items")
-        return _entry(items[0], path)
+        return items[0]
 
     async def mkdir(self, path: str, *, user: str | None = None, mode: int | None = None) -> None:
         """Make a directory and its parents; one that exists is fine."""
@@ -125,7 +126,8 @@ class Files(Questions):
 
     async def _order(self, op: Op, path: str, request: bytes) -> None:
         """An operation that answers nothing, and takes as long as the tree is large."""
-        await self._items(op, request, operations.NOTHING, _refusal(path), first=self._deadlines.work)
+        deadline = self._deadlines.work
+        await self._items(op, request, operations.NOTHING, nothing, _refusal(path), first=deadline)
 
 
 async def _events(stream: Stream, path: str) -> AsyncIterator[FileEvent]:

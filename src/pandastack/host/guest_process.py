@@ -22,7 +22,7 @@ from pandastack.host.fields import Fields, Shape, Tag, Value, decode_fields, enc
 from pandastack.host.frames import Data, Frame, FrameType, malformed
 from pandastack.host.operations import CloseMode, Op
 from pandastack.host.plain import words_of
-from pandastack.host.questions import Questions, absolute, user_name
+from pandastack.host.questions import Questions, absolute, nothing, user_name
 from pandastack.host.stream import Stream
 from pandastack.model.guest import Channel, Command, Exit, Output, Process, ProcessInfo
 
@@ -235,8 +235,7 @@ class Processes(Questions):
 
     async def processes(self) -> list[ProcessInfo]:
         """The processes that were started through the agent and are still remembered."""
-        items = await self._items(Op.PROCESSES, b"", operations.PROCESS, _refused_listing)
-        return [_info(item) for item in items]
+        return await self._items(Op.PROCESSES, b"", operations.PROCESS, _info, _refused_listing)
 
     async def process(self, process_id: str, *, wait_seconds: float = 0.0) -> ProcessInfo:
         """One of them, as soon as it has ended or after `wait_seconds`; NotFound."""
@@ -259,7 +258,7 @@ class Processes(Questions):
         """Send a signal to a process group; NotFound when it has ended."""
         request = encode_fields([_known(process_id), (Tag.SIGNAL_NUMBER, _signal(signal))])
         await self._items(
-            Op.KILL, request, operations.NOTHING, lambda done: refusals.of_process(done, process_id)
+            Op.KILL, request, operations.NOTHING, nothing, lambda done: refusals.of_process(done, process_id)
         )
 
 

@@ -17,7 +17,7 @@ from typing import Self, cast
 
 from msgspec import Struct
 
-from pandastack.errors import GuestUnreachable, InvalidRequest, MachineError, PandastackError
+from pandastack.errors import GuestUnreachable, InvalidRequest, MachineError, PandastackError, RateLimited
 from pandastack.host import frames, operations
 from pandastack.host.fields import Fields, Tag, decode_fields, encode_fields, environment
 from pandastack.host.frames import Data, Frame, FrameType, malformed
@@ -36,6 +36,10 @@ BREATH_SECONDS = 0.005
 
 FREEZE_MS_MAX, STILL_MS_MAX = 30_000, 900
 """How long a disk may stay frozen, and the programs of a guest stand still."""
+MAX_CONNECTIONS, MAX_OTHERS = 256, 128
+"""So many streams are open at a time, as the guest allows: those of DIAL, and all others."""
+UNREAD_BYTES = 4 << 20
+"""Beyond so much that the guest has not taken in it is asked for nothing more: what waits for it is ours."""
 BOOT_ID_LENGTH, MAX_HOOKS, MAX_NAME = 36, 65, 255
 """What the agent may tell of a gate: the length of an id, a number of hooks, bytes of a name."""
 
@@ -100,6 +104,7 @@ class Link(asyncio.Protocol):
         self._unwelcomed = bytearray()
         self._nonce = b""
         self._streams: dict[int, Stream] = {}
+        self._connections: set[int] = set()
         self._last_stream = 0
         self._pings = 0
         self._answers: dict[tuple[FrameType, bytes], asyncio.Future[bytes]] = {}
@@ -210,12 +215,25 @@ class Link(asyncio.Protocol):
     # -- streams
 
     def open(self, op: Op, payload: bytes = b"", *, on_leave: CloseMode = CloseMode.KILL) -> Stream:
-        """Ask for an operation. Use it as `with`: leaving before the end closes it by `on_leave`."""
+        """Ask for an operation. Use it as `with`: leaving before the end closes it by `on_leave`.
+
+        RateLimited for a guest that has not taken in what it was asked before, or not done it.
+        """
         self._check()
+        connections = len(self._connections)
+        full = (
+            connections >= MAX_CONNECTIONS
+            if op is Op.DIAL
+            else len(self._streams) - connections >= MAX_OTHERS
+        )
+        if full or self.unsent > UNREAD_BYTES:
+            raise RateLimited("the sandbox has too much to do at once: try again, or end some of it")
         request = frames.encode(FrameType.OPEN, self._last_stream + 1, bytes((op,)) + payload)
         self._hold.admit(len(request))
         self._last_stream += 1
         stream = self._streams[self._last_stream] = Stream(self, self._last_stream, on_leave)
+        if op is Op.DIAL:
+            self._connections.add(stream.id)
         self.send(request)
         return stream
 
@@ -232,6 +250,7 @@ class Link(asyncio.Protocol):
     def forget(self, stream: Stream) -> None:
         """What still comes for this stream is ignored."""
         self._streams.pop(stream.id, None)
+        self._connections.discard(stream.id)
 
     @property
     def writable(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -15,10 +17,14 @@ from pandastack.host.operations import Op
 
 MAX_ITEMS = 100_000
 """Entries that one listing may have: what a guest tells must not fill the host's memory."""
+MAX_TOLD_BYTES = 24 << 20
+"""And bytes of all listings of one guest that are under way: so many entries with names of a hundred bytes.
+"""
 
 MAX_PATH, MAX_USER = 4095, 255
 """Bytes that the protocol allows."""
 
+T = TypeVar("T")
 Refusal = Callable[[Fields], PandastackError]
 """Makes the error of a DONE whose errno is not 0."""
 
@@ -39,27 +45,43 @@ class Questions:
 
     _link: Link
     _deadlines: Deadlines
+    _told = 0
+    """Bytes that listings under way have been told."""
 
     async def _items(
-        self, op: Op, request: bytes, shape: Shape, refusal: Refusal, *, first: float | None = None
-    ) -> list[Fields]:
-        """The items that an operation answers; `first` is the deadline of the first answer in seconds."""
-        found: list[Fields] = []
-        deadline = first or self._deadlines.answer
+        self,
+        op: Op,
+        request: bytes,
+        shape: Shape,
+        of: Callable[[Fields], T],
+        refusal: Refusal,
+        *,
+        first: float | None = None,
+    ) -> list[T]:
+        """What `of` makes of the items of an answer; the first of it comes within `first` seconds."""
+        found: list[T] = []
+        deadline, before = first or self._deadlines.answer, 0
         with self._link.open(op, request) as stream:
-            while True:
-                frame = await stream.answer(deadline)
-                deadline = self._deadlines.work
-                if isinstance(frame, Data):
-                    raise malformed(f"DATA for {op.name}")
-                if frame.type is FrameType.DONE:
-                    self.ended(frame, operations.DONE, refusal)
-                    return found
-                if frame.type is not FrameType.ITEMS:
-                    raise malformed(f"{frame.type.name} for {op.name}")
-                found += decode_items(frame.payload, shape)
-                if len(found) > MAX_ITEMS or stream.overflowed:
-                    raise FileRefused(f"there are more than {MAX_ITEMS} entries; list a part of them")
+            try:
+                while True:
+                    frame = await stream.answer(deadline)
+                    deadline = self._deadlines.work
+                    if isinstance(frame, Data):
+                        raise malformed(f"DATA for {op.name}")
+                    if frame.type is FrameType.DONE:
+                        self.ended(frame, operations.DONE, refusal)
+                        return found
+                    if frame.type is not FrameType.ITEMS:
+                        raise malformed(f"{frame.type.name} for {op.name}")
+                    before += len(frame.payload)
+                    self._told += len(frame.payload)
+                    found += islice(map(of, decode_items(frame.payload, shape)), MAX_ITEMS + 1 - len(found))
+                    if stream.overflowed or len(found) > MAX_ITEMS or self._told > MAX_TOLD_BYTES:
+                        raise FileRefused(
+                            f"there are more than {MAX_ITEMS} entries, or very long ones; list a part of them"
+                        )
+            finally:
+                self._told -= before
 
     @staticmethod
     def opened(frame: Frame | Data, shape: Shape) -> Fields:
@@ -75,6 +97,10 @@ class Questions:
         if done.number(Tag.ERRNO):
             raise refusal(done)
         return done
+
+
+def nothing(item: Fields) -> None:
+    """What is made of the items of an operation that has none."""
 
 
 def absolute(path: str) -> str:

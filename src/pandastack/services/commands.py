@@ -27,6 +27,10 @@ GRACE_SECONDS = 15.0
 """How much longer than the command's own deadline its guest may take to say that it killed it."""
 
 STDIN_PART = 64 << 10
+TAIL_PART = 64 << 10
+"""Bytes from which on a part of an output is kept as one: single bytes are joined, or they would cost a
+hundred times as much.
+"""
 
 
 class Commands:
@@ -196,11 +200,11 @@ class Running:
 
 
 class Tail:
-    """The last `limit` bytes of what is added."""
+    """The last `limit` bytes of what is added, in whatever pieces."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: deque[bytes] = deque()
+        self._parts: deque[bytearray] = deque()
         self._size = 0
         self.cut = False
 
@@ -208,7 +212,9 @@ class Tail:
         """Keep the end of all that was added; `cut` tells that the beginning is gone."""
         if not part:
             return
-        self._parts.append(part)
+        if not self._parts or len(self._parts[-1]) >= TAIL_PART:
+            self._parts.append(bytearray())
+        self._parts[-1] += part
         self._size += len(part)
         while self._size - len(self._parts[0]) >= self._limit:
             self._size -= len(self._parts.popleft())
