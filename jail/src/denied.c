@@ -25,12 +25,15 @@ static const int numbers[] = {
     SYS_name_to_handle_at, SYS_open_by_handle_at, SYS_init_module, SYS_finit_module, SYS_delete_module,
     SYS_kexec_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct, SYS_quotactl, SYS_settimeofday, SYS_clock_settime,
     SYS_adjtimex, SYS_clock_adjtime, SYS_syslog, SYS_personality, SYS_vhangup, SYS_fanotify_init,
-    SYS_kill, SYS_tkill, SYS_rt_sigqueueinfo,
+    SYS_kill, SYS_tkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo,
+    SYS_ioprio_set, SYS_migrate_pages, SYS_move_pages, 440 /* process_madvise */, 448 /* process_mrelease */,
 #ifdef __x86_64__
     SYS_iopl, SYS_ioperm, SYS_modify_ldt, 320 /* kexec_file_load */,
 #endif
 };
 
+/* Ways to have the kernel send a signal: F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP. */
+static const int fcntls[] = {8, 10, 15}, ioctls[] = {0x8901, 0x8902};
 static const int families[] = {AF_UNIX, AF_INET, AF_INET6};
 
 enum { COUNT = sizeof numbers / sizeof *numbers, FAMILIES = sizeof families / sizeof *families };
@@ -39,7 +42,7 @@ static const uint32_t namespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS 
                                    CLONE_NEWNET | 0x80 /* CLONE_NEWTIME */;
 
 struct program {
-    struct sock_filter steps[COUNT * 2 + FAMILIES + 32];
+    struct sock_filter steps[COUNT * 2 + FAMILIES + 64];
     unsigned short length;
 };
 
@@ -70,7 +73,18 @@ static const uint32_t architecture = AUDIT_ARCH_X86_64;
 static const uint32_t architecture = AUDIT_ARCH_AARCH64;
 #endif
 
-static void write_program(struct program *program)
+/* One call, by an argument of 32 bits: those of the list are refused. */
+static void refuse(struct program *program, int number, int argument, const int *values, int count)
+{
+    add(program, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)number, 0, (uint8_t)(count + 3)));
+    load(program, offsetof(struct seccomp_data, args) + (size_t)argument * sizeof(uint64_t));
+    for (int i = 0; i < count; i++)
+        add(program, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)values[i], (uint8_t)(count - i), 0));
+    answer(program, SECCOMP_RET_ALLOW);
+    answer(program, SECCOMP_RET_ERRNO | EPERM);
+}
+
+static void write_program(struct program *program, bool signals)
 {
     const uint32_t refused = SECCOMP_RET_ERRNO | EPERM;
     load(program, offsetof(struct seccomp_data, arch));
@@ -83,6 +97,17 @@ static void write_program(struct program *program)
         only_if(program, BPF_JEQ, (uint32_t)numbers[i]);
         answer(program, refused);
     }
+    if (!signals) {
+        only_if(program, BPF_JEQ, SYS_tgkill);
+        answer(program, refused);
+    }
+    refuse(program, SYS_fcntl, 1, fcntls, sizeof fcntls / sizeof *fcntls);
+    refuse(program, SYS_ioctl, 1, ioctls, sizeof ioctls / sizeof *ioctls);
+    add(program, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 0, 4));
+    load(program, offsetof(struct seccomp_data, args[0]));
+    add(program, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0)); /* its own limits */
+    answer(program, refused);
+    answer(program, SECCOMP_RET_ALLOW);
     only_if(program, BPF_JEQ, 435); /* clone3: its flags are in memory, which no filter sees */
     answer(program, SECCOMP_RET_ERRNO | ENOSYS);
     add(program, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4));
@@ -98,11 +123,11 @@ static void write_program(struct program *program)
     answer(program, SECCOMP_RET_ALLOW);
 }
 
-bool denied_load(void)
+bool denied_load(bool signals)
 {
     static struct program program;
     if (program.length == 0)
-        write_program(&program);
+        write_program(&program, signals);
     const struct sock_fprog filter = {program.length, program.steps};
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) == 0;
 }

@@ -5,9 +5,11 @@
 
 /* System calls that no machine's process ever needs, whatever its own filter says: those by which one process reaches another,
  * changes what it sees, or talks to large parts of the kernel. They fail as if they were not permitted.
+ * Nor may it signal or limit other processes of its user. That its threads signal each other (`signals`), as those of hardware
+ * virtualization must, cannot be told from that: only who is alone in his namespace of processes may.
  */
 
 /* For all threads of this process and all that it will ever start. Needs no_new_privs. */
-bool denied_load(void);
+bool denied_load(bool signals);
 
 #endif

@@ -115,7 +115,7 @@ static void become(void)
     must(order.home < 0 || fchdir(order.home) == 0, "home");
     limit_itself();
     drop_rights();
-    must(!order.has_filter || denied_load(), "filter");
+    must(!order.has_filter || denied_load(order.signals), "filter");
     say("P");
     execve(order.arguments[0], (char *const *)order.arguments, (char *const *)order.environment);
     must(false, order.arguments[0]);

@@ -46,7 +46,7 @@ static bool add_limit(struct order *order, const char *which, const char *value)
 
 static bool take(struct order *order, char kind, struct reader *reader)
 {
-    const char *first = strchr("if", kind) ? "" : word(reader), *second, *third;
+    const char *first = strchr("ift", kind) ? "" : word(reader), *second, *third;
     if (!first)
         return false;
     switch (kind) {
@@ -76,6 +76,8 @@ static bool take(struct order *order, char kind, struct reader *reader)
         return order->has_parent = true;
     case 'f':
         return order->has_filter = true;
+    case 't':
+        return order->signals = true;
     case 'e':
         return add_word(order->environment, &order->environment_count, MAX_WORDS, first);
     case 'a':

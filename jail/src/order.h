@@ -19,6 +19,7 @@
  *   o NUMBER              how gladly the kernel ends us when memory is short
  *   i                     a parent of our own, that nobody else has, collects what we leave behind
  *   f                     load the filter of denied system calls
+ *   t                     which lets its threads signal each other, and every other process that it can see
  *   e NAME=VALUE          in the environment
  *   a WORD                in the arguments; the first is the program, in the new root
  */
@@ -44,7 +45,7 @@ struct order {
     uint64_t capabilities;
     int home;
     const char *badness;
-    bool has_parent, has_filter;
+    bool has_parent, has_filter, signals;
 };
 
 /* False when it is none. The words stay where they are. */

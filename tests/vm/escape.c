@@ -11,8 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,6 +25,7 @@
 
 static const char *other_file, *other_socket;
 static pid_t stranger;
+static char words_of_a_page[4096];
 
 static bool start_shell(void)
 {
@@ -131,6 +134,54 @@ static bool signal_stranger(void)
     return kill(stranger, 0) == 0;
 }
 
+/* Its parent, which is as confined and runs as the same user, stands for a machine that was forked of the same one. */
+static bool signal_relative(void)
+{
+    return syscall(SYS_tgkill, getppid(), getppid(), 0) == 0;
+}
+
+static bool queue_to_relative(void)
+{
+    siginfo_t words = {.si_code = SI_QUEUE};
+    return syscall(SYS_rt_tgsigqueueinfo, getppid(), getppid(), 0, &words) == 0;
+}
+
+static bool own_relative(void)
+{
+    int ends[2];
+    return pipe(ends) == 0 && fcntl(ends[0], F_SETOWN, getppid()) == 0;
+}
+
+static bool choose_signal(void)
+{
+    int ends[2];
+    return pipe(ends) == 0 && fcntl(ends[0], F_SETSIG, SIGKILL) == 0;
+}
+
+static bool own_by_ioctl(void)
+{
+    int ends[2], relative = getppid();
+    return socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 && ioctl(ends[0], FIOSETOWN, &relative) == 0;
+}
+
+static bool limit_relative(void)
+{
+    const struct rlimit limit = {1, 1};
+    return prlimit(getppid(), RLIMIT_MSGQUEUE, &limit, NULL) == 0;
+}
+
+static bool rank_relative(void)
+{
+    return syscall(SYS_ioprio_set, 1, getppid(), 3 << 13) == 0;
+}
+
+static bool move_relative(void)
+{
+    void *page = &words_of_a_page;
+    int status = 0;
+    return syscall(SYS_move_pages, getppid(), 1UL, &page, NULL, &status, 0) == 0;
+}
+
 static bool make_device(void)
 {
     return mknod("device", S_IFCHR | 0600, makedev(1, 5)) == 0 && open("device", O_RDONLY) >= 0 && unlink("device") == 0;
@@ -187,6 +238,14 @@ static const struct {
     {"root", become_root},
     {"other's environment", see_stranger},
     {"signal", signal_stranger},
+    {"signal to a relative", signal_relative},
+    {"queued signal to a relative", queue_to_relative},
+    {"relative as an owner", own_relative},
+    {"chosen signal", choose_signal},
+    {"relative as an owner by ioctl", own_by_ioctl},
+    {"relative's limits", limit_relative},
+    {"relative's rank", rank_relative},
+    {"relative's pages", move_relative},
     {"device", make_device},
     {"planted link", plant_link},
     {"write root", write_root},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import subprocess
@@ -185,6 +186,67 @@ async def test_members_of_a_family_cannot_reach_what_is_the_others(host: LocalHo
         assert not others & seen
     assert {_looked_at(pid, users) for pid in family.values()} == {errno.EACCES}
     assert _ordinary_one_looked_at(users) == 0, "what the others are told apart from"
+
+
+PRLIMIT, TGKILL, OPENAT, PRCTL = 302, 234, 257, 157
+
+
+@pytest.fixture(scope="session")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("taken") / "taken"
+    source = Path(__file__).with_name("taken.c")
+    subprocess.run(["cc", "-O1", "-Wall", "-Werror", "-o", program, source], check=True, timeout=60)
+    return program
+
+
+async def test_who_has_taken_over_a_fork_reaches_no_relative(host: LocalHost, taken: Path) -> None:
+    """All of one user, in one namespace of processes. They are open to each other here, as they are for the
+    milliseconds of an order.
+    """
+    await child(host)
+    await host.start(VmSpec("sibling", "base", snapshot="kept"))
+    if not is_jailed(host):
+        return
+    pids = {report.id: report.pid for report in host.vms.reports()}
+    seen = {name: _number_in_namespace(pid) for name, pid in pids.items()}
+
+    def call(name: str, number: int, *arguments: object, thread: int = 0) -> int:
+        words = [str(word) for word in (taken, thread or pids[name], number, *arguments)]
+        return int(subprocess.run(words, check=True, capture_output=True, timeout=20).stdout)
+
+    def look(name: str, other: str, thread: int = 0) -> int:
+        return call(name, OPENAT, -100, f"s:/proc/{seen[other]}/mem", os.O_RDWR, thread=thread)
+
+    for name in pids:
+        assert call(name, PRCTL, 4, 1) == 0  # open, as for an order
+    for name, other in itertools.permutations(pids, 2):
+        assert call(name, TGKILL, seen[other], seen[other], 0) == -errno.EPERM
+        assert call(name, PRLIMIT, seen[other], 0, 0, 0) == -errno.EPERM
+        assert call(name, PRLIMIT, 0, 0, 0, 0) == 0, "its own"
+    hidden = (-errno.EACCES, -errno.EPERM, -errno.ENOENT)
+    for name, other in [("child", "forked"), ("child", "sibling"), ("sibling", "child")]:
+        assert look(name, other) in hidden
+    for thread in Path(f"/proc/{pids['child']}/task").iterdir():
+        assert look("child", "forked", int(thread.name)) in hidden, "no thread of it stays outside"
+    assert look("forked", "child") >= 0, "what is left: into a fork that is open"
+    for name in pids:
+        assert (await run_to_end(host.guest(name), "echo alive", "look"))[1] == "alive\n"
+
+
+async def test_generations_that_are_too_deep_for_domains_are_forked_all_the_same(host: LocalHost) -> None:
+    name = await forked(host)
+    for number in range(9):  # two domains each, and there are 16
+        await host.snapshot(SnapshotSpec(f"kept-{number}", name))
+        name = f"generation-{number}"
+        assert "fork" in (await host.start(VmSpec(name, "base", snapshot=f"kept-{number}"))).phases_ms
+        if is_jailed(host):
+            inspect(host, name)
+    assert (await run_to_end(host.guest(name), "echo alive", "look"))[1] == "alive\n"
+
+
+def _number_in_namespace(pid: int) -> int:
+    (line,) = [word for word in Path(f"/proc/{pid}/status").read_text().splitlines() if "NSpid" in word]
+    return int(line.split()[-1])
 
 
 def _ordinary_one_looked_at(users: set[frozenset[int]]) -> int:

@@ -60,7 +60,7 @@ bool confinement_load(void)
 {
     if (program.len == 0 || loaded)
         return true;
-    loaded = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && denied_load() &&
+    loaded = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && denied_load(false) &&
              syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
     return loaded;
 }

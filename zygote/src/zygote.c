@@ -30,6 +30,7 @@
 #include <unistd.h>
 #include <fcntl.h>
 
+#include "apart.h"
 #include "confinement.h"
 #include "descriptors.h"
 #include "guest.h"
@@ -397,4 +398,5 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     unsetenv("LD_PRELOAD");
     confinement_put_off();
     process_gains_nothing();
+    apart_from_now_on();
 }

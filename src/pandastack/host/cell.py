@@ -45,6 +45,11 @@ class Cell(Struct, frozen=True, kw_only=True):
     themselves.
     """
 
+    signals: bool = False
+    """Its threads signal each other; it could signal whatever process of its user it sees, so it must be
+    alone.
+    """
+
     def order(self, argv: Sequence[str], env: Mapping[str, str], file_size: int | None) -> bytes:
         """All of it, to have `argv` executed there."""
         words = [word for part in self._parts(argv, env, file_size) for word in part]
@@ -69,6 +74,8 @@ class Cell(Struct, frozen=True, kw_only=True):
         yield "k", f"{self.capabilities:x}"
         yield "o", str(BADNESS)
         yield ("i",) if self.is_server else ("f",)
+        if self.signals:
+            yield ("t",)
         for name, value in env.items():
             yield "e", f"{name}={value}"
         for word in argv:

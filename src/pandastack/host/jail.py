@@ -97,8 +97,10 @@ class Child:
             raise MachineError(f"process {self.pid} does not end after SIGKILL") from None
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait for its end, and nothing else meanwhile: for one that is about to end."""
-        return _ended(self._pidfd, seconds)
+        """Wait for its end, and nothing else meanwhile: for one that is about to end. True also of one that
+        was let go of.
+        """
+        return self._pidfd < 0 or _ended(self._pidfd, seconds)
 
     def alive(self) -> bool:
         """Whether it has not ended yet; an ended child of this program is reaped on the way."""

@@ -48,7 +48,13 @@ class Jailer:
         self._program = program
 
     def cell(
-        self, lodging: Lodging, binds: Sequence[Bind], *, groups: Sequence[Path] = (), is_server: bool
+        self,
+        lodging: Lodging,
+        binds: Sequence[Bind],
+        *,
+        groups: Sequence[Path] = (),
+        is_server: bool = False,
+        signals: bool = False,
     ) -> Cell:
         """The jail of a process in this lodging; it has the system's libraries and what is named."""
         return Cell(
@@ -60,6 +66,7 @@ class Jailer:
             groups=tuple(groups),
             capabilities=SERVER_CAPABILITIES if is_server else 0,
             is_server=is_server,
+            signals=signals,
         )
 
 

@@ -352,7 +352,13 @@ class QemuDriver:
             binds = qemu_jail.binds(self.vmm, config, files, library)
             try:
                 groups = () if is_server else self.jailer.means.groups.make(start.home, limits_of(config))
-                cell = self.jailer.cell(start.lodging, binds, groups=groups, is_server=is_server)
+                cell = self.jailer.cell(
+                    start.lodging,
+                    binds,
+                    groups=groups,
+                    is_server=is_server,
+                    signals=self.vmm.accel == "kvm",
+                )
             except OSError as error:
                 raise told(error, f"{self.vmm.binary} cannot be started") from error
         return jail.spawn(

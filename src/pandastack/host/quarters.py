@@ -87,8 +87,10 @@ class Quarters:
             groups.join(self.home, self._limits, process.pid)
             posture.check_groups(process.pid, groups.parents, str(self._number))
         except FileNotFoundError:
-            return  # it has ended, and its home is gone
+            return  # its home is gone, and so is it
         except (OSError, PostureViolation) as error:
+            if process.ended_within(0):
+                return
             log.warning("vm.not_limited", home=self.home.name, reason=str(error))
             process.signal(signal.SIGKILL)
 

@@ -33,8 +33,8 @@ to a machine.
 """
 NAME_PLACEHOLDER = "pandastack-" + "#" * 64
 """Stands in the server's command line where each child has its own name."""
-NOT_BECOME = range(111, 116)
-"""The exit statuses of a child that could not become a machine; see `zygote/src/zygote.c`."""
+NOT_BECOME = range(111, 117)
+"""The exit statuses of a child that could not become a machine; see `zygote.c` and `apart.c`."""
 ANSWER_SECONDS = 3.0
 DEATH_MS = 200
 """How long the word of a child's exit status may come after its end."""
