@@ -10,11 +10,14 @@ from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import Struct
+
 from benchmarks.api import Api, connected
 from benchmarks.percentiles import summarize
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most, none_of
 from benchmarks.servers import fresh_server, server_of
+from benchmarks.slot_cycles import READY, cycle, settled
 from pandastack.host.network import namespace
 from pandastack.host.network.slots import Slots, open_slots
 from pandastack.model.egress import Egress
@@ -22,12 +25,14 @@ from pandastack.model.egress import Egress
 TAKE_MS, MAKE_MS, RATIO = 1.0, 10.0, 1.25
 CYCLES_EACH = 20
 """Slots taken and given back for each one that is made."""
-KEPT_READY = 4
+KEPT_READY = READY
+WARM_UP = 40
 POLICY = Egress(allow_cidrs=("198.51.100.0/24",), ports=(443,))
 
 HOW = (
     "Networks are made one after the other by a host of its own, then taken and given back, with and without "
-    "a policy. Then sandboxes are created in turn on this server, on one whose machines have no network, and "
+    "a policy. As many more go through whole cycles, by every kind of policy, and what there is more of is "
+    "counted. Then sandboxes are created in turn on this server, on one whose machines have no network, and "
     "on one of an older version, where `--baseline` names its checkout."
 )
 
@@ -36,6 +41,7 @@ def measure(stage: Stage, count: int) -> Answer:
     """Make `count` networks, take many more, and create `count` sandboxes each way."""
     before = _left()
     samples = asyncio.run(_slots(stage.times(count, "networks"), count))
+    cycles = asyncio.run(_cycles(count * CYCLES_EACH))
     left = _left() - before
     samples |= _creates(stage, count)
     summaries = {name: summarize(values) for name, values in samples.items()}
@@ -45,11 +51,46 @@ def measure(stage: Stage, count: int) -> Answer:
         at_most("p50 of making a network", summaries["make_ms"].p50, MAKE_MS, "ms"),
         at_most("p50 of create / without network", create / summaries["create_without_ms"].p50, RATIO, "×"),
         none_of("networks left", len(left)),
+        none_of(f"things more after {count * CYCLES_EACH:,} cycles", len(cycles.grown)),
     ]
     if "create_baseline_ms" in summaries:
         older = summaries["create_baseline_ms"].p50
         bars.append(at_most("p50 of create / of the older version", create / older, RATIO, "×"))
-    return Answer(how=HOW, bars=bars, summaries=summaries, samples=samples, findings=sorted(left))
+    return Answer(
+        how=HOW,
+        bars=bars,
+        summaries=summaries,
+        samples=samples,
+        facts={
+            "cycles": count * CYCLES_EACH,
+            "grown_egress_kib": cycles.egress_kib,
+            "grown_slab_kib": cycles.slab_kib,
+        },
+        findings=[*sorted(left), *cycles.grown],
+    )
+
+
+class Growth(Struct, frozen=True):
+    """What there is more of after many cycles: things, one line each, and memory. The kernel's is that of the
+    whole machine, which others use too.
+    """
+
+    grown: list[str]
+    egress_kib: int
+    slab_kib: int
+
+
+async def _cycles(count: int) -> Growth:
+    with tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home:
+        state = Path(home)
+        async with open_slots(state, None, (), lambda: datetime.now(UTC), ready=KEPT_READY) as slots:
+            await cycle(slots, WARM_UP)
+            before = await settled(state)
+            await cycle(slots, count)
+            after = await settled(state)
+    return Growth(
+        after.more_than(before), after.egress_kib - before.egress_kib, after.slab_kib - before.slab_kib
+    )
 
 
 def _creates(stage: Stage, count: int) -> dict[str, list[float]]:

@@ -38,6 +38,7 @@ from pandastack.services.activity import Activity
 from pandastack.services.adoption import Adoption
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
+from pandastack.services.books import Books
 from pandastack.services.causes import Causes
 from pandastack.services.commands import Commands
 from pandastack.services.diffs import Diffs
@@ -84,7 +85,7 @@ BEAT_SECONDS = 10.0
 """How often a client that waits is told that somebody still works; well below the read timeouts of clients.
 """
 
-REAP_SECONDS, TEND_SECONDS, PURGE_SECONDS = 1.0, 30.0, 600.0
+REAP_SECONDS, GATHER_SECONDS, TEND_SECONDS, PURGE_SECONDS = 1.0, 5.0, 30.0, 600.0
 
 
 STOPPED = "the server was stopped"
@@ -170,6 +171,8 @@ async def open_control(
             stack.push_async_callback(plane.endings.end_all, STOPPED)
         elif config.on_exit is OnExit.HIBERNATE:
             stack.push_async_callback(plane.sleep.hibernate_all, STOPPED)
+        else:
+            stack.push_async_callback(plane.ground.books.gather_all)
         yield Control(plane.app(beat_seconds), plane, first_token)
 
 
@@ -271,6 +274,7 @@ class Plane:
         return [
             Errand("reap", REAP_SECONDS, self.reaper.reap),
             Errand("audit", REAP_SECONDS, self.trail.flush),
+            Errand("receipts", GATHER_SECONDS, self.ground.books.gather_some),
             Errand("settle", TEND_SECONDS, self.adoption.settle),
             Errand("flush", TEND_SECONDS, self.flush),
             Errand("purge", PURGE_SECONDS, self.purge.purge),
@@ -291,11 +295,13 @@ class Plane:
         config, database, clock = self._config, self._database, self._clock
         ledger = Ledger(database, clock, self._bell)
         kept = SnapshotLimits(config.quota_snapshots, config.quota_snapshot_bytes)
+        placement = Placement(host, config.host_timeout_seconds)
         return Ground(
             database=database,
             ledger=ledger,
-            placement=Placement(host, config.host_timeout_seconds),
+            placement=placement,
             activity=Activity(clock),
+            books=Books(database, ledger, placement),
             causes=Causes(ledger),
             turns=Turns(),
             keys=Keys(database),

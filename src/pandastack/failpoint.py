@@ -30,6 +30,7 @@ POINTS = (
     "wake.started", "wake.committed",
     "rollback.replaced", "rollback.committed",
     "drop.marked", "drop.dropped",
+    "egress.ordered", "egress.written",
 )  # fmt: skip
 """Every name that the services pass."""
 

@@ -117,6 +117,7 @@ async def live(order: Mortal) -> None:
     await order("POST", f"{ALL}/{asleep}/hibernate")
     await order("POST", f"{ALL}/{asleep}/wake")
     await order("POST", f"{ALL}/{asleep}/hibernate")
+    await order("PUT", f"{ALL}/{asleep}/egress", {})
     await order("DELETE", f"/v1/snapshots/{taken}")
     await order("DELETE", f"{ALL}/{box}")
 

@@ -19,6 +19,7 @@ async def test_a_created_sandbox_runs_and_is_the_value_of_the_wire(world: World)
     made = await world.create(metadata={"k": "v", "secret.x": "hidden"}, ttl_seconds=77)
     assert made["status"] == made["state"] == "running"
     assert made["template"] == "base" and made["isolation"] == "none"
+    assert made["degraded"] is None
     assert isinstance(made["boot_ms"], int) and made["phases_ms"]
     assert made["ttl_seconds"] == 77 and made["persistent"] is False
     assert made["metadata"] == {"k": "v", "secret.x": "[redacted]"}

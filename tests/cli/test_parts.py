@@ -14,14 +14,14 @@ import pytest
 import typer
 from rich.console import Console
 
-from pandastack import Lineage, LineageNode
+from pandastack import Client, Lineage, LineageNode, Sandbox
 from pandastack.cli.copy import Remote, parse, safe_name
 from pandastack.cli.credentials import remember
 from pandastack.cli.lifecycle import Timeout, times_of
 from pandastack.cli.progress import Steps, reporting
 from pandastack.cli.run import split_copy
 from pandastack.cli.sandbox import words_of
-from pandastack.cli.session import age, pairs, plain
+from pandastack.cli.session import age, pairs, plain, summary
 from pandastack.cli.state import held, holder
 from pandastack.cli.tree import drawn
 from pandastack.client import ConfigFile, read_config
@@ -163,3 +163,11 @@ def test_limits_are_taken_away_by_zero() -> None:
         "idle_timeout_seconds": None,
         "lifetime_seconds": 60,
     }
+
+
+def test_what_a_jail_lacks_is_told_with_its_sandbox() -> None:
+    made = {"id": "s", "template": "base", "boot_mode": "snapshot", "boot_ms": 12, "isolation": "hardware"}
+    with Client("http://example.com", "key") as client:
+        assert summary(Sandbox.from_dict(made, client)) == "base · snapshot · 12 ms · hardware"
+        lacks = Sandbox.from_dict({**made, "degraded": ["not root"]}, client)
+    assert summary(lacks).endswith("hardware · degraded: not root")

@@ -11,9 +11,9 @@ from pandastack.host.app import LocalHost, open_host
 from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.real import small_host
 from tests.network.world import HOST, INTERNET, ROUTER, echo, lay
-from tests.vm.conftest import images, quiet, state
+from tests.vm.conftest import images, quiet, state, yard
 
-__all__ = ["images", "state"]
+__all__ = ["images", "state", "yard"]
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ async def test_what_was_reached_is_told(host: LocalHost) -> None:
     first, second, _ = SERVERS
     await start(host, egress=Egress(deny_cidrs=(f"{second}/32",)))
     await reach(host, "guest", first, second, HOST_ADDRESS)
-    told = {(each.address, each.protocol): each for each in await host.receipts("guest")}
+    told = {(each.address, each.protocol): each for each in (await host.receipts("guest")).receipts}
     passed, refused = told[first, "tcp"], told[second, "udp"]
     assert (passed.allowed, passed.rule, passed.port) == (True, "default", 7)
     assert passed.bytes_out > 16 and passed.bytes_in > 16
@@ -136,6 +136,6 @@ async def test_a_slot_is_given_back_and_made_anew(host: LocalHost) -> None:
         addresses.add((await start(host, f"guest-{turn}")).guest_ip)
         if turn % 4 == 0:
             assert (await reach(host, f"guest-{turn}", first, patience=1.0))[first] == OPEN
-            assert {each.address for each in await host.receipts(f"guest-{turn}")} == {first}
+            assert {each.address for each in (await host.receipts(f"guest-{turn}")).receipts} == {first}
         await host.stop(f"guest-{turn}")
     assert len(addresses) <= 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from benchmarks.slot_cycles import cycle, settled
 
 from pandastack.errors import NoCapacity
 from pandastack.host.network import namespace
@@ -20,6 +22,8 @@ from pandastack.model.egress import Egress
 from tests.network.world import lay
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
+
+CYCLES = 200
 
 
 @asynccontextmanager
@@ -73,7 +77,7 @@ async def test_what_a_killed_server_left_is_removed_and_what_lives_is_kept(tmp_p
             await slots.adopt(lives.number, Egress())
             await slots.tidy()
             assert lives.name in spaces() and died.name not in spaces()
-            assert await slots.receipts(lives.number, Egress()) == []
+            assert (await slots.receipts(lives.number, Egress())).receipts == []
             slots.give_back(lives.number)
         assert (links(), spaces() - before, tables()) == (set(), set(), "")
 
@@ -100,6 +104,25 @@ async def test_a_slot_is_taken_at_once_and_made_while_others_run(tmp_path: Path)
             assert len({slot.number for slot in taken}) == 12
             for slot in taken:
                 slots.give_back(slot.number)
+
+
+@pytest.mark.timeout(180)
+async def test_many_cycles_leave_nothing(tmp_path: Path) -> None:
+    """`scripts/bench net` does ten times as many."""
+    state = tmp_path / "state"
+    with lay():
+        async with pool(state) as slots:
+            await cycle(slots, 20)
+            before = await settled(state)
+            await cycle(slots, CYCLES)
+            assert (await settled(state)).more_than(before) == []
+            lost = namespace.lasting_tap("lost0")
+            kept = await slots.take(Egress())
+            found = (await settled(state)).more_than(before)
+            assert any(namespace.TUN in line for line in found), "the negative control: what is kept is told"
+            os.close(lost)
+            slots.give_back(kept.number)
+        assert (links(), tables()) == (set(), "")
 
 
 def test_a_range_is_chosen_that_nobody_uses() -> None:

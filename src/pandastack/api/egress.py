@@ -14,9 +14,12 @@ PLACE = "/v1/sandboxes/{sandbox_id}/egress"
 
 
 class Receipts(Struct, frozen=True):
-    """What a sandbox has reached since its machine came up, and what was kept from it."""
+    """What a sandbox has reached in all of its life, and what was kept from it. `dropped` is how many
+    destinations are not told any more, because there were too many.
+    """
 
     receipts: list[Receipt]
+    dropped: int = 0
 
 
 async def get(call: Api[None, Nothing]) -> Egress:
@@ -28,7 +31,8 @@ async def change(call: Api[Egress, Nothing]) -> Egress:
 
 
 async def receipts(call: Api[None, Nothing]) -> Receipts:
-    return Receipts(await call.app.exits.receipts(call.caller, call.path["sandbox_id"]))
+    book = await call.app.exits.receipts(call.caller, call.path["sandbox_id"])
+    return Receipts(book.receipts, book.dropped)
 
 
 async def trial(call: Api[Egress, Nothing]) -> EgressTrial:

@@ -77,7 +77,7 @@ def receipts(
         bool, typer.Option("--suggest", help="Show a policy that allows just what was reached.")
     ] = False,
 ) -> None:
-    """List what a sandbox has reached since its machine came up, and what was kept from it."""
+    """List what a sandbox has reached in all of its life, and what was kept from it."""
     session = session_of(ctx)
     sandbox = session.named(sandbox_id)
     if suggest:

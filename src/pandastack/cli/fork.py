@@ -9,7 +9,7 @@ import typer
 
 from pandastack import ForkTree, Sandbox
 from pandastack.cli.lifecycle import DiskOnly
-from pandastack.cli.session import SandboxId, Session, console, pairs, session_of
+from pandastack.cli.session import SandboxId, Session, console, pairs, session_of, summary
 
 app = typer.Typer(add_completion=False)
 
@@ -37,7 +37,7 @@ def fork(
     if count is None:
         with console(stderr=True).status("forking"):
             child = parent.fork(notes, ttl_seconds=ttl, persistent=persistent)
-        typer.echo(f"{child.template} · {child.boot_mode} · {child.boot_ms} ms · {child.isolation}", err=True)
+        typer.echo(summary(child), err=True)
         session.show(child.to_dict(), child.id)
         return
     with console(stderr=True).status(f"forking into {count}"):

@@ -11,7 +11,7 @@ from pandastack.cli import copy, egress, fork, lifecycle, shell, timeline
 from pandastack.cli.egress import Allow, Bandwidth, Deny, Internet, Ports, policy_of
 from pandastack.cli.lifecycle import DiskOnly, IdleTimeout, Lifetime, OnTimeout, times_of
 from pandastack.cli.run import GREEDY, attached, standard_input
-from pandastack.cli.session import SandboxId, age, pairs, plain, session_of
+from pandastack.cli.session import SandboxId, age, pairs, plain, session_of, summary
 
 if TYPE_CHECKING:
     from pandastack import CreateOptions
@@ -74,7 +74,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
         metadata=pairs(metadata or [], "--metadata"),
         **options,
     )
-    typer.echo(f"{made.template} · {made.boot_mode} · {made.boot_ms} ms · {made.isolation}", err=True)
+    typer.echo(summary(made), err=True)
     session.show(made.to_dict(), made.id)
 
 

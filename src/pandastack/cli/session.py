@@ -157,6 +157,12 @@ def advise(error: PandastackError) -> str:
     return f"{sentence} {advice}".strip()
 
 
+def summary(made: Sandbox) -> str:
+    """How a sandbox came up, in a line, with what its jail lacks."""
+    lacks = f" · degraded: {', '.join(made.degraded)}" if made.degraded else ""
+    return f"{made.template} · {made.boot_mode} · {made.boot_ms} ms · {made.isolation}{lacks}"
+
+
 def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     """`KEY=VALUE` items as a dictionary; a usage error for an item without `=`."""
     found = {}

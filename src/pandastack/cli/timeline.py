@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pandastack import Step
-from pandastack.cli.session import SandboxId, age, console, pairs, session_of
+from pandastack.cli.session import SandboxId, age, console, pairs, session_of, summary
 from pandastack.cli.snapshot import megabytes
 
 app = typer.Typer(add_completion=False)
@@ -48,7 +48,7 @@ def at(
     notes = pairs(metadata or [], "--metadata")
     with console(stderr=True).status("going back"):
         made = session.named(sandbox_id).at(step, metadata=notes, ttl_seconds=ttl, persistent=persistent)
-    typer.echo(f"{made.template} · {made.boot_mode} · {made.boot_ms} ms · {made.isolation}", err=True)
+    typer.echo(summary(made), err=True)
     session.show(made.to_dict(), made.id)
 
 

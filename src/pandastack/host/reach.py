@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
 from msgspec import structs
 
-from pandastack.errors import NotSupported
+from pandastack.carrying import carried_through
+from pandastack.errors import NotSupported, PandastackError
 from pandastack.host.network.slots import Slots
 from pandastack.host.publish import full_disk_said
 from pandastack.host.vm import Vm
-from pandastack.model.egress import Egress, Receipt
+from pandastack.model.book import Sighting
+from pandastack.model.egress import Egress
+
+log = structlog.get_logger("host")
 
 
 class Reach:
@@ -31,14 +36,24 @@ class Reach:
             await self._network.obey(vm.slot, egress)
         except BaseException:
             _note(vm, before.egress)
+            await carried_through(self._kept(vm.slot, before.egress))
             raise
 
-    async def receipts(self, vm_id: str) -> list[Receipt]:
+    async def _kept(self, slot: int, egress: Egress) -> None:
+        """The old policy, as far as it can be had: its next change, or the next program, tries again."""
+        assert self._network is not None  # noqa: S101  # it was asked before
+        try:
+            await self._network.obey(slot, egress)
+        except (PandastackError, OSError) as error:
+            log.warning("network.not_kept", slot=slot, reason=str(error))
+
+    async def receipts(self, vm_id: str) -> Sighting:
         """See `model.host.Host.receipts`."""
         vm = self._find(vm_id)
         if self._network is None or vm.slot is None:
-            return []
-        return await self._network.receipts(vm.slot, vm.spec.egress)
+            return Sighting()
+        seen = await self._network.receipts(vm.slot, vm.spec.egress)
+        return structs.replace(seen, life=f"{vm.slot}.{vm.machine.pid}")
 
 
 def _note(vm: Vm, egress: Egress) -> None:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from pandastack.model.egress import Egress, Receipt
+from pandastack.model.book import Sighting
+from pandastack.model.egress import Egress
 from pandastack.model.guest import Guest
 from pandastack.model.image import Template
 from pandastack.model.restore import RestoreProof
@@ -220,8 +221,8 @@ class Host(Protocol):
         """
         ...
 
-    async def receipts(self, vm_id: str) -> list[Receipt]:
-        """What it has reached and what was kept from it, since its machine came up. Errors:
+    async def receipts(self, vm_id: str) -> Sighting:
+        """What it has reached and what was kept from it, as far as that is still counted. Errors:
         SandboxNotFound.
         """
         ...

@@ -134,6 +134,8 @@ class Sandbox(Struct, frozen=True):
     workspace: str
     host: str
     isolation: Isolation
+    degraded: list[str] | None = None
+    """What the jail of its machine lacks, one reason each, since it last came up; None when all is there."""
     metadata: dict[str, str] = {}
     persistent: bool = False
     ttl_seconds: int = 300

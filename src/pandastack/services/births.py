@@ -10,7 +10,7 @@ from functools import partial
 from pandastack.errors import Conflict, InFlight, OutcomeUnknown, PandastackError
 from pandastack.model.account import Caller
 from pandastack.model.egress import Egress
-from pandastack.model.host import VmReport, VmSpec
+from pandastack.model.host import HostReport, VmReport, VmSpec
 from pandastack.model.sandbox import Sandbox, SandboxCreate, SandboxState
 from pandastack.model.snapshot import Snapshot, SnapshotState
 from pandastack.services.archive import Archive
@@ -104,6 +104,7 @@ class Births:
             workspace=caller.workspace,
             host=report.id,
             isolation=report.isolation,
+            degraded=report.degraded or None,
             metadata=request.metadata,
             persistent=request.persistent,
             ttl_seconds=ttl,
@@ -169,7 +170,7 @@ class Births:
             only_from=[SandboxState.CREATING],
             also=after,
             awake_since=self._clock.now(),
-            **risen(vm),
+            **risen(vm, self._placement.report),
         )
         if born is None:
             raise Conflict(f"Sandbox {sandbox.id} was deleted while it was being created.")
@@ -243,9 +244,10 @@ def hostname(sandbox_id: str) -> str:
     return f"sandbox-{sandbox_id[:8]}"
 
 
-def risen(vm: VmReport) -> dict[str, object]:
+def risen(vm: VmReport, host: HostReport) -> dict[str, object]:
     """What the row of a sandbox says of how its machine came up."""
     return {
+        "degraded": host.degraded or None,
         "boot_ms": round(vm.boot_ms),
         "boot_mode": vm.boot_mode,
         "phases_ms": vm.phases_ms,

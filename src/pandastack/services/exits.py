@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec import Struct
 
 from pandastack.model.account import Caller
+from pandastack.model.book import Book
 from pandastack.model.egress import Egress, Receipt
-from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
+from pandastack.model.sandbox import AWAKE, Sandbox
 from pandastack.model.verdict import policy_of, suggest, would_block
-from pandastack.services.causes import Causes, wrong_state
+from pandastack.services.causes import Causes
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
 from pandastack.services.requests import check_egress
@@ -28,7 +29,9 @@ class Exits:
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._turns = ground.turns
+        self._books = ground.books
         self._causes: Causes = ground.causes
+        self._failpoint = ground.failpoint
 
     async def get(self, caller: Caller, sandbox_id: str) -> Egress:
         """Its policy. Errors: SandboxNotFound."""
@@ -41,28 +44,31 @@ class Exits:
         check_egress(egress, self._placement.report.network)
         async with self._turns.turn(sandbox_id):
             found = await self._ledger.find(caller, sandbox_id)
+            if found.status in AWAKE:
+                await self._books.gather_quietly(sandbox_id)  # which rule it was that let it through
             await self._order(caller, found, egress)
             try:
+                await self._failpoint("egress.ordered")
                 await self._write(caller, found, egress)
             except BaseException:  # not written down: it is kept to what its row says
                 await self._order(caller, found, found.egress)
                 raise
+            await self._failpoint("egress.written")
         return egress
 
-    async def receipts(self, caller: Caller, sandbox_id: str) -> list[Receipt]:
-        """What it has reached since its machine came up, and what was kept from it. Errors: SandboxNotFound,
-        Conflict when it has no machine.
+    async def receipts(self, caller: Caller, sandbox_id: str) -> Book:
+        """What it has reached in all of its life, and what was kept from it. Errors: SandboxNotFound, and the
+        host's, when it is awake.
         """
         found = await self._ledger.find(caller, sandbox_id)
-        if found.status not in AWAKE:
-            raise wrong_state(found, SandboxState.RUNNING)
-        host = self._placement.host_of(sandbox_id)
-        async with self._causes.explaining(caller, sandbox_id, found):
-            return await self._placement.ordered(host.receipts(sandbox_id), "receipts")
+        if found.status in AWAKE:
+            async with self._causes.explaining(caller, sandbox_id, found):
+                await self._books.gather(sandbox_id)
+        return await self._books.read(sandbox_id)
 
     async def trial(self, caller: Caller, sandbox_id: str, egress: Egress) -> EgressTrial:
         """What that policy would have made of what was reached. Nothing changes. Errors: as `receipts`."""
-        seen = await self.receipts(caller, sandbox_id)
+        seen = (await self.receipts(caller, sandbox_id)).receipts
         return EgressTrial(would_block(policy_of(egress), seen), suggest(seen))
 
     async def _order(self, caller: Caller, found: Sandbox, egress: Egress) -> None:

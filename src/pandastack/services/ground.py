@@ -11,6 +11,7 @@ from pandastack.failpoint import Failpoints
 from pandastack.model.account import Limits, SnapshotLimits
 from pandastack.model.clock import Clock
 from pandastack.services.activity import Activity
+from pandastack.services.books import Books
 from pandastack.services.causes import Causes
 from pandastack.services.keys import Keys
 from pandastack.services.ledger import Ledger
@@ -38,6 +39,7 @@ class Ground:
     ledger: Ledger
     placement: Placement
     activity: Activity
+    books: Books
     causes: Causes
     turns: Turns
     keys: Keys

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pandastack.errors import InvalidRequest, NoCapacity, PandastackError
+from pandastack.errors import InvalidRequest, MachineError, NoCapacity, PandastackError, PortClosed
 from pandastack.model.account import Caller
 from pandastack.model.guest import Connection, Port
 from pandastack.model.sandbox import Sandbox, SandboxState
@@ -89,16 +89,17 @@ class Ports:
     async def reach(self, caller: Caller, sandbox_id: str, port: int) -> AsyncIterator[Connection]:
         """A connection to a port while the block lasts; a sandbox that sleeps is woken first.
 
-        Errors: InvalidRequest for a port that nobody is let to, PortClosed, NoCapacity when too many wait
-        already, and those of a wake.
+        Errors: InvalidRequest for a port that nobody is let to, PortClosed, also when the machine dies
+        meanwhile, NoCapacity when too many wait already, and those of a wake.
         """
         check_port(port)
-        async with AsyncExitStack() as stack:
-            with self._waiting(sandbox_id):
-                use = self._sandboxes.use(caller, sandbox_id, Use.CONNECTION)
-                guest = await stack.enter_async_context(use)
-                connection = await stack.enter_async_context(guest.dial(port))
-            yield connection
+        with _upstream():
+            async with AsyncExitStack() as stack:
+                with self._waiting(sandbox_id):
+                    use = self._sandboxes.use(caller, sandbox_id, Use.CONNECTION)
+                    guest = await stack.enter_async_context(use)
+                    connection = await stack.enter_async_context(guest.dial(port))
+                yield connection
 
     @contextmanager
     def _waiting(self, sandbox_id: str) -> Iterator[None]:
@@ -123,6 +124,17 @@ class Ports:
             if (await self._ledger.find(caller, sandbox.id)).status is SandboxState.RUNNING:
                 raise
             return ()  # it went to sleep while it was asked
+
+
+@contextmanager
+def _upstream() -> Iterator[None]:
+    """What is behind a proxy and has died is no fault of the proxy's."""
+    try:
+        yield
+    except MachineError as error:
+        if type(error) is not MachineError:  # those of a wake, and of an agent that is silent, say what to do
+            raise
+        raise PortClosed(f"upstream: {error.message}", **error.details) from error
 
 
 def check_port(port: int) -> None:

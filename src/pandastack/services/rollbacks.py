@@ -38,6 +38,7 @@ class Rollbacks:
         self._turns = ground.turns
         self._patience = ground.terms.create_timeout_seconds
         self._failpoint = ground.failpoint
+        self._books = ground.books
 
     async def rollback(
         self, caller: Caller, sandbox_id: str, snapshot_id: str, *, disk_only: bool = False
@@ -72,6 +73,7 @@ class Rollbacks:
 
     async def _replace(self, caller: Caller, found: Sandbox, spec: VmSpec, story: Story) -> Sandbox:
         host = self._placement.host_of(found.id)
+        await self._books.gather_quietly(found.id)
         async with self._causes.explaining(caller, found.id):
             vm = await self._placement.ordered(host.replace(spec), "replace", seconds=self._patience)
         await self._failpoint("rollback.replaced")
@@ -81,11 +83,13 @@ class Rollbacks:
             raise ended(now)
         if found.status is SandboxState.PAUSED:
             to = SandboxState.RUNNING
-            moved = await self._ledger.move(found.id, to, story, only_from=None, also=None, **risen(vm))
+            moved = await self._ledger.move(
+                found.id, to, story, only_from=None, also=None, **risen(vm, self._placement.report)
+            )
             if moved is None:
                 raise ended_meanwhile(found.id)
         else:
-            await self._ledger.change(found.id, story, **risen(vm))
+            await self._ledger.change(found.id, story, **risen(vm, self._placement.report))
         self._activity.touch(found.id)
         await self._failpoint("rollback.committed")
         return await self._ledger.find(caller, found.id)

@@ -46,6 +46,7 @@ class Sleep:
         self._terms = ground.terms
         self._metrics = ground.metrics
         self._failpoint = ground.failpoint
+        self._books = ground.books
         self._flights: Flights[None] = Flights()
 
     async def hibernate(
@@ -148,6 +149,7 @@ class Sleep:
     async def _release(self, sandbox_id: str, superseded: list[str]) -> None:
         """Give back its machine and the images that it slept in before; what cannot be is left for later."""
         self._activity.end(sandbox_id)
+        await self._books.gather_quietly(sandbox_id)
         await self._endings.stop_quietly(sandbox_id)
         self._archive.drop_later(superseded)
         await self._failpoint("hibernate.stopped")
@@ -190,7 +192,7 @@ class Sleep:
             awake_since=now,
             cause=None,
             ended_at=None,
-            **risen(vm),
+            **risen(vm, self._placement.report),
         )
         self._activity.begin(after)
         await self._failpoint("wake.committed")

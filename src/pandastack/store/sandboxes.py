@@ -163,6 +163,7 @@ def _sandbox(row: sa.Row[Any]) -> Sandbox:
         workspace=row.workspace,
         host=row.host,
         isolation=Isolation(row.isolation),
+        degraded=row.degraded,
         metadata=row.metadata,
         persistent=row.persistent,
         ttl_seconds=row.ttl_seconds,

@@ -98,7 +98,7 @@ sandboxes = sa.Table(
     _text("snapshot_id", nullable=True), _text("on_timeout"), _number("idle_timeout_seconds", nullable=True),
     _number("lifetime_seconds", nullable=True), _seconds("used_seconds"),
     _moment("awake_since", nullable=True), _json("restore_proof", nullable=True),
-    _text("checkpoints"), _number("keep_checkpoints"), _json("egress"),
+    _text("checkpoints"), _number("keep_checkpoints"), _json("egress"), _json("degraded", nullable=True),
     sa.Index("sandboxes_by_state", "state", "workspace"), sa.Index("sandboxes_by_age", "created_at"),
     sa.Index("sandboxes_by_parent", "parent_id"), sa.Index("sandboxes_by_tree", "tree_id"),
 )  # fmt: skip
@@ -132,6 +132,11 @@ idempotency = sa.Table(
     "idempotency", metadata,
     _text("workspace", primary_key=True), _text("key", primary_key=True), _text("fingerprint"),
     _text("made_id"), _moment("created_at"), sa.Index("idempotency_by_made", "made_id"),
+)  # fmt: skip
+
+books = sa.Table(
+    "books", metadata,
+    _text("sandbox_id", primary_key=True), _json("book"),
 )  # fmt: skip
 
 forks = sa.Table(

@@ -13,7 +13,7 @@ from pandastack.model.sandbox import OnTimeout, SandboxState
 from pandastack.services.activity import Activity, Overdue
 from pandastack.services.endings import Endings
 from pandastack.services.sleep import Sleep
-from pandastack.store import audit, events, forks, idempotency, sandboxes, snapshots
+from pandastack.store import audit, books, events, forks, idempotency, sandboxes, snapshots
 from pandastack.store.db import Connection, Database
 from pandastack.telemetry import Metrics, logger
 
@@ -96,7 +96,9 @@ class Purge:
                 if sandbox.ended_at is not None and sandbox.ended_at < ended_before:
                     sandboxes.move(connection, sandbox.id, SandboxState.DELETED)
                     snapshots.doom_with_sandbox(connection, sandbox.id)
-            events.purge(connection, sandboxes.purge(connection, ended_before))
+            gone = sandboxes.purge(connection, ended_before)
+            events.purge(connection, gone)
+            books.purge(connection, gone)
             idempotency.purge(connection, ended_before)
             forks.purge(connection, ended_before)
             audit.purge(connection, audited_before)

@@ -75,6 +75,7 @@ class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs):
     persistent: bool = False
     ttl_seconds: int | None = None
     isolation: str | None = None
+    degraded: list[str] | None = None
     host: str | None = None
     cause: str | None = None
     phases_ms: dict[str, float] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +99,12 @@ class EgressProcess:
         """Whether it runs and takes orders: it ends soon after the channel to it."""
         return self._channel is not None and self._child is not None and self._child.alive()
 
+    def end_soon(self) -> None:
+        """End it at once, for good: it has not answered in time."""
+        self._hang_up()
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
+
     async def ended(self) -> int:
         """Wait until it has ended, and say how: its exit status."""
         if self._child is None:
@@ -139,6 +146,7 @@ class EgressProcess:
             except TimeoutError as error:
                 raise OutcomeUnknown("the egress process has not answered in time") from error
             except (OSError, ValueError) as error:
+                self._hang_up()
                 raise MachineError(f"{NOBODY_READS}: {error}") from error
         if answer.error:
             raise MachineError(f"the egress process refused an order: {answer.error}")
@@ -152,14 +160,20 @@ class EgressProcess:
         try:
             await channel.send(msgspec.json.encode(envelope), descriptors)
         except asyncio.CancelledError:
-            channel.close()  # half an order may be on its way, and nothing can follow that
-            self._channel = None
+            self._hang_up()  # half an order may be on its way, and nothing can follow that
             raise
         while message := await channel.receive():
             answer = msgspec.json.decode(message, type=Answer)
             if answer.id == envelope.id:
                 return answer
+        self._hang_up()
         raise MachineError(NOBODY_READS)
+
+    def _hang_up(self) -> None:
+        """It is not alive any more, whether or not its end has been noticed."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
 
 
 def _started(control: socket.socket, log: Path, account: Account | None) -> jail.Child:

@@ -40,6 +40,9 @@ class Gatekeeper:
         self._account = account
         self._served: dict[int, tuple[str, Egress]] = {}
         """The namespace and the policy of each slot."""
+        self._attached: dict[int, int] = {}
+        """Those that the process serves, each with how many were before it."""
+        self._attachments = 0
         self._process: EgressProcess | None = None
 
     async def run(self) -> None:
@@ -55,6 +58,7 @@ class Gatekeeper:
                 log.warning("egress.not_started", reason=str(error))
             finally:
                 self._process = None
+                self._attached.clear()
             await asyncio.sleep(RESTART_SECONDS)
 
     async def serve(self, number: int, space: str, egress: Egress) -> None:
@@ -74,17 +78,21 @@ class Gatekeeper:
 
     async def leave(self, number: int) -> None:
         """Serve it no more; fine when it was not served."""
+        self._attached.pop(number, None)
         if self._served.pop(number, None) is not None and self._process is not None:
             with _unless_ended(self._process):
                 await self._process.detach(number)
 
-    async def receipts(self, number: int) -> Receipts | None:
-        """What the process knows of a slot; None when there is none, or it does not serve it."""
-        if number not in self._served or self._process is None:
-            return None
-        with _unless_ended(self._process):
-            return await self._process.receipts(number)
-        return None
+    async def receipts(self, number: int) -> tuple[str, Receipts | None]:
+        """What the process knows of a slot, and a name for it that another one has not, nor the same process
+        when it serves the slot anew; neither when there is none, or it does not serve it.
+        """
+        if number not in self._attached or self._process is None:
+            return "", None
+        process, name = self._process, f"{self._process.pid}.{self._attached[number]}"
+        with _unless_ended(process):
+            return name, await process.receipts(number)
+        return "", None
 
     async def _serve_all(self, process: EgressProcess) -> None:
         await process.begin(self._ground)
@@ -100,6 +108,8 @@ class Gatekeeper:
             return
         with ExitStack() as held:
             await process.attach(Attach(number, space, egress), await _bound(space, held))
+        self._attachments += 1
+        self._attached[number] = self._attachments
 
 
 async def _bound(space: str, held: ExitStack) -> Sequence[socket.socket]:
@@ -124,9 +134,14 @@ def _bind(space: str, held: ExitStack) -> Sequence[socket.socket]:
 
 @contextmanager
 def _unless_ended(process: EgressProcess) -> Iterator[None]:
-    """What a process that has ended does not answer, the next one is told."""
+    """What a process that has ended does not answer, the next one is told. One that is silent for too long is
+    ended for it: nobody knows what it keeps to.
+    """
     try:
         yield
-    except (MachineError, OutcomeUnknown):
+    except OutcomeUnknown:
+        log.warning("egress.silent")
+        process.end_soon()
+    except MachineError:
         if process.alive():
             raise

@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from pandastack.errors import MachineError
@@ -26,9 +27,14 @@ _MNT_DETACH = 2
 _OWN = "/proc/thread-self/ns/net"
 
 _TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 TUN = "/dev/net/tun"
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C
+_IFF_UP = 1
 
 _NETLINK_NETFILTER = 12
 _CONNTRACK_DELETE = 1 << 8 | 2
@@ -64,6 +70,16 @@ def remove(name: str) -> None:
     with suppress(MachineError):
         _call("umount2", os.fsencode(place), _MNT_DETACH)
     place.unlink(missing_ok=True)
+
+
+@contextmanager
+def own_place() -> Iterator[str]:
+    """A path by which other programs find this thread's namespace, also while it is in another one."""
+    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/{os.getpid()}/fd/{own}"
+    finally:
+        os.close(own)
 
 
 @contextmanager
@@ -103,6 +119,40 @@ def open_tap(device: str) -> int:
         os.close(tap)
         raise MachineError(f"the tap {device} cannot be had: {error.strerror}") from error
     return tap
+
+
+def lasting_tap(device: str) -> int:
+    """As `open_tap`; the device stays when nobody has it open. MachineError."""
+    tap = open_tap(device)
+    try:
+        fcntl.ioctl(tap, _TUNSETPERSIST, 1)
+    except OSError as error:
+        os.close(tap)
+        raise MachineError(f"the tap {device} cannot be kept: {error.strerror}") from error
+    return tap
+
+
+def set_up(device: str, address: IPv4Interface) -> None:
+    """Give a device of the namespace that this thread is in its address, and bring it up. MachineError.
+
+    Three system calls, where a program that does it takes some milliseconds to start.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+        try:
+            for order, said in ((_SIOCSIFADDR, address.ip), (_SIOCSIFNETMASK, address.netmask)):
+                fcntl.ioctl(
+                    asked, order, _about(device, struct.pack("=HH4s", socket.AF_INET, 0, said.packed))
+                )
+            before = fcntl.ioctl(asked, _SIOCGIFFLAGS, _about(device, b""))
+            (flags,) = struct.unpack_from("=H", before, 16)
+            fcntl.ioctl(asked, _SIOCSIFFLAGS, _about(device, struct.pack("=H", flags | _IFF_UP)))
+        except OSError as error:
+            raise MachineError(f"the device {device} cannot be set up: {error.strerror}") from error
+
+
+def _about(device: str, said: bytes) -> bytes:
+    """A `struct ifreq`, 40 bytes: the name of a device and what is said of it."""
+    return struct.pack("=16s24s", device.encode(), said)
 
 
 def idle_tap() -> int:

@@ -86,17 +86,24 @@ table inet {TABLE} {{
 """
 
 
+NO_RULES = """
+add table netdev guard
+delete table netdev guard
+add table inet sandbox
+delete table inet sandbox
+"""
+"""Takes away what a slot has, before it gets rules anew. A new slot does without: the kernel waits until
+nobody can see a table that it has removed, which takes longer than all the rules.
+"""
+
+
 def slot_rules(denied: Iterable[IPv4Network], policy: Policy = OPEN) -> str:
-    """All of a slot's namespace, in place of what there was.
+    """All of a slot's namespace, which has none so far.
 
     Only whole and honest packets come in from the guest: its own MAC, its own address, IPv4. Addresses that
     nobody may reach are refused before anything else is asked, also before a connection is led elsewhere.
     """
     return f"""
-add table netdev guard
-delete table netdev guard
-add table inet sandbox
-delete table inet sandbox
 table netdev guard {{
   chain ingress {{
     type filter hook ingress device "{TAP}" priority -500; policy drop;

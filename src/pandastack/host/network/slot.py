@@ -21,7 +21,16 @@ from pandastack.host.network.addresses import (
     SlotAddresses,
     addresses_of,
 )
-from pandastack.host.network.rules import OPEN, PREFIX, TAP, UPLINK, Policy, policy_rules, slot_rules
+from pandastack.host.network.rules import (
+    NO_RULES,
+    OPEN,
+    PREFIX,
+    TAP,
+    UPLINK,
+    Policy,
+    policy_rules,
+    slot_rules,
+)
 from pandastack.host.tool import run_tool
 
 SECONDS = 10.0
@@ -74,11 +83,16 @@ class Slot:
         """Make all of it, with an open policy. BuildFailed, MachineError; then nothing is left."""
         try:
             namespace.make(self.name, SYSCTLS)
-            await _batch(self._on_host())
-            namespace.set_forwarding(self.name, on=True)
-            await _batch(self._inside(), "-n", self.name)
-            await self._nft(slot_rules(self._denied))
             self._open()
+            with namespace.own_place() as host:
+                async with asyncio.TaskGroup() as group:  # two programs that need nothing of each other
+                    group.create_task(_batch(self._ways(host), "-n", self.name))
+                    group.create_task(self._nft(slot_rules(self._denied)))
+            namespace.set_up(self.name, self.addresses.host)
+            namespace.set_forwarding(self.name, on=True)
+        except BaseExceptionGroup as errors:
+            await asyncio.shield(self.end())
+            raise errors.exceptions[0] from None
         except BaseException:
             await asyncio.shield(self.end())
             raise
@@ -113,7 +127,7 @@ class Slot:
     async def renew(self) -> None:
         """As it was made, for the next machine. BuildFailed, MachineError."""
         self._close()
-        await self._nft(slot_rules(self._denied))
+        await self._nft(NO_RULES + slot_rules(self._denied))
         self.policy = OPEN
         self.cut()
         self._open()
@@ -129,27 +143,21 @@ class Slot:
 
     def _open(self) -> None:
         with namespace.inside(self.name):
-            self.tap = namespace.open_tap(TAP)
+            self.tap = namespace.lasting_tap(TAP)
 
     def _close(self) -> None:
         if self.tap >= 0:
             os.close(self.tap)
             self.tap = -1
 
-    def _on_host(self) -> list[str]:
+    def _ways(self, host: str) -> list[str]:
+        """What `ip` does in its namespace; the other end of the way out is put into the host's."""
         return [
-            f"link add {self.name} type veth peer name {UPLINK} netns {self.name}",
-            f"addr add {self.addresses.host} dev {self.name}",
-            f"link set {self.name} up",
-        ]
-
-    def _inside(self) -> list[str]:
-        return [
+            f"link add {UPLINK} type veth peer name {self.name} netns {host}",
             "link set lo up",
             f"addr add {self.addresses.inner} dev {UPLINK}",
             f"link set {UPLINK} up",
             f"route add default via {self.addresses.host.ip}",
-            f"tuntap add {TAP} mode tap",
             f"link set {TAP} address {GATEWAY_MAC} up",
             f"addr add {GATEWAY} dev {TAP}",
             f"addr add {RESOLVER} dev {TAP}",

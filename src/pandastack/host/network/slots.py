@@ -27,13 +27,16 @@ from pandastack.host.network.counts import parse, receipts_of
 from pandastack.host.network.gatekeeper import Gatekeeper
 from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
-from pandastack.model.egress import Egress, Receipt
+from pandastack.model.book import Sighting
+from pandastack.model.egress import Egress
 
 NOBODY = Account(65534, 65534)
 """Whom the process that knows names runs as."""
 REST_SECONDS = 0.05
 """Between two that are made: whoever starts a machine now is served first."""
 RETRY_SECONDS = 5.0
+AT_A_TIME = 16
+"""Of more than are needed so many are removed together."""
 
 log = structlog.get_logger("host")
 
@@ -96,14 +99,15 @@ class Slots:
         """Have the slot of a machine keep another policy from now on. BuildFailed, MachineError."""
         await self._told(self._used[number], egress)
 
-    async def receipts(self, number: int, egress: Egress) -> list[Receipt]:
+    async def receipts(self, number: int, egress: Egress) -> Sighting:
         """What the machine of a slot has reached under its policy, and what was kept from it."""
         slot, since = self._used[number], self._since[number]
         counts = parse(await slot.counted())
-        named = await self._gatekeeper.receipts(number)
+        process, named = await self._gatekeeper.receipts(number)
         names = {} if named is None else named.names
+        by_address = receipts_of(counts, egress, names, since, self._now())
         by_name = () if named is None else named.receipts
-        return [*by_name, *receipts_of(counts, egress, names, since, self._now())]
+        return Sighting(slot.name, tuple(by_address), process, by_name)
 
     async def adopt(self, number: int, egress: Egress) -> None:
         """A machine that runs has this slot since an earlier life of this program."""
@@ -149,6 +153,11 @@ class Slots:
         """
         self._fills |= len(self._ready) + len(self._given_back) < self._most // 2
         while self._given_back or (self._fills and len(self._ready) < self._most):
+            surplus = len(self._ready) + len(self._given_back) - self._most
+            if surplus > 0 and self._given_back:
+                some = min(surplus, AT_A_TIME, len(self._given_back))
+                await self._end(*(self._given_back.popleft() for _ in range(some)))
+                continue
             if self._given_back:
                 await self._renew(self._given_back.popleft())
             else:
@@ -157,18 +166,15 @@ class Slots:
         self._fills = False
 
     async def _renew(self, slot: Slot) -> None:
-        """Of more than are needed, or one that cannot be made anew, nothing is left."""
+        """Of one that cannot be made anew nothing is left."""
         try:
-            if len(self._ready) < self._most:
-                await self._gatekeeper.leave(slot.number)
-                await slot.renew()
-                await self._gatekeeper.serve(slot.number, slot.name, Egress())
-                self._ready.append(slot)
-                return
+            await self._gatekeeper.leave(slot.number)
+            await slot.renew()
+            await self._gatekeeper.serve(slot.number, slot.name, Egress())
         except BaseException:
             await self._end(slot)
             raise
-        await self._end(slot)
+        self._ready.append(slot)
 
     async def _made(self) -> Slot:
         number = self._claims.take(slots_in(self._pool))
