@@ -162,6 +162,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
     jail_users_dir: Path = Path("/run/pandastack/users")
     """Where it is noted which are taken: one folder for all servers of a machine."""
+    disk_mb_per_second: Count = 400
+    """So many MiB a second may one machine read of the disk that the state is on, and write to it. Control
+    groups of version 1 see no writes that the kernel puts off.
+    """
     rehearse: bool = True
     """Has emulated machines start with the code of their template's programs translated. It takes a processor
     some seconds for each template, some time after the template was first wanted.

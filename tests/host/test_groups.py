@@ -10,9 +10,12 @@ import pytest
 
 from pandastack.errors import PostureViolation
 from pandastack.host import jail, posture
+from pandastack.host.disks import Disk, disk_of
 from pandastack.host.groups import OVERHEAD_BYTES, Groups, Limits, find_groups
 
 LIMITS = Limits(cpus=2, memory_bytes=512 << 20)
+FIRST = ("cpu", "memory", "pids", "blkio")
+DISK = Disk("254:0", 400 << 20)
 NAME = f"pandastack-test-{os.getpid()}"
 
 
@@ -34,7 +37,7 @@ def first(root: Path, *controllers: str) -> tuple[str, str]:
     """A machine with version 1: its mounts, and what a process of it is told of itself."""
     for controller in controllers:
         (root / controller / "own").mkdir(parents=True)
-    groups = (f"{n}:{each}:/own" for n, each in enumerate(("cpu", "memory", "pids"), 2))
+    groups = (f"{n}:{each}:/own" for n, each in enumerate(("cpu", "memory", "pids", "blkio"), 2))
     return mounts(root, *controllers), "\n".join([*groups, "0::/own"])
 
 
@@ -46,13 +49,13 @@ def second(root: Path, offered: str) -> tuple[str, str]:
 
 
 def found(machine: tuple[str, str]) -> Groups:
-    return find_groups("server", mounts=machine[0], own=machine[1])
+    return find_groups("server", DISK, mounts=machine[0], own=machine[1])
 
 
 def test_version_one_limits_by_a_group_for_each_controller(home: Path, tmp_path: Path) -> None:
-    groups = found(first(tmp_path, "cpu", "memory", "pids"))
+    groups = found(first(tmp_path, *FIRST))
     assert groups.missing == ()
-    assert groups.parents == {each: tmp_path / each / "own" / "server" for each in ("cpu", "memory", "pids")}
+    assert groups.parents == {each: tmp_path / each / "own" / "server" for each in FIRST}
     name = str(home.stat().st_ino)
     for parent in groups.parents.values():
         (parent / name).mkdir()
@@ -60,16 +63,19 @@ def test_version_one_limits_by_a_group_for_each_controller(home: Path, tmp_path:
     (memory / "memory.limit_in_bytes").touch()
     (groups.parents["cpu"] / name / "cpu.cfs_quota_us").touch()
     (groups.parents["pids"] / name / "pids.max").touch()
+    writes = groups.parents["blkio"] / name / "blkio.throttle.write_bps_device"
+    writes.touch()
     lists = groups.make(home, LIMITS)
-    assert sorted(path.parent.parent.parent.parent.name for path in lists) == ["cpu", "memory", "pids"]
+    assert sorted(path.parent.parent.parent.parent.name for path in lists) == sorted(FIRST)
     assert (memory / "memory.limit_in_bytes").read_text() == str((512 << 20) + OVERHEAD_BYTES)
     assert not (memory / "memory.memsw.limit_in_bytes").exists(), "this kernel counts no swap"
     assert (groups.parents["cpu"] / name / "cpu.cfs_quota_us").read_text() == "250000"
+    assert writes.read_text() == f"254:0 {400 << 20}"
 
 
 def test_what_a_machine_does_not_give_is_told(tmp_path: Path) -> None:
-    assert found(first(tmp_path, "cpu")).missing == ("memory", "pids")
-    assert found(("", "")).missing == ("cpu", "memory", "pids")
+    assert found(first(tmp_path, "cpu")).missing == ("memory", "pids", "io")
+    assert found(("", "")).missing == ("cpu", "memory", "pids", "io")
     assert found(("", "0::/")).lacks[0] == "no control group for cpu"
 
 
@@ -80,34 +86,58 @@ def test_version_two_has_one_group_and_the_server_moves_down(home: Path, tmp_pat
     assert (tmp_path / "own" / "cgroup.subtree_control").read_text() == "+cpu +memory +pids +io"
     group = tmp_path / "own" / "server" / str(home.stat().st_ino)
     group.mkdir()
-    for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max"):
+    for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max", "io.max"):
         (group / name).touch()
     (only,) = groups.make(home, LIMITS)
     assert only == group / "cgroup.procs"
     assert (group / "cpu.max").read_text() == "250000 100000"
     assert (group / "memory.swap.max").read_text() == "0"
+    assert (group / "io.max").read_text() == f"254:0 rbps={400 << 20} wbps={400 << 20}"
 
 
 def test_version_two_that_is_not_delegated_is_told(tmp_path: Path) -> None:
-    assert found(second(tmp_path, "memory pids")).missing == ("cpu",)
+    assert found(second(tmp_path, "io memory pids")).missing == ("cpu",)
 
 
 def test_with_both_versions_the_second_is_taken_when_it_has_all(tmp_path: Path) -> None:
-    machine = first(tmp_path, "cpu", "memory", "pids")
+    machine = first(tmp_path, *FIRST)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "cgroup.controllers").write_text("io\n")
-    assert set(found(machine).parents) == {"cpu", "memory", "pids"}
-    (tmp_path / "own" / "cgroup.controllers").write_text("cpu memory pids\n")
+    assert set(found(machine).parents) == set(FIRST)
+    (tmp_path / "own" / "cgroup.controllers").write_text("cpu io memory pids\n")
     assert set(found(machine).parents) == {""}
 
 
 def test_a_container_sees_its_own_groups_at_the_root_of_the_mount(tmp_path: Path) -> None:
     (tmp_path / "memory").mkdir()
     lines = mounts(tmp_path, "memory").replace(" / " + str(tmp_path / "memory"), f" /box {tmp_path}/memory")
-    groups = find_groups("server", mounts=lines, own="4:memory:/box\n")
+    groups = find_groups("server", DISK, mounts=lines, own="4:memory:/box\n")
     assert groups.parents == {"memory": tmp_path / "memory" / "server"}
-    elsewhere = find_groups("server", mounts=lines, own="4:memory:/other\n")
-    assert elsewhere.missing == ("cpu", "memory", "pids"), "its group is not below what is mounted"
+    elsewhere = find_groups("server", DISK, mounts=lines, own="4:memory:/other\n")
+    assert elsewhere.missing == ("cpu", "memory", "pids", "io"), "its group is not below what is mounted"
+
+
+def test_a_folder_is_on_the_whole_disk_of_its_partition(tmp_path: Path) -> None:
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    disk = tmp_path / "sys" / "sda"
+    (disk / "sda1").mkdir(parents=True)
+    (disk / "dev").write_text("8:0\n")
+    (disk / "sda1" / "dev").write_text(f"{number}\n")
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block" / number).symlink_to(disk / "sda1")
+    assert disk_of(tmp_path, sysfs=tmp_path / "block") == number, "a whole disk is itself"
+    (disk / "sda1" / "partition").write_text("1\n")
+    assert disk_of(tmp_path, sysfs=tmp_path / "block") == "8:0"
+    assert disk_of(tmp_path, sysfs=tmp_path / "none") is None
+
+
+def test_memory_is_no_disk() -> None:
+    mounts = "31 23 0:28 / /dev/shm rw - tmpfs tmpfs rw"
+    assert disk_of(Path("/dev/shm"), mounts=mounts) is None  # only looked at
+    assert Groups({}, (), None).lacks == (
+        "no limit of disk traffic, since the state is on no disk of its own",
+    )
 
 
 @pytest.mark.anyio
@@ -125,7 +155,8 @@ async def test_groups_go_once_nobody_is_in_them(home: Path, tmp_path: Path) -> N
 
 
 def test_a_process_is_held_and_found_in_its_group_and_only_there(home: Path, tmp_path: Path) -> None:
-    groups = find_groups(NAME)
+    device = disk_of(tmp_path)
+    groups = find_groups(NAME, Disk(device, 400 << 20) if device else None)
     if groups.missing or os.geteuid() != 0:  # this machine gives none, which the host reports
         return
     child = jail.spawn(["/bin/sleep", "60"], log=tmp_path / "log", cwd=tmp_path, env={})
@@ -135,6 +166,9 @@ def test_a_process_is_held_and_found_in_its_group_and_only_there(home: Path, tmp
             posture.check_groups(child.pid, groups.parents, name)
         groups.join(home, LIMITS, child.pid)
         posture.check_groups(child.pid, groups.parents, name)
+        if device and (blkio := groups.parents.get("blkio")):
+            told = (blkio / name / "blkio.throttle.write_bps_device").read_text()
+            assert told == f"{device} {400 << 20}\n", "the kernel has taken it"
         groups.leave(child.pid)
         with pytest.raises(PostureViolation):
             posture.check_groups(child.pid, groups.parents, name)

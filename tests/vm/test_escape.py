@@ -39,7 +39,7 @@ def escape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def jailer(tmp_path: Path) -> Jailer | None:
-    return await find_jailer(Cache(CACHE), tmp_path / "users", "210000-210009", "pandastack-test")
+    return await find_jailer(Cache(CACHE), tmp_path / "users", "210000-210009", "pandastack-test", None)
 
 
 @pytest.fixture

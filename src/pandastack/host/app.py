@@ -23,6 +23,7 @@ from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
 from pandastack.host.checks import Programs
+from pandastack.host.disks import Disk, disk_of
 from pandastack.host.driver import Driver
 from pandastack.host.firecracker import FirecrackerDriver
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
@@ -233,7 +234,7 @@ async def _firecracker(
         found,
         cache,
         host_cpu=host_cpu(),
-        means=find_means(config.jail_users_dir, config.jail_users, _group(config)),
+        means=find_means(config.jail_users_dir, config.jail_users, _group(config), _disk(config)),
         shape=Shape(wired=taps),
     )
 
@@ -242,8 +243,15 @@ async def _qemu(cache: Cache, config: HostConfig, install: QemuInstall, *, taps:
     vmm = await choose_vmm(install, cache, dict(os.environ), emulate=config.emulate, taps=taps)
     library = await ensure_library(cache)
     zygotes = Zygotes(config.state_dir / "z", rehearse_programs=config.rehearse)
-    jailer = await find_jailer(cache, config.jail_users_dir, config.jail_users, _group(config))
+    leases, users = config.jail_users_dir, config.jail_users
+    jailer = await find_jailer(cache, leases, users, _group(config), _disk(config))
     return QemuDriver(vmm, host_cpu=host_cpu(), zygote_library=library, zygotes=zygotes, jailer=jailer)
+
+
+def _disk(config: HostConfig) -> Disk | None:
+    """Where the state is, and how much of it one machine may move."""
+    device = disk_of(config.state_dir)
+    return Disk(device, config.disk_mb_per_second << 20) if device else None
 
 
 def _group(config: HostConfig) -> str:

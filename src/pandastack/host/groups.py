@@ -14,9 +14,12 @@ from pathlib import Path, PurePath
 
 from msgspec import Struct
 
+from pandastack.host.disks import Disk
 from pandastack.host.driver import MachineConfig
 
-WANTED = ("cpu", "memory", "pids")
+WANTED = ("cpu", "memory", "pids", "io")
+IN_FIRST = {"io": "blkio"}
+"""What version 1 calls it."""
 PERIOD_US = 100_000
 OVERHEAD_BYTES = 320 << 20
 """Of a machine's process beside its guest's memory: translated code, tables, the disk's cache."""
@@ -74,11 +77,16 @@ class Groups(Struct, frozen=True):
     """By controller; version 2 has one, called `""`."""
     missing: tuple[str, ...] = ()
     """Controllers that this machine does not give."""
+    disk: Disk | None = None
+    """Whose traffic is limited; None when it could not be told."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """The same in words."""
-        return tuple(f"no control group for {name}" for name in self.missing)
+        """What is not limited, in words."""
+        lacks = tuple(f"no control group for {name}" for name in self.missing)
+        if self.disk is None and "io" not in self.missing:
+            return (*lacks, "no limit of disk traffic, since the state is on no disk of its own")
+        return lacks
 
     def make(self, home: Path, limits: Limits) -> tuple[Path, ...]:
         """The lists of the groups of the machine in this home, made and limited."""
@@ -86,12 +94,26 @@ class Groups(Struct, frozen=True):
         for controller, parent in self.parents.items():
             group = parent / _name(home)
             group.mkdir(exist_ok=True)
-            settings = limits.first()[controller] if controller else tuple(limits.second().items())
+            settings = self._settings(controller, limits)
             for name, value in settings:
                 if (group / name).exists():  # a kernel without accounting of swap has no limit of it
                     (group / name).write_text(str(value))
             found.append(group / "cgroup.procs")
         return tuple(found)
+
+    def _settings(self, controller: str, limits: Limits) -> tuple[tuple[str, int | str], ...]:
+        """What is written into a group: the name of each file, and what of it."""
+        disk = self.disk
+        if controller == IN_FIRST["io"]:
+            names = ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
+            return tuple((name, f"{disk.device} {disk.bytes_per_second}") for name in names) if disk else ()
+        if controller:
+            return limits.first()[controller]
+        second = tuple(limits.second().items())
+        if disk is None:
+            return second
+        most = f"{disk.device} rbps={disk.bytes_per_second} wbps={disk.bytes_per_second}"
+        return (*second, ("io.max", most))
 
     def join(self, home: Path, limits: Limits, pid: int) -> None:
         """Have a process that runs be in the groups of a home. It may take a millisecond a group."""
@@ -130,9 +152,9 @@ class Groups(Struct, frozen=True):
                     self.remove(int(group.name))
 
 
-def find_groups(name: str, *, mounts: str | None = None, own: str | None = None) -> Groups:
-    """Where a server called `name` can make groups below its own one. `mounts` and `own` are what
-    /proc/self/mountinfo and /proc/self/cgroup tell.
+def find_groups(name: str, disk: Disk | None, *, mounts: str | None = None, own: str | None = None) -> Groups:
+    """Where a server called `name`, whose state is on this disk, can make groups below its own one. `mounts`
+    and `own` are what /proc/self/mountinfo and /proc/self/cgroup tell.
 
     What cannot be had is `missing`. Where both versions are mounted the second is taken only when it has all.
     """
@@ -140,12 +162,13 @@ def find_groups(name: str, *, mounts: str | None = None, own: str | None = None)
         mounts if mounts is not None else Path("/proc/self/mountinfo").read_text(),
         own if own is not None else Path("/proc/self/cgroup").read_text(),
     )
-    first = {each: groups[each] for each in WANTED if each in groups}
+    names = {IN_FIRST.get(each, each): each for each in WANTED}
+    first = {name: groups[name] for name in names if name in groups}
     second = groups.get("")
     if second is not None and (not first or set(WANTED) <= set(_offered(second))):
-        return _second(name, second)
+        return _second(name, second, disk)
     made = {each: parent for each, group in first.items() if (parent := _made(group / name))}
-    return Groups(made, tuple(each for each in WANTED if each not in made))
+    return Groups(made, tuple(wanted for each, wanted in names.items() if each not in made), disk)
 
 
 def _own_groups(mounts: str, own: str) -> dict[str, Path]:
@@ -173,7 +196,7 @@ def _offered(group: Path) -> list[str]:
         return []
 
 
-def _second(name: str, own: Path) -> Groups:
+def _second(name: str, own: Path, disk: Disk | None) -> Groups:
     """Version 2: a group whose children are limited has no process, so this program moves one down."""
     offered = _offered(own)
     try:
@@ -181,13 +204,13 @@ def _second(name: str, own: Path) -> Groups:
         (own / "server" / "cgroup.procs").write_text(str(os.getpid()))
         parent = own / name
         parent.mkdir(exist_ok=True)
-        wanted = " ".join(f"+{each}" for each in (*WANTED, "io") if each in offered)
+        wanted = " ".join(f"+{each}" for each in WANTED if each in offered)
         for group in (own, parent):
             (group / "cgroup.subtree_control").write_text(wanted)
     except OSError:
         return Groups({}, WANTED)
     missing = tuple(each for each in WANTED if each not in offered)
-    return Groups({"": parent}, missing)
+    return Groups({"": parent}, missing, disk)
 
 
 def _removed(group: Path) -> bool:

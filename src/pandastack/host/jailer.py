@@ -15,6 +15,7 @@ from msgspec import Struct
 from pandastack.host import mounts
 from pandastack.host.agent import BUNDLE, COMPILE_SECONDS, checkout_root, package_root, source_digest
 from pandastack.host.cell import Bind, Cell
+from pandastack.host.disks import Disk
 from pandastack.host.means import Means, find_means
 from pandastack.host.paths import Cache
 from pandastack.host.publish import locked, new_directory
@@ -130,13 +131,13 @@ async def ensure_program(cache: Cache) -> Path | None:
     return program
 
 
-async def find_jailer(cache: Cache, leases: Path, users: str, name: str) -> Jailer | None:
+async def find_jailer(cache: Cache, leases: Path, users: str, name: str, disk: Disk | None) -> Jailer | None:
     """None where machines cannot be jailed, since this program is not root. `name` tells this server's groups
-    from those of others.
+    from those of others; `disk` is where its state is.
     """
     if os.geteuid() != 0:
         return None
     program = await ensure_program(cache)
     if program is None:
         return None
-    return Jailer(program, find_means(leases, users, name))
+    return Jailer(program, find_means(leases, users, name, disk))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pandastack.host.disks import Disk
 from pandastack.host.groups import Groups, find_groups
 from pandastack.host.users import Users, users_in
 
@@ -27,10 +28,11 @@ class Means(Struct, frozen=True):
         self.groups.sweep()
 
 
-def find_means(leases: Path, users: str, name: str) -> Means:
-    """Those of the server called `name`, which is root: `users` is a range, whose `leases` are noted there.
+def find_means(leases: Path, users: str, name: str, disk: Disk | None) -> Means:
+    """Those of the server called `name`, which is root, and whose state is on this disk: `users` is a range,
+    whose `leases` are noted there.
     What is left of machines that are gone is given back. InvalidRequest for what is no range.
     """
-    means = Means(users_in(leases, users), find_groups(name))
+    means = Means(users_in(leases, users), find_groups(name, disk))
     means.sweep()
     return means
