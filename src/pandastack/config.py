@@ -80,6 +80,12 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Where visitors of sandboxes come to; nothing to have none."""
     gateway_connections_per_address: Count = 100
     """More than that of one address are turned away; behind a proxy of yours all have its address."""
+    ssh_listen: str = "127.0.0.1:2222"
+    """Where who comes by SSH comes to; nothing, or `off`, to have none."""
+    ssh_address: str | None = None
+    """Where clients of SSH are sent to, `host:port`; None for where it listens."""
+    ssh_connections_per_address: Count = 100
+    """More than that of one address are turned away; behind a proxy of yours all have its address."""
     preview_suffix: str = "localhost"
     """Preview hosts are `<port>-<sandbox id>.<suffix>`: a domain that serves nothing else."""
     preview_url: str | None = None

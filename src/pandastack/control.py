@@ -40,6 +40,7 @@ from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.books import Books
 from pandastack.services.causes import Causes
+from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
 from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
@@ -68,6 +69,7 @@ from pandastack.services.trail import Trail
 from pandastack.services.transfers import Transfers
 from pandastack.services.turns import Turns
 from pandastack.services.vitals import Vitals
+from pandastack.sshd.door import House
 from pandastack.store import accounts, sandboxes
 from pandastack.store.db import Connection, Database, open_database
 from pandastack.telemetry import Metrics, logger
@@ -202,6 +204,8 @@ class Plane:
         self.sandboxes = Sandboxes(self.ground, self.sleep)
         self.ports = Ports(self.ground, self.sandboxes)
         self.previews = Previews(self.ledger, clock, _preview_secret(config, self._chance))
+        authority, host_key = (_kept(config, name, chance) for name in ("ssh-authority.key", "ssh-host.key"))
+        self.certificates = Certificates(self.ledger, self.accounts, clock, authority, host_key)
         self.litters = Litters(self.ground, self.endings)
         self.adoption = Adoption(self.ground, self.archive, self.births, self.endings, self.litters)
         self.reaper = Reaper(self.activity, self.endings, self.sleep, self.metrics)
@@ -213,6 +217,17 @@ class Plane:
         config = self._config
         return Front(
             self.ports, self.previews, limits, suffix=config.preview_suffix, address=config.preview_url
+        )
+
+    def house(self) -> House:
+        """What is there for who comes by SSH."""
+        return House(
+            self.certificates,
+            self._commands(),
+            self.sandboxes,
+            self.ports,
+            self.trail,
+            self._chance.new_id,
         )
 
     def app(self, beat_seconds: float) -> ASGIApp:
@@ -246,6 +261,7 @@ class Plane:
             trail=self.trail,
             ports=self.ports,
             previews=self.previews,
+            certificates=self.certificates,
             placement=ground.placement,
             metrics=self.metrics,
             limits=self.limits,
@@ -357,10 +373,20 @@ def _preview_secret(config: ControlConfig, chance: Chance) -> bytes:
     """What signs preview links: the configuration's, or one that was made for this state."""
     if config.preview_secret is not None:
         return config.preview_secret.encode()
-    path = config.state_dir / "preview.secret"
+    return _kept(config, "preview.secret", chance)
+
+
+def _kept(config: ControlConfig, name: str, chance: Chance) -> bytes:
+    """A secret of this state, made when it is first asked for; no server ever sees half of one."""
+    path = config.state_dir / name
     if not path.is_file():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        draft = path.with_name(f"{name}.new")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(chance.new_key())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
     return path.read_bytes()
 
 

@@ -42,6 +42,7 @@ async def server(
     """A server on the state below `home`; one that was killed, or killed itself, is fine."""
     listen = f"127.0.0.1:{free_port()}"
     words = ["up", "--state", str(home / "state"), "--listen", listen, "--on-exit", leave]
+    words += ["--gateway", "127.0.0.1:0", "--ssh", "127.0.0.1:0"]
     environment = {"HOME": str(home), "PATH": os.defpath, "PANDASTACK_BOOTSTRAP_TOKEN": TOKEN, **settings}
     environment |= {"PANDASTACK_FAILPOINTS": failpoints} if failpoints else {}
     with (home / "log").open("ab") as log:

@@ -153,7 +153,7 @@ def test_templates_and_tokens(pandastack: Run) -> None:
 
 def test_one_server_a_state_directory(server: Server) -> None:
     command = [PROGRAM, "up", "--state", str(server.home / "state"), "--listen", "127.0.0.1:0"]
-    command += ["--gateway", "127.0.0.1:0"]
+    command += ["--gateway", "127.0.0.1:0", "--ssh", "127.0.0.1:0"]
     done = subprocess.run(
         command, env=server.environment, capture_output=True, text=True, timeout=30, check=False
     )
@@ -186,7 +186,7 @@ def test_a_first_start_gives_a_key(tmp_path: Path, server: Server) -> None:
         "--driver",
         "process",
     ]
-    command += ["--insecure-no-isolation", "--gateway", "127.0.0.1:0"]
+    command += ["--insecure-no-isolation", "--gateway", "127.0.0.1:0", "--ssh", "127.0.0.1:0"]
     environment = {**server.environment, "HOME": str(tmp_path)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     with process:

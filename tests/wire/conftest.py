@@ -67,7 +67,7 @@ def running(
     """A server on a state of its own, ended with all that it holds; it must end with `status`."""
     token, listen = f"pds_{secrets.token_hex(16)}", f"127.0.0.1:{free_port()}"
     command = [PROGRAM, "up", "--state", str(home / "state"), "--listen", listen, "--driver", driver]
-    command += ["--gateway", "127.0.0.1:0"]
+    command += ["--gateway", "127.0.0.1:0", "--ssh", "127.0.0.1:0"]
     command += ["--on-exit", "destroy", "--log", "json"]
     if driver == "process":
         command.append("--insecure-no-isolation")

@@ -10,6 +10,7 @@ from pandastack.endpoint import Call
 from pandastack.model.account import Limits
 from pandastack.services.accounts import Accounts
 from pandastack.services.births import Births
+from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
 from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
@@ -63,6 +64,7 @@ class Services:
     trail: Trail
     ports: Ports
     previews: Previews
+    certificates: Certificates
     placement: Placement
     metrics: Metrics
     limits: Limits

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 
+import msgspec
 from msgspec import Meta, Struct
 from starlette.types import ASGIApp
 
@@ -16,11 +17,16 @@ from pandastack.endpoint import Nothing, Reply
 from pandastack.errors import InvalidRequest, NotFound
 from pandastack.proxy.head import Head, Site, read_head, without_key
 from pandastack.proxy.upgrade import wants_websocket
+from pandastack.services.certificates import Certificate, CertificateRequest
 from pandastack.services.ports import DEFAULT_LABEL, PortInfo, port_of
 from pandastack.services.previews import PreviewRequest
 
 PAGE_COOKIES = frozenset((b"pandastack_session", b"pandastack_form"))
 """Cookies of the dashboard, which may be at the same address."""
+
+
+EVERYWHERE = frozenset(("0.0.0.0", "::"))  # noqa: S104  # not listened on, but told from others
+"""Addresses that one can listen on and nobody be sent to."""
 
 
 class Exposure(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +65,13 @@ async def preview(call: Api[PreviewRequest, Nothing]) -> Reply:
     base = call.app.preview_base or f"{call.connection.url.scheme}://{call.connection.url.netloc}"
     url = f"{base}/v1/p/{made.token}/"
     return Reply(Link(url, made.token, made.sandbox_id, made.port, made.paths, made.expires_at), 200)
+
+
+async def certify(call: Api[CertificateRequest, Nothing]) -> Certificate:
+    made = await call.app.certificates.issue(call.caller, call.path["sandbox_id"], call.body)
+    if made.host in EVERYWHERE:
+        return msgspec.structs.replace(made, host=call.connection.url.hostname or "localhost")
+    return made
 
 
 async def proxy(call: Api[None, Nothing]) -> ASGIApp | None:

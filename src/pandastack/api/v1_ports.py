@@ -5,6 +5,7 @@ from __future__ import annotations
 from pandastack.api import ports
 from pandastack.endpoint import ANY, WEBSOCKET, Endpoint, Handler
 from pandastack.model.account import Scope
+from pandastack.services.certificates import Certificate, CertificateRequest
 from pandastack.services.ports import PortInfo
 from pandastack.services.previews import PreviewRequest
 
@@ -38,6 +39,14 @@ PORTS: tuple[Endpoint, ...] = (
         "Make a link to a port, by its older name",
         body=PreviewRequest,
         answer=ports.Link,
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/ssh",
+        ports.certify,
+        "Make a certificate to come by SSH with",
+        body=CertificateRequest,
+        answer=Certificate,
     ),
     Endpoint(WEBSOCKET, f"{ONE}/tcp/{{port}}", ports.connect, "A TCP connection to a port"),
     _served(f"{ONE}/proxy/{{port}}", ports.proxy, SERVED, Scope.USE),

@@ -35,6 +35,7 @@ COMMANDS = {
     "ports": Place("ports"),
     "preview": Place("ports"),
     "forward": Place("forward"),
+    "ssh": Place("ssh"),
     "tree": Place("tree"),
     "diff": Place("diff"),
     "template": Place("template", is_noun=True),

@@ -50,6 +50,9 @@ def up(  # noqa: PLR0913  # each is an option of the command line
     gateway: Annotated[
         str | None, typer.Option(help="Address and port for visitors of sandboxes; none if empty.")
     ] = None,
+    ssh: Annotated[
+        str | None, typer.Option(help="Address and port for who comes by SSH; none if `off`.")
+    ] = None,
     driver: Annotated[DriverChoice, typer.Option(help="How machines are run.")] = DriverChoice.AUTO,
     on_exit: Annotated[OnExit | None, typer.Option(help="What becomes of the machines.")] = None,
     insecure_no_isolation: Annotated[
@@ -74,6 +77,7 @@ def up(  # noqa: PLR0913  # each is an option of the command line
             "state_dir": state,
             "listen": listen,
             "gateway_listen": gateway,
+            "ssh_listen": ssh,
             "on_exit": leave,
             "log_format": log,
             "log_level": log_level,

@@ -23,7 +23,7 @@ from pandastack.api.server import serving
 from pandastack.cli.credentials import remember
 from pandastack.cli.progress import reporting
 from pandastack.client import config_path
-from pandastack.config import ControlConfig, DriverName, HostConfig, OnExit
+from pandastack.config import ControlConfig, DriverName, HostConfig, OnExit, split_address
 from pandastack.control import DATABASE, Control, open_control
 from pandastack.errors import PandastackError
 from pandastack.gateway.listener import listening
@@ -31,6 +31,8 @@ from pandastack.gateway.visitor import Limits
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.packages import Progress
 from pandastack.model.sandbox import Isolation
+from pandastack.sshd.limits import Limits as SshLimits
+from pandastack.sshd.listener import listening as ssh_listening
 from pandastack.testing.process_host import open_process_host
 
 M_ARENA_MAX = -8
@@ -60,12 +62,14 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
         gateway_url = await stack.enter_async_context(visited(control, control_config))
+        ssh_address = await stack.enter_async_context(entered(control, control_config))
         announce(
             console,
             api_url,
             host,
             control.first_token,
             gateway_url=gateway_url,
+            ssh_address=ssh_address,
             dashboard=control_config.dashboard,
         )
         leave_alone_what_is_there()
@@ -82,6 +86,23 @@ async def visited(control: Control, config: ControlConfig) -> AsyncIterator[str 
     limits = Limits(of_one_address=config.gateway_connections_per_address)
     async with listening(control.plane.front(limits), config.gateway_listen, limits) as url:
         yield url
+
+
+@asynccontextmanager
+async def entered(control: Control, config: ControlConfig) -> AsyncIterator[str | None]:
+    """SSH while the block lasts, and its address; None where the configuration wants none."""
+    if config.ssh_listen in {"", "off"}:
+        yield None
+        return
+    limits = SshLimits(of_one_address=config.ssh_connections_per_address)
+    certificates = control.plane.certificates
+    async with ssh_listening(control.plane.house(), config.ssh_listen, limits) as (host, port):
+        told = (host, port) if config.ssh_address is None else split_address(config.ssh_address)
+        certificates.address = told
+        try:
+            yield f"{host}:{port}"
+        finally:
+            certificates.address = None
 
 
 def host_of(config: HostConfig, progress: Progress) -> AbstractAsyncContextManager[LocalHost]:
@@ -138,6 +159,7 @@ def announce(
     first_token: str | None,
     *,
     gateway_url: str | None,
+    ssh_address: str | None,
     dashboard: bool,
 ) -> None:
     """Tell that the server serves, what that is worth, and the first key, once."""
@@ -149,6 +171,8 @@ def announce(
         console.print(f"  degraded: {reason}", markup=False, soft_wrap=True)
     if gateway_url is not None:
         console.print(f"  previews: {gateway_url}", markup=False, soft_wrap=True)
+    if ssh_address is not None:
+        console.print(f"  ssh: {ssh_address}", markup=False, soft_wrap=True)
     if dashboard:
         console.print(f"  dashboard: {api_url}/ui", markup=False, soft_wrap=True)
     if first_token is None:

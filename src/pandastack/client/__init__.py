@@ -54,7 +54,7 @@ from pandastack.client._lineage import (
     Step,
 )
 from pandastack.client._pair import CancelEvent
-from pandastack.client._ports import PortInfo, Preview
+from pandastack.client._ports import PortInfo, Preview, SshCertificate
 from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.client import (
     Client,
@@ -165,6 +165,7 @@ __all__ = [
     "Settings",
     "Snapshot",
     "SnapshotsAPI",
+    "SshCertificate",
     "Step",
     "Surroundings",
     "Template",

@@ -33,6 +33,20 @@ class Preview(TypedDict):
     expires_at: str
 
 
+class SshCertificate(TypedDict):
+    """What one comes to a sandbox by SSH with, beside one's key, until `expires_at`: lines as OpenSSH keeps
+    them in files, and where the server is.
+    """
+
+    certificate: str
+    login: str
+    host: str
+    port: int
+    host_key_alias: str
+    known_hosts: str
+    expires_at: str
+
+
 def preview_address(
     port: int, sandbox_id: str, api_url: str, preview_host: str | None, scheme: str | None
 ) -> str:

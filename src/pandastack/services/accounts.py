@@ -60,6 +60,14 @@ class Accounts:
         self._used[digest] = now
         return found
 
+    async def holder(self, workspace: str, prefix: str) -> Credential | None:
+        """What the token of this prefix stands for now; None when it was revoked or has expired."""
+        query = partial(accounts.holder, workspace=workspace, prefix=prefix)
+        found = await self._database.glance(query)
+        if found is None or (found.expires_at is not None and found.expires_at <= self._clock.now()):
+            return None
+        return found
+
     async def create_token(
         self, caller: Caller, label: str, scope: Scope, expires_in_days: float | None = None
     ) -> NewToken:

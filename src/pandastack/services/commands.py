@@ -112,6 +112,37 @@ class Commands:
         async with using as guest, guest.run(command) as process:
             yield process
 
+    @asynccontextmanager
+    async def attended(
+        self,
+        caller: Caller,
+        sandbox_id: str,
+        line: str | None,
+        *,
+        env: dict[str, str],
+        user: str | None,
+        size: tuple[int, int] | None,
+    ) -> AsyncIterator[Running]:
+        """A line for the user's shell, or without one its login shell, that somebody sits at: what it reads
+        is given to the process as it comes. In a terminal when there is a `size`; leaving kills it, or hangs
+        up.
+        """
+        command = Command(
+            process_id=self._new_id(),
+            shell=line if line is not None else 'exec "${SHELL:-/bin/sh}" -l',
+            env=env,
+            user=user,
+            stdin=size is None,
+            terminal=size,
+        )
+        note = None
+        if line is not None and size is None:
+            note = partial(self._note, caller, sandbox_id, ExecRequest(cmd=line))
+        using = self._sandboxes.use(caller, sandbox_id, Use.EXEC if size is None else Use.TERMINAL)
+        with _directory_faults():
+            async with using as guest, guest.run(command) as process:
+                yield Running(process, None, note)
+
     async def start(self, caller: Caller, sandbox_id: str, request: StartRequest) -> Started:
         """Start a background process, which goes on by itself."""
         command = self._command(request, self._timeout(request), stdin=request.stdin, detached=True)

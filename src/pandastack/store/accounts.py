@@ -107,6 +107,15 @@ def credential(connection: sa.Connection, digest: str) -> Credential | None:
     return Credential(row.digest, row.workspace, row.prefix, Scope[row.scope.upper()], row.expires_at)
 
 
+def holder(connection: sa.Connection, workspace: str, prefix: str) -> Credential | None:
+    """What the token of this prefix stands for, for who has shown it before."""
+    query = tokens.select().where(tokens.c.workspace == workspace, tokens.c.prefix == prefix).limit(1)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return Credential(row.digest, row.workspace, row.prefix, Scope[row.scope.upper()], row.expires_at)
+
+
 def list_tokens(connection: sa.Connection, workspace: str) -> list[Token]:
     query = tokens.select().where(tokens.c.workspace == workspace).order_by(tokens.c.created_at)
     return [_token(row) for row in connection.execute(query)]

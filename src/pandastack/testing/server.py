@@ -43,7 +43,7 @@ def running_server(
 ) -> Iterator[Server]:
     """A server that answers, its state and log below `home`; at the end of the block it and all of its
     machines are gone. `options` are more of `up`'s, `settings` of its environment; `gateway` is None for
-    a server of a version that has none.
+    a server of a version that has none, nor SSH.
 
     It is in a session of its own, so a Ctrl-C reaches it through the end of the block alone. MachineError
     when it does not come up; an error that leaves the block takes the end of its log along as a note.
@@ -52,7 +52,7 @@ def running_server(
     token = f"pds_{secrets.token_hex(16)}"
     state, log = home / "state", home / "server.log"
     command = [str(PROGRAM), "up", "--state", str(state), "--listen", listen, "--on-exit", "destroy"]
-    command += [] if gateway is None else ["--gateway", gateway]
+    command += [] if gateway is None else ["--gateway", gateway, "--ssh", "127.0.0.1:0"]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, *options],

@@ -12,7 +12,7 @@ from pandastack.client._async.handle import AsyncHandle
 from pandastack.client._async.terminal import open_socket
 from pandastack.client._errors import ConnectionError
 from pandastack.client._pair import AsyncSocket
-from pandastack.client._ports import PortInfo, Preview, ports_of, preview_address
+from pandastack.client._ports import PortInfo, Preview, SshCertificate, ports_of, preview_address
 
 
 class AsyncPortConnection:
@@ -82,6 +82,15 @@ class AsyncPortVerbs(AsyncHandle):
         """A link to a port for so many seconds, good for these paths and all below them, or for all."""
         body = {"port": port, "ttl_seconds": ttl_seconds, "paths": list(paths)}
         return cast("Preview", await self._verb("POST", "preview", body))
+
+    async def ssh_certificate(
+        self, public_key: str, *, user: str | None = None, ttl_seconds: int = 600
+    ) -> SshCertificate:
+        """A certificate to come by SSH with, for so many seconds: for the key of this line, as one of the
+        sandbox's users (root when None).
+        """
+        body = {"public_key": public_key, "user": user, "ttl_seconds": ttl_seconds}
+        return cast("SshCertificate", await self._verb("POST", "ssh", body))
 
     def connect(self, port: int) -> AbstractAsyncContextManager[AsyncPortConnection]:
         """A TCP connection to a port, also one on loopback; leaving the block closes it."""
