@@ -150,6 +150,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """So many networks are kept ready for machines to come."""
     name_servers: tuple[str, ...] | None = None
     """Who knows the addresses of names, `address` or `address:port`; None asks whom this machine asks."""
+    trusted_certificates: Path | None = None
+    """A file with the authorities, PEM, by which hosts that secrets are bound to prove their names; None is
+    those that this machine trusts.
+    """
     archive_keys: Path | None = None
     """A folder with the `archive.key` files of other servers, by any names: what these have exported can be
     imported.

@@ -60,9 +60,12 @@ from pandastack.services.ports import Ports
 from pandastack.services.previews import Previews
 from pandastack.services.recorder import Recorder
 from pandastack.services.rollbacks import Rollbacks
+from pandastack.services.safe import Safe
 from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.secrets import Secrets
 from pandastack.services.sleep import Sleep
 from pandastack.services.snapshots import Snapshots
+from pandastack.services.strongbox import Strongbox
 from pandastack.services.templates import Templates
 from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
@@ -93,6 +96,9 @@ REAP_SECONDS, GATHER_SECONDS, TEND_SECONDS, PURGE_SECONDS = 1.0, 5.0, 30.0, 600.
 STOPPED = "the server was stopped"
 """Why sandboxes end or sleep at its end."""
 
+SECRETS_KEY = "secrets.key"
+"""The file of the state directory by which secrets of sandboxes are sealed in the database."""
+
 DATABASE = "control.db"
 """The file of the state directory that holds all rows."""
 
@@ -117,6 +123,10 @@ def _new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
+def _new_placeholder() -> str:
+    return f"psk_{secrets.token_hex(16)}"
+
+
 class Chance(Struct, frozen=True):
     """Where names and secrets come from."""
 
@@ -125,6 +135,8 @@ class Chance(Struct, frozen=True):
     new_secret: Callable[[], str] = _new_secret
     new_session: Callable[[], str] = _new_session
     new_key: Callable[[], bytes] = _new_key
+    new_placeholder: Callable[[], str] = _new_placeholder
+    some_bytes: Callable[[int], bytes] = secrets.token_bytes
 
 
 class Control:
@@ -244,6 +256,7 @@ class Plane:
             endings=self.endings,
             sleep=self.sleep,
             exits=Exits(self.ground),
+            secrets=Secrets(self.ground),
             lifecycles=Lifecycles(self.ledger, self.activity, self._clock, self.recorder),
             lineages=Lineages(self.ledger, self._database),
             snapshots=Snapshots(ground, self.archive),
@@ -321,6 +334,7 @@ class Plane:
             causes=Causes(ledger),
             turns=Turns(),
             keys=Keys(database),
+            safe=Safe(database, self._strongbox(), clock, self._chance.new_placeholder),
             line=Line(config.concurrent_creates, config.queue_seconds, self.metrics.queued),
             clock=clock,
             new_id=self._chance.new_id,
@@ -328,6 +342,10 @@ class Plane:
             metrics=self.metrics,
             failpoint=Failpoints(config.failpoints),
         )
+
+    def _strongbox(self) -> Strongbox:
+        key = _kept(self._config, SECRETS_KEY, self._chance)
+        return Strongbox(key, self._chance.some_bytes)
 
     def _commands(self) -> Commands:
         config = self._config

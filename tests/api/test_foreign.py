@@ -17,6 +17,8 @@ OF_ONE = [
     for endpoint in ENDPOINTS
     if endpoint.method != WEBSOCKET and ("{sandbox_id}" in endpoint.path or "{snapshot_id}" in endpoint.path)
 ]
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
+"""Of thirty-two zeros."""
 BODIES: dict[str, object] = {
     "exec": {"cmd": "true"},
     "stream": {"cmd": "true"},
@@ -30,6 +32,8 @@ BODIES: dict[str, object] = {
     "ports": {"port": 8000},
     "preview": {"port": 8000},
     "preview-token": {"port": 8000},
+    "ssh": {"public_key": PUBLIC_KEY},
+    "TOKEN": {"value": "of-somebody", "hosts": ["api.example.com"]},
 }
 
 
@@ -39,7 +43,7 @@ async def test_every_endpoint_knows_nothing_of_anothers(
 ) -> None:
     taken = (await post(world, f"{box}/snapshots", status=201))["id"]
     path = endpoint.path.replace(":path", "")
-    path = path.format(sandbox_id=box, snapshot_id=taken, process_id="p", port=8000, rest="x")
+    path = path.format(sandbox_id=box, snapshot_id=taken, process_id="p", port=8000, rest="x", name="TOKEN")
     body = BODIES.get(path.rsplit("/", 1)[-1]) if endpoint.body is not None else None
     async with foreigner as http:
         method = "PATCH" if endpoint.method == "ANY" else endpoint.method

@@ -27,13 +27,13 @@ def pandastack(server: Server) -> Run:
     return program_of(server)
 
 
-def program_of(server: Server) -> Run:
-    """Runs the program against a server; checks its exit code, 0 unless said otherwise."""
+def program_of(server: Server, **variables: str) -> Run:
+    """Runs the program against a server, with more variables; checks its exit code, 0 without another."""
 
     def run(*words: str, status: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [PROGRAM, *words],
-            env=server.environment,
+            env={**server.environment, **variables},
             input=stdin,
             capture_output=True,
             text=True,

@@ -242,8 +242,6 @@ while True:
 
 OPEN = "grep -cE '^ *[0-9]+: [0-9A-F]{8}:1F40 [0-9A-F:]+ 01 ' /proc/net/tcp || true"
 """How many connections to port 8000 stand, at the service's end."""
-GATEWAY = ("127.0.0.1", 8081)
-"""Where visitors come to by default; nobody else is in this test's network."""
 PROMPT_SECONDS = 10.0
 
 
@@ -277,7 +275,8 @@ async def visited(yard: Yard, box: str, stack: AsyncExitStack) -> Visitors:
     """Connected by the API and by the gateway: plain requests, a forward, WebSockets."""
     name = f"8000-{box}.localhost"
     key = {"authorization": f"Bearer {TOKEN}"}
-    outside = httpx2.AsyncClient(base_url=f"http://{GATEWAY[0]}:{GATEWAY[1]}", headers={"host": name})
+    address, port = yard.gateway()
+    outside = httpx2.AsyncClient(base_url=f"http://{address}:{port}", headers={"host": name})
     visitor = await stack.enter_async_context(outside)
     path = f"{ALL}/{box}/proxy/8000"
     base = str(yard.http.base_url).replace("http", "ws").rstrip("/")
@@ -291,7 +290,7 @@ async def visited(yard: Yard, box: str, stack: AsyncExitStack) -> Visitors:
     sockets = [
         websockets.connect(f"{base}{ALL}/{box}/tcp/8000", additional_headers=key, proxy=None),
         websockets.connect(f"{base}{path}/", additional_headers=key, proxy=None),
-        websockets.connect(f"ws://{name}:{GATEWAY[1]}/", host=GATEWAY[0], proxy=None),
+        websockets.connect(f"ws://{name}:{port}/", host=address, proxy=None),
     ]
     opened = [await stack.enter_async_context(socket) for socket in sockets]
     async with asyncio.timeout(PROMPT_SECONDS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -75,6 +76,11 @@ class Yard:
         """The number of a machine's process."""
         record = msgspec.json.decode((self.state / "v" / sandbox_id / "vm.json").read_bytes())
         return int(record["report"]["pid"])
+
+    def gateway(self) -> tuple[str, int]:
+        """Where visitors of the server that runs come to."""
+        told = re.findall(r"previews: http://([0-9.]+):([0-9]+)", self._log())
+        return told[-1][0], int(told[-1][1])
 
     async def reached(self, point: str) -> None:
         """Return when the log tells that a point was reached since the last verb was asked for."""

@@ -25,6 +25,7 @@ from pandastack.services.ports import Ports
 from pandastack.services.previews import Previews
 from pandastack.services.rollbacks import Rollbacks
 from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.secrets import Secrets
 from pandastack.services.sleep import Sleep
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
@@ -48,6 +49,7 @@ class Services:
     sleep: Sleep
     lifecycles: Lifecycles
     exits: Exits
+    secrets: Secrets
     lineages: Lineages
     snapshots: Snapshots
     transfers: Transfers

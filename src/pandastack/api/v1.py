@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
 from pandastack.api.calls import Api
 from pandastack.api.egress import EGRESS
+from pandastack.api.secrets import SECRETS
 from pandastack.api.v1_ports import PORTS
 from pandastack.api.v1_state import STATE
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
@@ -130,7 +131,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("state", *STATE),
-    *_tagged("network", *EGRESS),
+    *_tagged("network", *EGRESS, *SECRETS),
     *_tagged(
         "commands",
         Endpoint(

@@ -32,6 +32,7 @@ COMMANDS = {
     "run": Place("run"),
     "sandbox": Place("sandbox", is_noun=True),
     "snapshot": Place("snapshot", is_noun=True),
+    "secrets": Place("secrets", is_noun=True),
     "ports": Place("ports"),
     "preview": Place("ports"),
     "forward": Place("forward"),

@@ -11,6 +11,7 @@ from pandastack.cli import copy, egress, fork, lifecycle, shell, timeline
 from pandastack.cli.egress import Allow, Bandwidth, Deny, Internet, Ports, policy_of
 from pandastack.cli.lifecycle import DiskOnly, IdleTimeout, Lifetime, OnTimeout, times_of
 from pandastack.cli.run import GREEDY, attached, standard_input
+from pandastack.cli.secrets import Secrets, secrets_of
 from pandastack.cli.session import SandboxId, age, pairs, plain, session_of, summary
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     deny: Deny = None,
     port: Ports = None,
     bandwidth: Bandwidth = None,
+    secret: Secrets = None,
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
@@ -65,6 +67,8 @@ def create(  # noqa: PLR0913  # each is an option of the command line
         options["keep_checkpoints"] = keep
     if policy := policy_of(internet, allow, deny, port, bandwidth):
         options["egress"] = policy
+    if secrets := secrets_of(secret):
+        options["secrets"] = secrets
     made = session.client().sandboxes.create(
         template,
         ttl_seconds=ttl,

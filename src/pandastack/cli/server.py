@@ -54,6 +54,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
     """
     share_one_arena()
     allow_many_files()
+    dump_no_core()
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals())
         with reporting(console) as progress:
@@ -144,6 +145,12 @@ def allow_many_files() -> None:
     """Have as many descriptors as this user may: every machine takes two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def dump_no_core() -> None:
+    """Leave no image of this program's memory on the disk, whatever becomes of it: it holds secrets."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def leave_alone_what_is_there() -> None:

@@ -7,7 +7,7 @@ and an unknown one is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NotRequired, TypedDict, TypeVar
 
@@ -78,6 +78,27 @@ class EgressTrial(TypedDict):
 
     blocked: list[EgressReceipt]
     suggestion: EgressPolicy
+
+
+class NewSecret(TypedDict):
+    """A secret to be: its value, and the names of the hosts whose requests it is put into, `*.example.com`
+    for all below one. With `headers` only there.
+    """
+
+    value: str
+    hosts: Sequence[str]
+    headers: NotRequired[Sequence[str]]
+
+
+class Secret(TypedDict):
+    """A secret, without its value. Commands have `placeholder` in the variable `name`."""
+
+    name: str
+    hosts: list[str]
+    placeholder: str
+    created_at: str
+    changed_at: str
+    headers: list[str]
 
 
 class AwakeReason(TypedDict):

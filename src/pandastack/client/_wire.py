@@ -20,7 +20,7 @@ from pandastack.client._errors import (
     PandastackError,
     SandboxTimeout,
 )
-from pandastack.client._values import EgressPolicy, ExecResult
+from pandastack.client._values import EgressPolicy, ExecResult, NewSecret
 
 USER_AGENT = "pandastack-python"
 CONNECT_SECONDS = 10.0
@@ -167,13 +167,15 @@ class TimeOptions(TypedDict, total=False):
 class CreateOptions(TimeOptions, total=False):
     """The same, and what is kept of a sandbox by itself: with `checkpoints` "exec" (else "off") its state
     behind each command, the newest `keep_checkpoints` (20) of them. With `disk_only` one that is made from a
-    snapshot boots with the disk of that, without what was in memory. `egress` is what it may reach.
+    snapshot boots with the disk of that, without what was in memory. `egress` is what it may reach, `secrets`
+    what is put into its requests, by the names of the variables that stand for it.
     """
 
     checkpoints: str
     keep_checkpoints: int
     disk_only: bool
     egress: EgressPolicy
+    secrets: Mapping[str, NewSecret]
 
 
 class LifecycleOptions(TimeOptions, total=False):

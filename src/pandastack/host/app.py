@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from pandastack.config import DriverName, HostConfig, NetworkMode
-from pandastack.errors import NotSupported
+from pandastack.errors import InvalidRequest, NotSupported
 from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
@@ -198,9 +198,22 @@ def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
     servers = config.name_servers
     if servers is None:
         servers = name_servers_of(Path("/etc/resolv.conf"))
+    trusted = config.trusted_certificates
     return open_slots(
-        config.state_dir, wanted, servers, lambda: datetime.now(UTC), ready=config.networks_ready
+        config.state_dir,
+        wanted,
+        servers,
+        lambda: datetime.now(UTC),
+        ready=config.networks_ready,
+        trust=_text_of(trusted) if trusted else None,
     )
+
+
+def _text_of(certificates: Path) -> str:
+    try:
+        return certificates.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The certificates in {certificates} cannot be read.") from error
 
 
 async def _driver(

@@ -9,7 +9,8 @@ from pathlib import Path
 import structlog
 from msgspec import structs
 
-from pandastack.errors import BootFailed, SnapshotRefused
+from pandastack.errors import BootFailed, PandastackError, SnapshotRefused
+from pandastack.host import trust
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
@@ -18,7 +19,6 @@ from pandastack.host.network.slots import Slots
 from pandastack.host.templates import Prepared, Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import Sources, Vm, VmRecord, make_home, ms, proof_of, report_of
-from pandastack.model.egress import Egress
 from pandastack.model.host import VmSpec, VmState
 from pandastack.model.restore import RestoreProof
 
@@ -66,14 +66,16 @@ class Birth:
         ready = time.perf_counter()
         async with AsyncExitStack() as stack:
             home = make_home(path, stack)
-            slot = await self._slot(spec.egress, stack)
+            slot = await self._slot(spec, stack)
             machine = await self._launch(prepared, spec, home, slot)
             stack.push_async_callback(machine.stop, 0)
             link, proof = await self._enter(machine, spec, prepared, stack)
             await machine.check_posture()
             report = report_of(spec, prepared, machine, proof, (begun, ready), slot.address if slot else None)
-            record = VmRecord(spec, report, prepared, slot.number if slot else None)
+            written = structs.replace(spec, secrets=())
+            record = VmRecord(written, report, prepared, slot.number if slot else None)
             vm = Vm(home, record, machine, link, self._network)
+            await self._confide(vm, spec)
             vm.save()
             stack.pop_all()
         return vm
@@ -91,11 +93,11 @@ class Birth:
         machine = structs.replace(machine, kernel=now.kernel, initrd=now.initrd)
         return structs.replace(prepared, any_machine=machine)
 
-    async def _slot(self, egress: Egress, stack: AsyncExitStack) -> Slot | None:
+    async def _slot(self, spec: VmSpec, stack: AsyncExitStack) -> Slot | None:
         """A network for the machine, given back unless the start succeeds; None on a host that has none."""
         if self._network is None:
             return None
-        slot = await self._network.take(egress)
+        slot = await self._network.take(spec.egress, spec.secrets)
         stack.callback(self._network.give_back, slot.number)
         return slot
 
@@ -124,6 +126,20 @@ class Birth:
         machine.phases_ms["gate"] = round(entry.spent_us / 1000, 2)
         machinery = self._driver.machinery(prepared.any_machine)
         return link, proof_of(spec, facts, entry, machinery)
+
+    async def _confide(self, vm: Vm, spec: VmSpec) -> None:
+        """Have a machine that secrets are put in for trust this host. One that goes on from a snapshot may
+        have become unable to, by a full disk for example: then its connections to their hosts fail, not it.
+        """
+        if not spec.secrets or self._network is None or vm.link is None:
+            return
+        vm.take_secrets(spec.secrets)
+        try:
+            await trust.install(vm.link, self._network.certificate or "")
+        except PandastackError as error:
+            if spec.snapshot is None:
+                raise BootFailed(error.message) from error
+            log.warning("vm.trusts_not", vm=spec.id, reason=error.message)
 
     def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
         return GateFacts(

@@ -18,8 +18,8 @@ class Disk(Struct, frozen=True):
 
 
 def disk_of(folder: Path, *, mounts: str | None = None, sysfs: Path = _SYSFS) -> str | None:
-    """The disk's `major:minor`; None for a folder that is in memory, or on no disk that could be told. One that
-    is not there yet will be where its parents are.
+    """The disk's `major:minor`; None for a folder that is in memory, or on no disk that could be told. One
+    that is not there yet will be where its parents are.
 
     A partition's disk stands for it, since the kernel limits whole disks alone. `mounts` is what
     /proc/self/mountinfo tells: a file system of several disks (btrfs) has a number of its own, and the name

@@ -35,6 +35,7 @@ class GuestLink(Processes, Files, Dialling):
         self._link = link
         self._deadlines = deadlines
         self._workdir = workdir
+        self.defaults = {}
 
     @classmethod
     async def connect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -138,6 +138,9 @@ class Processes(Questions):
     _workdir: str | None
     """Where commands start that name no directory; None is their user's home."""
 
+    defaults: Mapping[str, str]
+    """Variables of commands that do not set them themselves, over those of the machine."""
+
     @asynccontextmanager
     async def run(self, command: Command) -> AsyncIterator[Process]:
         """Start a command; leaving the block kills its process group, or detaches from a detached one.
@@ -146,6 +149,8 @@ class Processes(Questions):
         A program that is not there or cannot be executed is no error: the process ends with 127 or 126 and
         says why on stderr. FileMissing or FileRefused for the working directory, InvalidRequest for the user.
         """
+        if self.defaults:
+            command = msgspec.structs.replace(command, env={**self.defaults, **command.env})
         direct = without_shell(command)
         if direct is not None:
             async with self._placed(direct) as process:

@@ -9,12 +9,14 @@ from msgspec import structs
 
 from pandastack.carrying import carried_through
 from pandastack.errors import NotSupported, PandastackError
+from pandastack.host import trust
 from pandastack.host.network.slots import Slots
 from pandastack.host.publish import full_disk_said
 from pandastack.host.vm import Vm
 from pandastack.model.book import Sighting
-from pandastack.model.egress import Egress
+from pandastack.model.egress import BoundSecret, Egress
 
+Secrets = tuple[BoundSecret, ...]
 log = structlog.get_logger("host")
 
 
@@ -25,25 +27,32 @@ class Reach:
         self._find = find
         self._network = network
 
-    async def set_egress(self, vm_id: str, egress: Egress) -> None:
+    async def set_egress(self, vm_id: str, egress: Egress, secrets: Secrets | None = None) -> None:
         """See `model.host.Host.set_egress`."""
         vm = self._find(vm_id)
         if self._network is None or vm.slot is None:
             raise NotSupported(f"Sandbox {vm_id} has no network of its own, which could keep a policy.")
-        before = vm.spec
+        if secrets and not vm.bound and vm.link is not None:
+            await trust.install(vm.link, self._network.certificate or "")
+        before, kept, bound = vm.spec, vm.secrets, vm.bound
+        wanted = kept if secrets is None else secrets
         try:
+            if secrets is not None:
+                vm.take_secrets(secrets)
             _note(vm, egress)  # first: should this program end now, the next one has it keep the new one
-            await self._network.obey(vm.slot, egress)
+            await self._network.obey(vm.slot, egress, wanted)
         except BaseException:
+            vm.take_secrets(kept or ())
+            vm.secrets, vm.bound = kept, bound
             _note(vm, before.egress)
-            await carried_through(self._kept(vm.slot, before.egress))
+            await carried_through(self._kept(vm.slot, before.egress, kept))
             raise
 
-    async def _kept(self, slot: int, egress: Egress) -> None:
+    async def _kept(self, slot: int, egress: Egress, secrets: Secrets | None) -> None:
         """The old policy, as far as it can be had: its next change, or the next program, tries again."""
         assert self._network is not None  # noqa: S101  # it was asked before
         try:
-            await self._network.obey(slot, egress)
+            await self._network.obey(slot, egress, secrets)
         except (PandastackError, OSError) as error:
             log.warning("network.not_kept", slot=slot, reason=str(error))
 

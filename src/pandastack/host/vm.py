@@ -18,6 +18,8 @@ from pandastack.host.guest import Entry, GateFacts, GuestLink
 from pandastack.host.network.slots import Slots
 from pandastack.host.record import note
 from pandastack.host.templates import Prepared
+from pandastack.host.trust import environment
+from pandastack.model.egress import BoundSecret
 from pandastack.model.host import VmReport, VmSpec, VmState
 from pandastack.model.restore import RestoreProof
 
@@ -42,6 +44,8 @@ class VmRecord(Struct, frozen=True):
     """What it was started from; None of a machine that an older program has started."""
     slot: int | None = None
     """The number of its network, when it has one."""
+    bound: bool = False
+    """Whether secrets are put in on its way out; they themselves are never written here."""
 
     @property
     def workdir(self) -> str | None:
@@ -66,6 +70,9 @@ class Vm:
         self.prepared = record.prepared
         self.workdir = record.workdir
         self.slot = record.slot
+        self.bound = record.bound
+        self.secrets: tuple[BoundSecret, ...] | None = None if record.bound else ()
+        """What is put in on its way out; None when nobody has told this program yet."""
         self.machine = machine
         self.link = link
         self._network = network
@@ -76,7 +83,18 @@ class Vm:
 
     def save(self) -> None:
         """Write the record so that a reader sees the old one or the new one."""
-        note(self.home / RECORD, VmRecord(self.spec, self.report, self.prepared, self.slot))
+        note(self.home / RECORD, VmRecord(self.spec, self.report, self.prepared, self.slot, self.bound))
+
+    def take_secrets(self, secrets: tuple[BoundSecret, ...]) -> None:
+        """From now on these are put in; commands that start have their placeholders."""
+        self.secrets, self.bound = secrets, bool(secrets)
+        self.speak(self.link)
+
+    def speak(self, link: GuestLink | None) -> None:
+        """Have this connection to its agent from now on."""
+        self.link = link
+        if link is not None:
+            link.defaults = environment(self.secrets or ())
 
     def moved(self, home: Path) -> None:
         """Its home has been renamed."""

@@ -325,7 +325,7 @@ class Vms:
             await vm.link.close()
             vm.link = None
         try:
-            vm.link = await self._birth.greet_again(vm)
+            vm.speak(await self._birth.greet_again(vm))
         except (PandastackError, OSError) as error:
             log.warning("vm.unreachable", vm=vm.spec.id, reason=str(error))
 
@@ -397,13 +397,13 @@ class Vms:
             self._bury(found_dead(home, record))
             return
         if self._network is not None and record.slot is not None:
-            await self._network.adopt(record.slot, record.spec.egress)
+            await self._network.adopt(record.slot, record.spec.egress, bound=record.bound)
         vm = Vm(home, record, machine, None, self._network)
         try:
             if vm.report.state is VmState.RUNNING:
                 with suppress(MachineError):  # it may stand still for a snapshot that came to nothing
                     await machine.resume()
-            vm.link = await self._birth.greet_again(vm)
+            vm.speak(await self._birth.greet_again(vm))
         except OSError:  # nobody listens there
             self._bury(found_dead(home, record, await end_silent(machine)))
             await vm.release()

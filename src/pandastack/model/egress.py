@@ -29,6 +29,8 @@ MAIL_PORTS = frozenset({25, 465, 587})
 
 PLACEHOLDER_LENGTH = 16
 SECRET_LENGTH = 8192
+HOSTS = 32
+"""Most hosts that a secret is bound to, and most headers."""
 
 _PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -102,26 +104,34 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
 
 class BoundSecret(Struct, frozen=True, forbid_unknown_fields=True):
     """A secret that the guest never has: it writes `placeholder`, and requests over TLS to `hosts` (patterns
-    as in a policy) carry `value` instead, in whichever header the placeholder stands.
+    as in a policy) carry `value` instead, in whichever header the placeholder stands, or only in `headers`
+    when there are some.
 
-    `header` is where programs usually send it; `Basic` credentials are looked into. A binding allows nothing
-    by itself. Bodies and answers are passed as they are: a host that repeats the value in its answer tells it
-    to the guest.
+    `Basic` credentials are looked into. A binding allows nothing by itself. Bodies of requests are passed as
+    they are. In what is answered stars stand for the value; a host that repeats it in another form tells it
+    to the guest all the same.
     """
 
     name: str
     hosts: tuple[str, ...]
     placeholder: str
     value: str
-    header: str = "Authorization"
+    headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could be taken for something else on the wire. No message holds the value."""
         if not self.name or not self.hosts:
             raise InvalidRequest("A secret has a name and at least one host that it is bound to.")
         force_setattr(self, "hosts", tuple(canonical_pattern(host) for host in self.hosts))
-        if not _TOKEN.fullmatch(self.header):
-            raise InvalidRequest(f"The header of secret {self.name!r} is no name of a header.")
+        if "*" in self.hosts or len(self.hosts) > HOSTS:
+            raise InvalidRequest(
+                f"Secret {self.name!r} is bound to hosts by their names, {HOSTS} at most, not to all of them."
+            )
+        if len(self.headers) > HOSTS or not all(_TOKEN.fullmatch(header) for header in self.headers):
+            raise InvalidRequest(
+                f"The headers of secret {self.name!r} are names of headers, {HOSTS} at most."
+            )
+        force_setattr(self, "headers", tuple(header.lower() for header in self.headers))
         if len(self.placeholder) < PLACEHOLDER_LENGTH or not _TOKEN.fullmatch(self.placeholder):
             raise InvalidRequest(
                 f"The placeholder of secret {self.name!r} needs {PLACEHOLDER_LENGTH} to 64 letters, digits "
@@ -135,14 +145,16 @@ class BoundSecret(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         """Without the value, so that no log can have it."""
-        return f"BoundSecret(name={self.name!r}, hosts={self.hosts!r}, header={self.header!r})"
+        return f"BoundSecret(name={self.name!r}, hosts={self.hosts!r}, headers={self.headers!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The same for tracebacks on a terminal."""
-        return [("name", self.name), ("hosts", self.hosts), ("header", self.header)]
+        return [("name", self.name), ("hosts", self.hosts), ("headers", self.headers)]
 
-    def put_into(self, header_value: str) -> str:
+    def put_into(self, header: str, header_value: str) -> str:
         """The same value of a header, the placeholder replaced, also within `Basic` credentials."""
+        if self.headers and header.lower() not in self.headers:
+            return header_value
         scheme, _, credentials = header_value.partition(" ")
         if scheme.lower() == "basic":
             plain = _decoded(credentials.strip())

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from pandastack.model.book import Sighting
-from pandastack.model.egress import Egress
+from pandastack.model.egress import BoundSecret, Egress
 from pandastack.model.guest import Guest
 from pandastack.model.image import Template
 from pandastack.model.restore import RestoreProof
@@ -30,6 +30,8 @@ class VmSpec(Struct, frozen=True):
     """The snapshot of this host that it goes on from; None is the template's own."""
     egress: Egress = Egress()
     """What it may reach."""
+    secrets: tuple[BoundSecret, ...] = ()
+    """What is put in on its way out: for this start, and never written down by a host."""
     cold: bool = False
     """Boot with the snapshot's disk, for when its memory cannot be used: nothing runs, and what had not
     reached the disk is not there. Such a machine can not be snapshotted."""
@@ -215,9 +217,14 @@ class Host(Protocol):
         """Counters of its process now. Errors: SandboxNotFound."""
         ...
 
-    async def set_egress(self, vm_id: str, egress: Egress) -> None:
-        """Have it keep another policy from now on; open connections that it forbids end. On any error the old
-        one is kept. Errors: SandboxNotFound, NotSupported on a host that cannot keep it.
+    async def set_egress(
+        self, vm_id: str, egress: Egress, secrets: tuple[BoundSecret, ...] | None = None
+    ) -> None:
+        """Have it keep another policy from now on, with these secrets put in; without any named they stay as
+        they are. Open connections that it forbids end, and those that another secret was put into. On any
+        error it is as before. A host that starts has to be told the secrets anew. Errors: SandboxNotFound,
+        NotSupported on a host that cannot keep it, MachineError when its guest cannot be made to trust the
+        host.
         """
         ...
 

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from pandastack.model.egress import Egress
 from pandastack.model.restore import RestoreProof
+from pandastack.model.secret import SecretWish
 
 
 class SandboxState(StrEnum):
@@ -117,6 +118,10 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     volumes: list[dict[str, object]] = []
     egress: Egress | None = None
     """What it may reach; without it everything but private networks, or what its snapshot's sandbox may."""
+    secrets: dict[str, SecretWish] = {}
+    """Values that are put into its requests to their hosts, by the names of the variables that stand for
+    them. A snapshot has none.
+    """
 
 
 class Sandbox(Struct, frozen=True):

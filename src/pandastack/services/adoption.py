@@ -37,6 +37,7 @@ class Adoption:
     ) -> None:
         self._ledger = ground.ledger
         self._placement = ground.placement
+        self._safe = ground.safe
         self._activity = ground.activity
         self._archive = archive
         self._births = births
@@ -180,12 +181,15 @@ class Adoption:
         await self._keep_to_policy(sandbox)
 
     async def _keep_to_policy(self, sandbox: Sandbox) -> None:
-        """A server that ended in the middle of a change of it has told the host, and not written it down."""
+        """A server that ended in the middle of a change of it has told the host, and not written it down; and
+        no host writes secrets down.
+        """
         if self._placement.report.network is not Networks.SLOTS:
             return
         host = self._placement.host_of(sandbox.id)
         try:
-            await self._placement.ordered(host.set_egress(sandbox.id, sandbox.egress), "set_egress")
+            order = host.set_egress(sandbox.id, sandbox.egress, await self._safe.of(sandbox))
+            await self._placement.ordered(order, "set_egress")
         except PandastackError as error:
             log.warning("sandbox.egress_unknown", sandbox_id=sandbox.id, error=error.message)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
+from msgspec import Struct
+
 from pandastack.errors import Conflict, InFlight, OutcomeUnknown, PandastackError
 from pandastack.model.account import Caller
 from pandastack.model.egress import Egress
@@ -19,7 +21,8 @@ from pandastack.services.ground import Ground
 from pandastack.services.keys import Made, identify
 from pandastack.services.ledger import Story
 from pandastack.services.recorder import Recorder
-from pandastack.services.requests import Sizes, check_create, check_egress
+from pandastack.services.requests import Sizes, check_create, check_egress, check_secrets
+from pandastack.services.safe import Bound
 from pandastack.store import idempotency
 from pandastack.store.db import Connection
 from pandastack.store.idempotency import Identity
@@ -33,6 +36,13 @@ def _remember(connection: Connection, sandbox: Sandbox, identity: Identity | Non
     idempotency.insert(connection, sandbox.workspace, identity, sandbox.id, sandbox.created_at)
 
 
+class Given(Struct, frozen=True):
+    """What a sandbox is given that its row does not tell."""
+
+    env: dict[str, str] = {}
+    secrets: Bound = ()
+
+
 class Births:
     """All ways to make a sandbox, which end in one: `bear`."""
 
@@ -40,6 +50,7 @@ class Births:
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._line = ground.line
+        self._safe = ground.safe
         self._keys = ground.keys
         self._activity = ground.activity
         self._archive = archive
@@ -59,7 +70,7 @@ class Births:
         finds out and settles it. Errors: InvalidRequest, TemplateNotFound, SnapshotNotFound, QuotaExceeded,
         NoCapacity, NoSpace, BootFailed, SnapshotRefused, IdempotencyMismatch, InFlight, OutcomeUnknown.
         """
-        identity = identify(key, request)
+        identity = identify(key, self._safe.comparable(request))
         making = partial(self.make, caller, request, identity)
         return await self._keys.once(caller, identity, making, partial(self.made, caller))
 
@@ -74,11 +85,13 @@ class Births:
         check_create(request, sizes)
         sandbox = self.draft(caller, request, sizes, origin)
         check_egress(sandbox.egress, self._placement.report.network)
+        if request.secrets:
+            check_secrets(request.secrets, request.env, self._placement.report.network)
         with nullcontext() if origin is None else self._archive.pinned(origin.id):
             return await self.bear(
                 caller,
                 sandbox,
-                request.env,
+                Given(request.env, self._safe.bound(request.secrets)),
                 disk_only=request.disk_only,
                 before=partial(_remember, sandbox=sandbox, identity=identity),
             )
@@ -122,7 +135,7 @@ class Births:
         self,
         caller: Caller,
         sandbox: Sandbox,
-        env: dict[str, str],
+        given: Given,
         *,
         disk_only: bool = False,
         story: Story | None = None,
@@ -130,24 +143,27 @@ class Births:
         origin: asyncio.Event | None = None,
         after: Callable[[Connection, Sandbox], None] | None = None,
     ) -> Sandbox:
-        """Wait in line, write the row (with a first event, and what comes `before` it in its transaction),
-        wait until its `origin` is there, start the machine, pass its gate, write that (and what comes `after`
-        it in its transaction).
+        """Wait in line, write the row (with its secrets, a first event, and what comes `before` it in its
+        transaction), wait until its `origin` is there, start the machine, pass its gate, write that (and what
+        comes `after` it in its transaction).
 
         On any error nothing is left. Errors: those of `create`.
         """
         spec = VmSpec(
             sandbox.id,
             sandbox.template,
-            env,
+            given.env,
             hostname=hostname(sandbox.id),
             snapshot=sandbox.from_snapshot,
             egress=sandbox.egress,
+            secrets=given.secrets,
             cold=disk_only,
         )
         async with self._line.turn():
             with self._being_created(sandbox.id):
-                await self._reserve(sandbox, story or Story(), before)
+                await self._reserve(
+                    sandbox, story or Story(), self._safe.kept(sandbox, given.secrets, before)
+                )
                 await self._failpoint("create.reserved")
                 return await self._start(caller, sandbox, spec, origin, after)
 

@@ -32,7 +32,7 @@ from pandastack.model.guest import FileEntry, FileKind, Guest
 from pandastack.model.sandbox import SandboxCreate
 from pandastack.model.snapshot import Snapshot, SnapshotState
 from pandastack.services.archive import Archive
-from pandastack.services.births import Births
+from pandastack.services.births import Births, Given
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
 from pandastack.services.requests import Sizes
@@ -122,7 +122,7 @@ class Diffs:
         self._glimpses.add(draft.id)
         try:
             with self._archive.pinned(snapshot.id):
-                await self._births.bear(caller, draft, {})
+                await self._births.bear(caller, draft, Given())
             try:
                 yield draft.id
             finally:

@@ -25,7 +25,7 @@ from pandastack.model.snapshot import (
     Snapshot,
 )
 from pandastack.services.archive import Archive
-from pandastack.services.births import Births
+from pandastack.services.births import Births, Given
 from pandastack.services.causes import wrong_state
 from pandastack.services.endings import Endings
 from pandastack.services.ground import Ground
@@ -33,6 +33,7 @@ from pandastack.services.keys import Made, identify
 from pandastack.services.ledger import Story
 from pandastack.services.litters import Litters
 from pandastack.services.requests import TTL_MOST, Sizes, check_metadata, check_ttl
+from pandastack.services.safe import Bound
 from pandastack.services.turns import Turns
 from pandastack.store import sandboxes
 from pandastack.store.db import Connection
@@ -65,10 +66,13 @@ class _Plan(Struct, frozen=True):
 
 
 class _Moment:
-    """What the children of a fork go on from: the draft of a snapshot until it is `taken`."""
+    """What the children of a fork go on from: the draft of a snapshot until it is `taken`, and the secrets of
+    their parent.
+    """
 
-    def __init__(self, source: Snapshot) -> None:
+    def __init__(self, source: Snapshot, secrets: Bound) -> None:
         self.source = source
+        self.secrets = secrets
         self.taken = asyncio.Event()
 
 
@@ -86,6 +90,7 @@ class Forks:
         self._endings = endings
         self._litters = litters
         self._keys = ground.keys
+        self._safe = ground.safe
         self._causes = ground.causes
         self._turns = ground.turns
         self._promotions = Turns()
@@ -209,14 +214,15 @@ class Forks:
         async with AsyncExitStack() as turn:
             await turn.enter_async_context(self._turns.turn(plan.parent_id))
             found = await self._ledger.find(caller, plan.parent_id)
+            bound = await self._safe.of(found)
             if found.status is SandboxState.HIBERNATED and found.snapshot_id is not None:
                 stack.enter_context(self._archive.pinned(found.snapshot_id))
-                moment = _Moment(await self._archive.find(caller.workspace, found.snapshot_id))
+                moment = _Moment(await self._archive.find(caller.workspace, found.snapshot_id), bound)
                 moment.taken.set()
                 return moment
             if found.status not in AWAKE:
                 raise wrong_state(found, SandboxState.RUNNING)
-            moment = _Moment(await stack.enter_async_context(self._archive.passing(found)))
+            moment = _Moment(await stack.enter_async_context(self._archive.passing(found)), bound)
             stack.enter_context(_its_error())
             group = await stack.enter_async_context(asyncio.TaskGroup())
             once = len(plan.children) == 1
@@ -294,7 +300,13 @@ class Forks:
         try:
             await self._failpoint("fork.child")
             return await self._births.bear(
-                caller, draft, {}, story=story, before=before, origin=moment.taken, after=after
+                caller,
+                draft,
+                Given(secrets=self._safe.inherited(moment.secrets)),
+                story=story,
+                before=before,
+                origin=moment.taken,
+                after=after,
             )
         except PandastackError as error:
             return error

@@ -17,6 +17,7 @@ from pandastack.services.keys import Keys
 from pandastack.services.ledger import Ledger
 from pandastack.services.line import Line
 from pandastack.services.placement import Placement
+from pandastack.services.safe import Safe
 from pandastack.services.turns import Turns
 from pandastack.store.db import Database
 from pandastack.telemetry import Metrics
@@ -44,6 +45,7 @@ class Ground:
     turns: Turns
     keys: Keys
     line: Line
+    safe: Safe
     clock: Clock
     new_id: Callable[[], str]
     terms: Terms

@@ -17,7 +17,7 @@ from pandastack.model.clock import Clock
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.events import Bell
-from pandastack.store import accounts, audit, events, idempotency, sandboxes, snapshots
+from pandastack.store import accounts, audit, events, idempotency, sandboxes, secrets, snapshots
 from pandastack.store.db import Connection, Database
 
 T = TypeVar("T")
@@ -186,6 +186,16 @@ class Ledger:
 
         await self.write(sandbox_id, transaction)
 
+    async def alter(self, sandbox_id: str, story: Story, write: Callable[[Connection], None]) -> None:
+        """Change what belongs to it and is not of its row. Errors: SandboxNotFound."""
+
+        def transaction(connection: Connection) -> None:
+            _there(connection, sandbox_id)
+            write(connection)
+            self.tell(connection, sandbox_id, story)
+
+        await self.write(sandbox_id, transaction)
+
     async def annotate(
         self,
         sandbox_id: str,
@@ -253,7 +263,7 @@ class Ledger:
         await self.write_soon(sandbox_id, transaction)
 
     async def complete_end(self, sandbox_id: str, story: Story) -> list[str]:
-        """Move from STOPPING to DELETED.
+        """Move from STOPPING to DELETED; its secrets are forgotten.
 
         Returns the hibernation images and the checkpoints that nobody needs any more.
         """
@@ -261,6 +271,7 @@ class Ledger:
         def transaction(connection: Connection) -> list[str]:
             if sandboxes.move(connection, sandbox_id, SandboxState.DELETED, ended_at=self._clock.now()):
                 self.tell(connection, sandbox_id, story)
+            secrets.forget(connection, sandbox_id)
             return snapshots.doom_with_sandbox(connection, sandbox_id)
 
         return await self.write(sandbox_id, transaction)

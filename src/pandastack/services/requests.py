@@ -11,6 +11,7 @@ from pandastack.model.egress import Egress
 from pandastack.model.host import Networks
 from pandastack.model.image import Template
 from pandastack.model.sandbox import SandboxCreate
+from pandastack.model.secret import check_names
 
 METADATA_KEYS = 64
 METADATA_BYTES = 16 << 10
@@ -54,6 +55,18 @@ def check_egress(egress: Egress, network: Networks) -> None:
         raise NotSupported(
             "Machines of this server share its own network, so it cannot keep an egress policy: leave egress "
             "out, or use a server that runs virtual machines."
+        )
+
+
+def check_secrets(secrets: Mapping[str, object], env: Mapping[str, str], network: Networks) -> None:
+    """Errors: InvalidRequest for names that cannot be; NotSupported on a host whose machines have no networks
+    of their own.
+    """
+    check_names(secrets, env)
+    if network is not Networks.SLOTS:
+        raise NotSupported(
+            "This server cannot put secrets into what its sandboxes send, since they have no networks of "
+            "their own: `pandastack doctor` says why. Leave secrets out."
         )
 
 

@@ -30,6 +30,7 @@ class Rollbacks:
         self._database = ground.database
         self._ledger = ground.ledger
         self._placement = ground.placement
+        self._safe = ground.safe
         self._activity = ground.activity
         self._archive = archive
         self._causes = ground.causes
@@ -67,6 +68,7 @@ class Rollbacks:
                     hostname=hostname(found.id),
                     snapshot=snapshot_id,
                     egress=found.egress,
+                    secrets=await self._safe.of(found),
                     cold=disk_only,
                 )
                 return await carried_through(self._replace(caller, found, spec, story))

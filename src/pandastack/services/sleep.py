@@ -37,6 +37,7 @@ class Sleep:
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._line = ground.line
+        self._safe = ground.safe
         self._activity = ground.activity
         self._archive = archive
         self._endings = endings
@@ -96,6 +97,7 @@ class Sleep:
                         hostname=hostname(asleep.id),
                         snapshot=snapshot_id,
                         egress=asleep.egress,
+                        secrets=await self._safe.of(asleep),
                         cold=disk_only,
                     )
                     return await self._restore(asleep, spec, story)

@@ -115,6 +115,13 @@ snapshots = sa.Table(
     sa.Index("snapshots_by_workspace", "workspace", "created_at"),
 )  # fmt: skip
 
+secrets = sa.Table(
+    "secrets", metadata,
+    _text("sandbox_id", primary_key=True), _text("name", primary_key=True), _text("workspace"),
+    _json("hosts"), _json("headers"), _text("placeholder"),
+    sa.Column("sealed", sa.LargeBinary, nullable=False), _moment("created_at"), _moment("changed_at"),
+)  # fmt: skip
+
 events = sa.Table(
     "events", metadata,
     sa.Column("id", sa.Integer, primary_key=True), _text("sandbox_id"), _moment("time"), _text("type"),

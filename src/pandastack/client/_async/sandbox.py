@@ -17,6 +17,7 @@ from pandastack.client._async.explore import AsyncExploreVerbs
 from pandastack.client._async.files import AsyncSandboxFilesystem
 from pandastack.client._async.lifecycle import AsyncLifecycleVerbs
 from pandastack.client._async.ports import AsyncPortVerbs
+from pandastack.client._async.secrets import AsyncSecretVerbs
 from pandastack.client._async.terminal import AsyncTerminal, open_terminal
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import AsyncCancelEvent
@@ -44,7 +45,9 @@ class AsyncConnected(Protocol):
 
 
 @dataclass
-class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs, AsyncPortVerbs):
+class AsyncSandbox(
+    AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs, AsyncPortVerbs, AsyncSecretVerbs
+):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -118,9 +121,9 @@ class AsyncSandbox(AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs, Asy
         boots with the disk of that, for when its memory cannot be used. `ttl_seconds` counts from its last
         activity. `times` are those of `CreateOptions`: `on_timeout`, `idle_timeout_seconds` and
         `lifetime_seconds`, and with `checkpoints="exec"` (and `keep_checkpoints`) a `timeline`. `env` is the
-        environment of all its commands. `cpu` and `memory_mb` are not sent: a sandbox has the size of its
-        template. A refusal for lack of room is retried (`Client` says for how long); `cancel` gives that up
-        with CreateCancelled.
+        environment of all its commands, and `secrets` what is put into its requests. `cpu` and `memory_mb`
+        are not sent: a sandbox has the size of its template. A refusal for lack of room is retried (`Client`
+        says for how long); `cancel` gives that up with CreateCancelled.
 
         Errors: NotFoundError for an unknown template or snapshot, BadRequestError for what the server does
         not take, ServerError when no machine came up.

@@ -20,6 +20,7 @@ from pandastack.client._sync.explore import ExploreVerbs
 from pandastack.client._sync.files import SandboxFilesystem
 from pandastack.client._sync.lifecycle import LifecycleVerbs
 from pandastack.client._sync.ports import PortVerbs
+from pandastack.client._sync.secrets import SecretVerbs
 from pandastack.client._sync.terminal import Terminal, open_terminal
 from pandastack.client._values import EgressPolicy, Event, ExecResult, Metrics, RestoreProof, take
 from pandastack.client._wire import (
@@ -45,7 +46,7 @@ class Connected(Protocol):
 
 
 @dataclass
-class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs):
+class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs, SecretVerbs):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -119,9 +120,9 @@ class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs):
         boots with the disk of that, for when its memory cannot be used. `ttl_seconds` counts from its last
         activity. `times` are those of `CreateOptions`: `on_timeout`, `idle_timeout_seconds` and
         `lifetime_seconds`, and with `checkpoints="exec"` (and `keep_checkpoints`) a `timeline`. `env` is the
-        environment of all its commands. `cpu` and `memory_mb` are not sent: a sandbox has the size of its
-        template. A refusal for lack of room is retried (`Client` says for how long); `cancel` gives that up
-        with CreateCancelled.
+        environment of all its commands, and `secrets` what is put into its requests. `cpu` and `memory_mb`
+        are not sent: a sandbox has the size of its template. A refusal for lack of room is retried (`Client`
+        says for how long); `cancel` gives that up with CreateCancelled.
 
         Errors: NotFoundError for an unknown template or snapshot, BadRequestError for what the server does
         not take, ServerError when no machine came up.

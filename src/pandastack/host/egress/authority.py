@@ -9,13 +9,16 @@ import os
 import ssl
 from collections import OrderedDict
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pandastack.errors import InvalidRequest
 from pandastack.host.egress.orders import Authority
+from pandastack.host.publish import flush
 from pandastack.model.clock import Clock
 
 AUTHORITY_DAYS = 3650
@@ -38,6 +41,29 @@ def make_ca(now: datetime, name: str = "PandaStack egress") -> Authority:
         .sign(key, hashes.SHA256())
     )
     return Authority(_pem(certificate), _key_pem(key))
+
+
+def kept_authority(path: Path, now: datetime) -> Authority:
+    """The authority in the file `path`, key and certificate, which is made when there is none. InvalidRequest
+    for a file that holds none.
+    """
+    if not path.exists():
+        _keep(path, make_ca(now))
+    key, begin, certificate = path.read_text("ascii").partition("-----BEGIN CERTIFICATE-----")
+    if not begin or "PRIVATE KEY-----" not in key:
+        raise InvalidRequest(f"{path} holds no certificate authority; without it a new one is made.")
+    return Authority(begin + certificate, key)
+
+
+def _keep(path: Path, authority: Authority) -> None:
+    """For its owner's eyes alone; a reader sees all of it or none."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(authority.key + authority.certificate)
+    flush(draft)
+    draft.replace(path)
+    flush(path.parent)
 
 
 class Issuer:

@@ -19,6 +19,9 @@ _HOST = re.compile(r"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _MAYBE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: [^\r\n]*)?\r?")
 _REQUEST = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t].*HTTP/[0-9].*", re.IGNORECASE)
 
+Change = Callable[[str, str], str]
+"""Another value for a field, of its name and its value."""
+
 
 class Refused(Exception):
     """The request is malformed or could be read in two ways; the message is a sentence."""
@@ -36,7 +39,7 @@ class Head(Struct, frozen=True):
     length: int | None
     upgrade: bool
 
-    def with_values(self, change: Callable[[str], str]) -> bytes:
+    def with_values(self, change: Change) -> bytes:
         """The head with each field's value changed; names, order and request line stay."""
         first, *lines = self.raw[: -len(b"\r\n\r\n")].split(b"\r\n")
         return b"\r\n".join([first, *(_changed(line, change) for line in lines), b"", b""])
@@ -122,9 +125,9 @@ def _length(fields: tuple[tuple[str, str], ...]) -> int | None:
     return int(lengths[0]) if lengths else 0
 
 
-def _changed(line: bytes, change: Callable[[str], str]) -> bytes:
+def _changed(line: bytes, change: Change) -> bytes:
     name, colon, value = line.partition(b":")
     text = value.decode("latin-1")
     stripped = text.strip(" \t")
-    changed = change(stripped)
+    changed = change(name.decode(), stripped)
     return line if changed == stripped else name + colon + b" " + changed.encode("latin-1")

@@ -11,6 +11,7 @@ from pandastack.host.egress.authority import Issuer
 from pandastack.host.egress.dial import Unreachable, dial
 from pandastack.host.egress.head import Refused
 from pandastack.host.egress.hello import ACCESS_DENIED, INTERNAL_ERROR, UNRECOGNIZED_NAME
+from pandastack.host.egress.mask import Mask
 from pandastack.host.egress.opening import HTTP, TLS, Opening, read_opening, read_words
 from pandastack.host.egress.relay import Meter, Requests, pass_all, pass_back
 from pandastack.host.egress.route import (
@@ -133,7 +134,8 @@ class Connection:
             switched: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forth(server, meter, switched))
-                group.create_task(pass_back(server, guest, meter, switched))
+                mask = Mask([secret.value for secret in self._secrets])
+                group.create_task(pass_back(server, guest, meter, switched, mask))
 
     async def _forth(self, server: Stream, meter: Meter, switched: asyncio.Future[bool]) -> None:
         """What the guest sends, read as far as something is decided by it."""
@@ -164,9 +166,9 @@ class Connection:
         if name and is_bound(policy, name):
             raise Refused("The name of a host that a secret is bound to was told too late.")
 
-    def _fill(self, value: str) -> str:
+    def _fill(self, header: str, value: str) -> str:
         for secret in self._secrets:
-            value = secret.put_into(value)
+            value = secret.put_into(header, value)
         return value
 
     def _note(self, denied: Denied) -> None:

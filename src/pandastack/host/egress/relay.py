@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from pandastack.host.egress.body import Body
 from pandastack.host.egress.bucket import Bucket
-from pandastack.host.egress.head import Head, Refused, read_head
+from pandastack.host.egress.head import Change, Head, Refused, read_head
 from pandastack.host.egress.ledger import Ledger, Tally
+from pandastack.host.egress.mask import Mask, Masked
 from pandastack.host.egress.streams import Source, Stream
 
 SWITCHING = b"HTTP/1.1 101"
-
-Change = Callable[[str], str]
 
 
 class Meter:
@@ -55,13 +53,16 @@ async def pass_all(source: Source, to: Stream, meter: Meter) -> None:
     await to.end()
 
 
-async def pass_back(stream: Stream, guest: Stream, meter: Meter, switched: asyncio.Future[bool]) -> None:
-    """Everything that the server sends, and its end; `switched` learns whether it began by switching to
-    another protocol.
+async def pass_back(
+    stream: Stream, guest: Stream, meter: Meter, switched: asyncio.Future[bool], mask: Mask
+) -> None:
+    """Everything that the server sends, masked, and its end; `switched` learns whether it began by switching
+    to another protocol.
     """
     beginning = b""
+    masked = Masked(stream, mask)
     try:
-        while data := await stream.read():
+        while data := await masked.read():
             await guest.write(data)
             await meter.back(len(data))
             if not switched.done():
@@ -92,6 +93,8 @@ class Requests:
         while head := await _next_head(source):
             if head.host != self._host:
                 raise Refused("Another request on this connection names another host.")
+            if self._change and head.method.upper() == "TRACE":
+                raise Refused("A host that a secret is bound to is not asked to repeat a request.")
             raw = source.take(len(head.raw))
             await to.write(head.with_values(self._change) if self._change else raw)
             await meter.out(len(raw))

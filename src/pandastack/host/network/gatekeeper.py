@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import structlog
+from msgspec import Struct
 
 from pandastack.carrying import unless_cancelled
 from pandastack.errors import MachineError, OutcomeUnknown, PandastackError
@@ -21,7 +22,7 @@ from pandastack.host.egress.orders import Attach, Begin, Receipts
 from pandastack.host.network import namespace
 from pandastack.host.network.addresses import RESOLVER
 from pandastack.host.network.rules import PROXY_PORT
-from pandastack.model.egress import Egress, Internet
+from pandastack.model.egress import BoundSecret, Egress, Internet
 
 RESTART_SECONDS = 0.5
 """Before a process that has ended is started anew."""
@@ -31,6 +32,14 @@ BIND_TRIES, BIND_SECONDS = 40, 0.05
 log = structlog.get_logger("host")
 
 
+class Served(Struct, frozen=True):
+    """A slot that is served: its namespace, its policy and its secrets, which are kept in memory alone."""
+
+    space: str
+    egress: Egress
+    secrets: tuple[BoundSecret, ...]
+
+
 class Gatekeeper:
     """The egress process of a host. `run` has to be run."""
 
@@ -38,8 +47,7 @@ class Gatekeeper:
         self._ground = ground
         self._log = folder / "egress.log"
         self._account = account
-        self._served: dict[int, tuple[str, Egress]] = {}
-        """The namespace and the policy of each slot."""
+        self._served: dict[int, Served] = {}
         self._attached: dict[int, int] = {}
         """Those that the process serves, each with how many were before it."""
         self._attachments = 0
@@ -61,17 +69,26 @@ class Gatekeeper:
                 self._attached.clear()
             await asyncio.sleep(RESTART_SECONDS)
 
-    async def serve(self, number: int, space: str, egress: Egress) -> None:
-        """Serve a slot, whose namespace is called `space`, by this policy from now on; one without internet
-        has no resolver. Nothing happens while there is no process: the next one serves it. MachineError.
+    @property
+    def certificate(self) -> str | None:
+        """What guests are to trust that secrets are put in for, PEM; None on a host that puts in none."""
+        return self._ground.authority.certificate if self._ground.authority else None
+
+    async def serve(
+        self, number: int, space: str, egress: Egress, secrets: tuple[BoundSecret, ...] = ()
+    ) -> None:
+        """Serve a slot, whose namespace is called `space`, by this policy from now on, and put these secrets
+        in; one without internet has no resolver. Nothing happens while there is no process: the next one
+        serves it. MachineError.
         """
+        wanted = Served(space, egress, secrets)
         before = self._served.get(number)
         if egress.internet is Internet.OFF:
             await self.leave(number)
             return
-        if before == (space, egress):
+        if before == wanted:
             return
-        self._served[number] = (space, egress)
+        self._served[number] = wanted
         if self._process is not None:
             with _unless_ended(self._process):
                 await self._tell(self._process, number, again=before is not None)
@@ -102,12 +119,13 @@ class Gatekeeper:
                 await self._tell(process, number, again=False)
 
     async def _tell(self, process: EgressProcess, number: int, *, again: bool) -> None:
-        space, egress = self._served[number]
+        served = self._served[number]
         if again:
-            await process.change(number, egress)
+            await process.change(number, served.egress, served.secrets)
             return
         with ExitStack() as held:
-            await process.attach(Attach(number, space, egress), await _bound(space, held))
+            order = Attach(number, served.space, served.egress, served.secrets)
+            await process.attach(order, await _bound(served.space, held))
         self._attachments += 1
         self._attached[number] = self._attachments
 

@@ -18,6 +18,7 @@ import structlog
 
 from pandastack.carrying import carried_through, unless_cancelled
 from pandastack.errors import NoCapacity, PandastackError
+from pandastack.host.egress.authority import kept_authority
 from pandastack.host.egress.client import Account
 from pandastack.host.egress.orders import Begin
 from pandastack.host.network import ground
@@ -28,8 +29,10 @@ from pandastack.host.network.gatekeeper import Gatekeeper
 from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
 from pandastack.model.book import Sighting
-from pandastack.model.egress import Egress
+from pandastack.model.egress import BoundSecret, Egress
 
+AUTHORITY = "egress.ca"
+"""The file of a state directory with the authority that guests trust which have secrets."""
 NOBODY = Account(65534, 65534)
 """Whom the process that knows names runs as."""
 REST_SECONDS = 0.05
@@ -74,14 +77,19 @@ class Slots:
         """How many can be taken at once."""
         return len(self._ready)
 
-    async def take(self, egress: Egress) -> Slot:
+    @property
+    def certificate(self) -> str | None:
+        """What guests are to trust that secrets are put in for, PEM; None on a host that puts in none."""
+        return self._gatekeeper.certificate
+
+    async def take(self, egress: Egress, secrets: tuple[BoundSecret, ...] = ()) -> Slot:
         """A slot for one machine. NoCapacity when there are no more, BuildFailed, MachineError."""
         slot = self._ready.popleft() if self._ready else await self._made()
         self._wanted.set()
         self._used[slot.number] = slot
         self._since[slot.number] = self._now()
         try:
-            await self._told(slot, egress)
+            await self._told(slot, egress, secrets)
         except BaseException:
             self.give_back(slot.number)
             raise
@@ -95,9 +103,14 @@ class Slots:
             self._given_back.append(slot)
             self._wanted.set()
 
-    async def obey(self, number: int, egress: Egress) -> None:
-        """Have the slot of a machine keep another policy from now on. BuildFailed, MachineError."""
-        await self._told(self._used[number], egress)
+    async def obey(self, number: int, egress: Egress, secrets: tuple[BoundSecret, ...] | None = ()) -> None:
+        """Have the slot of a machine keep another policy from now on, and put these secrets in; None is that
+        there are some which nobody has told yet. BuildFailed, MachineError.
+        """
+        if secrets is None:
+            await self._used[number].obey(kernel_policy(egress, bound=True))
+        else:
+            await self._told(self._used[number], egress, secrets)
 
     async def receipts(self, number: int, egress: Egress) -> Sighting:
         """What the machine of a slot has reached under its policy, and what was kept from it."""
@@ -109,14 +122,17 @@ class Slots:
         by_name = () if named is None else named.receipts
         return Sighting(slot.name, tuple(by_address), process, by_name)
 
-    async def adopt(self, number: int, egress: Egress) -> None:
-        """A machine that runs has this slot since an earlier life of this program."""
+    async def adopt(self, number: int, egress: Egress, *, bound: bool = False) -> None:
+        """A machine that runs has this slot since an earlier life of this program. One that secrets are
+        `bound` for reaches nothing by TCP until `obey` tells them: no placeholder is to leave in their place.
+        """
         slot = Slot(number, self._pool, self._denied)
         self._used[number] = slot
         self._since[number] = self._now()
         try:
-            await slot.keep(kernel_policy(egress))
-            await self._gatekeeper.serve(number, slot.name, egress)
+            await slot.keep(kernel_policy(egress, bound=bound))
+            if not bound:
+                await self._gatekeeper.serve(number, slot.name, egress)
         except (PandastackError, OSError) as error:  # the machine lives; its next policy is tried anew
             log.warning("network.not_kept", slot=number, reason=str(error))
 
@@ -189,10 +205,10 @@ class Slots:
             raise
         return slot
 
-    async def _told(self, slot: Slot, egress: Egress) -> None:
+    async def _told(self, slot: Slot, egress: Egress, secrets: tuple[BoundSecret, ...]) -> None:
         """The kernel first: what it does not lead to the proxy nobody else decides about."""
-        await slot.obey(kernel_policy(egress))
-        await self._gatekeeper.serve(slot.number, slot.name, egress)
+        await slot.obey(kernel_policy(egress, bound=bool(secrets)))
+        await self._gatekeeper.serve(slot.number, slot.name, egress, secrets)
 
     async def _end(self, *slots: Slot) -> None:
         """Nothing of them is left, whoever is cancelled meanwhile."""
@@ -220,13 +236,17 @@ async def open_slots(
     now: Callable[[], datetime],
     *,
     ready: int,
+    trust: str | None = None,
 ) -> AsyncIterator[Slots]:
     """The slots of the host whose state lies there. At the end the unused ones are removed, and with the last
-    slot of this machine all that was changed of its network. So many are kept `ready`.
+    slot of this machine all that was changed of its network. So many are kept `ready`. Hosts that secrets are
+    bound to prove their names by the certificates in `trust`, PEM, else by the system's.
     """
     claims = Claims(state)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = kept_authority(state / AUTHORITY, now())
     pool, denied = await ground.prepare(state, wanted)
-    begin = Begin(tuple(name_servers), own=tuple(map(str, denied)))
+    begin = Begin(tuple(name_servers), own=tuple(map(str, denied)), authority=authority, trust=trust)
     gatekeeper = Gatekeeper(begin, state, NOBODY)
     slots = Slots(claims, pool, denied, gatekeeper, now, ready=ready)
     errands = [
