@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ pytestmark = [pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 
 FOLDER = Path(programs.__file__).parents[1]
 STRICT = [f"-Werror::DeprecationWarning:programs.{name}" for name in ("basics", "ports", "state")]
-SPECIAL = {"a_full_house_is_final", "a_long_line_is_worth_waiting_in"}
-"""Those that need a server with settings of its own."""
+SILENT = "a_silent_command_may_take_forty_seconds"
+SPECIAL = {"a_full_house_is_final", "a_long_line_is_worth_waiting_in", SILENT}
+"""Those that need a server with settings of its own, and the one that does nothing but wait."""
 
 
 def run(python: Path, name: str, directory: str, environment: Mapping[str, str]) -> None:
@@ -45,6 +47,17 @@ def python(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("name", sorted(set(programs.PROGRAMS) - SPECIAL))
 def test_program(name: str, python: Path, server: Server, directory: str) -> None:
     run(python, name, directory, server.environment)
+
+
+def test_a_silent_command(official_python: Path, server: Server, directory: str) -> None:
+    """With both at once: it takes its time."""
+    with ThreadPoolExecutor() as pool:
+        both = [
+            pool.submit(run, python, SILENT, directory, server.environment)
+            for python in (official_python, Path(sys.executable))
+        ]
+        for each in both:
+            each.result()
 
 
 def test_the_official_sdk_is_unmodified(official_python: Path) -> None:
