@@ -338,8 +338,11 @@ async def test_too_many_channels(world: World, opener: Opener, box: str, tmp_pat
             assert (await connection.run("echo fine")).stdout == "fine\n"
 
 
-async def test_too_many_connections(world: World, opener: Opener, box: str, tmp_path: Path) -> None:
-    async with opener(Limits(of_one_address=2)):
+@pytest.mark.parametrize("limits", [Limits(of_one_address=2), Limits(of_one_key=2)], ids=["address", "key"])
+async def test_too_many_connections(
+    world: World, opener: Opener, box: str, tmp_path: Path, limits: Limits
+) -> None:
+    async with opener(limits):
         visit = await admitted(world, tmp_path / "pass", box)
         async with visit.connected(), visit.connected():
             with pytest.raises((asyncssh.Error, OSError)):

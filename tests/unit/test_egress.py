@@ -18,7 +18,7 @@ from pandastack.host.egress.hello import Incomplete, read_hello
 from pandastack.host.egress.ledger import Ledger
 from pandastack.host.egress.opening import HTTP, OTHER, TLS, Opening, recognise
 from pandastack.host.egress.orders import Answer, Receipts
-from pandastack.host.egress.server import fitting
+from pandastack.host.egress.server import REPORT_LIMIT, fitting
 from pandastack.model.clock import Clock
 from pandastack.model.egress import BoundSecret, Egress, Internet, Receipt
 from pandastack.model.hostname import canonical_name, matches
@@ -388,7 +388,7 @@ def test_a_report_fits_into_a_message_and_flows_go_last() -> None:
     for receipts, kept in (((*questions, *flows), len(flows)), (flows * 20, None), (flows, len(flows))):
         wire = fitting(Answer(1, receipts=Receipts("vm", receipts, names)))
         found = msgspec.json.decode(wire, type=Answer).receipts
-        assert len(wire) <= 1 << 20 and found and found.receipts[-1] == receipts[-1]
+        assert len(wire) <= REPORT_LIMIT and found and found.receipts[-1] == receipts[-1]
         assert kept is None or len(found.receipts) == kept
 
 

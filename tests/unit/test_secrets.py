@@ -15,13 +15,14 @@ from rich.pretty import pretty_repr
 
 from pandastack.errors import InternalError, InvalidRequest
 from pandastack.host.egress.authority import Issuer, kept_authority, make_ca
+from pandastack.host.egress.head import Refused, read_head
 from pandastack.host.egress.mask import Mask, Masked
 from pandastack.host.egress.orders import Authority
 from pandastack.host.trust import SUBJECT_HASH, environment
 from pandastack.model.clock import Clock
-from pandastack.model.egress import BoundSecret
+from pandastack.model.egress import BoundSecret, put_all_into
 from pandastack.model.sandbox import SandboxCreate
-from pandastack.model.secret import SECRETS, SecretWish, check_names
+from pandastack.model.secret import SECRETS, SecretWish, check_names, check_values
 from pandastack.services.strongbox import Strongbox
 
 VALUE = "sk-live-0123456789"
@@ -177,3 +178,61 @@ def trusts(folder: Path, authority: Authority) -> bool:
         except ssl.SSLCertVerificationError:
             return False
     return True
+
+
+def test_values_that_hold_placeholders_of_others_are_put_in_as_they_are() -> None:
+    """Else they would grow with each: a header of a few bytes would fill the memory of the host."""
+    chain = [
+        BoundSecret(f"S{number}", ("a.example.com",), f"psk_{number:032}", f"psk_{number + 1:032}" * 50)
+        for number in range(6)
+    ]
+    told = put_all_into(chain, "authorization", f"Bearer {chain[0].placeholder}")
+    assert told == f"Bearer {chain[0].value}"
+    both = f"{chain[1].placeholder} {chain[3].placeholder}"
+    assert put_all_into(chain, "x-api-key", both) == f"{chain[1].value} {chain[3].value}"
+
+
+@pytest.mark.parametrize(
+    "line", [b"A:" + b" " * 60_000 + b"\0", b"A:" + b"\t " * 30_000 + b"\x7f", b"A" * 60_000 + b"\0"]
+)
+def test_a_head_that_is_none_is_refused_in_no_time(line: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(Refused):
+        read_head(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n" + line + b"\r\n\r\n")
+    assert time.perf_counter() - began < 0.2
+
+
+def test_a_head_that_grows_too_long_with_its_secrets_is_refused() -> None:
+    head = read_head(b"GET / HTTP/1.1\r\nHost: a.example.com\r\nX-Key: " + b"p" * 1000 + b"\r\n\r\n")
+    assert head is not None
+    assert b"X-Key: " + b"v" * 100_000 in head.with_values(lambda name, value: value.replace("p", "v" * 100))
+    with pytest.raises(Refused):
+        head.with_values(lambda name, value: value.replace("p", "v" * 200))
+
+
+def test_chunks_of_an_old_request_are_refused() -> None:
+    words = b"POST / HTTP/1.%d\r\nHost: a.example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert read_head(words % 1) is not None
+    with pytest.raises(Refused):
+        read_head(words % 0)
+
+
+def test_looking_for_many_alike_values_takes_time_by_their_length_alone() -> None:
+    mask = Mask(["a" * 8000 + f"{number:04}" for number in range(8)])
+    began = time.perf_counter()
+    for _ in range(4):
+        mask.feed(b"a" * 16_384)
+    assert time.perf_counter() - began < 1.0
+
+
+def test_a_value_that_begins_another_is_not_told_by_where_it_is_cut() -> None:
+    mask = Mask(["abcdefgh", "abcdefghSECRET"])
+    passed = mask.feed(b"it is abcdefgh") + mask.feed(b"SECRET.") + mask.rest()
+    assert passed == b"it is " + b"*" * 14 + b"."
+
+
+def test_all_values_of_a_sandbox_have_a_limit() -> None:
+    check_values(["v" * 8192] * 8)
+    with pytest.raises(InvalidRequest, match="65536") as refused:
+        check_values(["v" * 8192] * 9)
+    assert "vvv" not in refused.value.message

@@ -31,6 +31,7 @@ LEFT_SECONDS = 120
 KEY, CERTIFICATE, KNOWN = "key", "key-cert.pub", "known_hosts"
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_WORD = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:+-]{0,254}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}")
 
 
@@ -95,6 +96,9 @@ def certified(session: Session, sandbox_id: str, user: str | None, folder: Path)
     """Have a key, a certificate for it and the server's line in `folder`."""
     public = kept_key(folder / KEY)
     made = session.named(sandbox_id).ssh_certificate(public, user=user)
+    for word in (made["host"], made["login"], made["host_key_alias"], str(made["port"])):
+        if not _WORD.fullmatch(word):  # it becomes a line of what `ssh` reads, which can run programs
+            raise InvalidRequest("The server's answer is no address to connect to.")
     for name, text in ((CERTIFICATE, made["certificate"]), (KNOWN, made["known_hosts"])):
         if "\n" in text:
             raise InvalidRequest("The server's answer is no certificate.")

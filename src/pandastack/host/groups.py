@@ -25,6 +25,8 @@ OVERHEAD_BYTES = 320 << 20
 """Of a machine's process beside its guest's memory: translated code, tables, the disk's cache."""
 OVERHEAD_CPUS = 0.5
 MAX_THREADS = 256
+_SERVER = "server"
+"""Where this program is itself, with version 2."""
 _TRIES = 50
 _TRY_SECONDS = 0.01
 
@@ -122,10 +124,11 @@ class Groups(Struct, frozen=True):
                 tasks.write_text(str(pid))
 
     def leave(self, pid: int) -> None:
-        """Have a process be in no machine's group."""
-        for parent in self.parents.values():
+        """Have a process be in no machine's group. In version 2 the group above them can have no process."""
+        for controller, parent in self.parents.items():
+            group = parent if controller else parent.with_name(_SERVER)
             with suppress(OSError):
-                (parent / "cgroup.procs").write_text(str(pid))
+                (group / "cgroup.procs").write_text(str(pid))
 
     def remove(self, number: int) -> bool:
         """The groups of a home by its number. False when one stays, since somebody is still in it."""
@@ -200,8 +203,8 @@ def _second(name: str, own: Path, disk: Disk | None) -> Groups:
     """Version 2: a group whose children are limited has no process, so this program moves one down."""
     offered = _offered(own)
     try:
-        (own / "server").mkdir(exist_ok=True)
-        (own / "server" / "cgroup.procs").write_text(str(os.getpid()))
+        (own / _SERVER).mkdir(exist_ok=True)
+        (own / _SERVER / "cgroup.procs").write_text(str(os.getpid()))
         parent = own / name
         parent.mkdir(exist_ok=True)
         wanted = " ".join(f"+{each}" for each in WANTED if each in offered)

@@ -79,7 +79,7 @@ class Quarters:
     async def joined(self) -> None:
         """Return once it is in them, or is ended."""
         if self._joining is not None:
-            await self._joining
+            await asyncio.wait((self._joining,))  # whoever is cancelled here does not cancel it for others
 
     def _join(self, groups: Groups, process: Child) -> None:
         """In a thread."""

@@ -44,8 +44,10 @@ class Reach:
         except BaseException:
             vm.take_secrets(kept or ())
             vm.secrets, vm.bound = kept, bound
-            _note(vm, before.egress)
-            await carried_through(self._kept(vm.slot, before.egress, kept))
+            try:
+                _note(vm, before.egress)
+            finally:
+                await carried_through(self._kept(vm.slot, before.egress, kept))
             raise
 
     async def _kept(self, slot: int, egress: Egress, secrets: Secrets | None) -> None:

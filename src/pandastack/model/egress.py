@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -153,15 +154,26 @@ class BoundSecret(Struct, frozen=True, forbid_unknown_fields=True):
 
     def put_into(self, header: str, header_value: str) -> str:
         """The same value of a header, the placeholder replaced, also within `Basic` credentials."""
-        if self.headers and header.lower() not in self.headers:
-            return header_value
-        scheme, _, credentials = header_value.partition(" ")
-        if scheme.lower() == "basic":
-            plain = _decoded(credentials.strip())
-            if plain is not None and self.placeholder in plain:
-                filled = plain.replace(self.placeholder, self.value)
-                return f"{scheme} {base64.b64encode(filled.encode('latin-1')).decode()}"
-        return header_value.replace(self.placeholder, self.value)
+        return put_all_into((self,), header, header_value)
+
+
+def put_all_into(secrets: Iterable[BoundSecret], header: str, header_value: str) -> str:
+    """The same value of a header, all placeholders replaced at once, also within `Basic` credentials. What
+    was put in is not looked at again: values that hold placeholders of others would grow without end.
+    """
+    name = header.lower()
+    values = {each.placeholder: each.value for each in secrets if not each.headers or name in each.headers}
+    if not values:
+        return header_value
+    longest_first = sorted(values, key=len, reverse=True)
+    placeholders = re.compile("|".join(map(re.escape, longest_first)))
+    scheme, _, credentials = header_value.partition(" ")
+    if scheme.lower() == "basic":
+        plain = _decoded(credentials.strip())
+        if plain is not None and placeholders.search(plain):
+            filled = placeholders.sub(lambda found: values[found[0]], plain)
+            return f"{scheme} {base64.b64encode(filled.encode('latin-1')).decode()}"
+    return placeholders.sub(lambda found: values[found[0]], header_value)
 
 
 class Receipt(Struct, frozen=True, omit_defaults=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,8 @@ from pandastack.errors import InvalidRequest
 
 SECRETS = 64
 """Most secrets of a sandbox."""
+VALUES = 64 << 10
+"""Most characters of all their values together: what hosts answer is looked through for each of them."""
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -63,3 +65,12 @@ def check_names(names: Mapping[str, object], env: Mapping[str, str]) -> None:
             raise InvalidRequest(f"{name!r} is in env and in secrets; a variable is one of both.")
     if len(names) > SECRETS:
         raise InvalidRequest(f"A sandbox has at most {SECRETS} secrets; got {len(names)}.")
+
+
+def check_values(values: Iterable[str]) -> None:
+    """Errors: InvalidRequest for too much in all; it does not hold the values."""
+    size = sum(map(len, values))
+    if size > VALUES:
+        raise InvalidRequest(
+            f"The values of all secrets of a sandbox have {VALUES} characters at most; got {size}."
+        )

@@ -157,6 +157,8 @@ class Adoption:
         vm = machines.get(sandbox.id)
         if sandbox.status in UNSETTLED:
             await self._settle_quietly(sandbox, vm)
+            if sandbox.status is SandboxState.CREATING and vm is not None and vm.state in STANDING:
+                await self._keep_to_policy(sandbox)  # its host does not know its secrets any more
         elif vm is None:
             gone = "its machine was gone when the server started"
             cause = await self._with_way_back(sandbox.id, gone)

@@ -14,6 +14,7 @@ from pandastack.model.account import Caller
 from pandastack.model.egress import Egress
 from pandastack.model.host import HostReport, VmReport, VmSpec
 from pandastack.model.sandbox import Sandbox, SandboxCreate, SandboxState
+from pandastack.model.secret import check_values
 from pandastack.model.snapshot import Snapshot, SnapshotState
 from pandastack.services.archive import Archive
 from pandastack.services.endings import Endings
@@ -87,6 +88,7 @@ class Births:
         check_egress(sandbox.egress, self._placement.report.network)
         if request.secrets:
             check_secrets(request.secrets, request.env, self._placement.report.network)
+            check_values(wish.value for wish in request.secrets.values())
         with nullcontext() if origin is None else self._archive.pinned(origin.id):
             return await self.bear(
                 caller,

@@ -8,7 +8,7 @@ from functools import partial
 from pandastack.carrying import carried_through
 from pandastack.model.account import Caller
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
-from pandastack.model.secret import Secret, SecretWish
+from pandastack.model.secret import Secret, SecretWish, check_values
 from pandastack.services.causes import wrong_state
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
@@ -50,15 +50,20 @@ class Secrets:
             row = self._safe.sealed(found, bound, rows.get(name))
             before = await self._safe.of(found)
             after = (*(each for each in before if each.name != name), bound)
+            check_values(each.value for each in after)
             story = Story("sandbox.secret_set", {"name": name, "hosts": bound.hosts}, caller)
             write = partial(secrets.put, sandbox_id=sandbox_id, workspace=found.workspace, row=row)
             await carried_through(self._change(found, before, after, story, write))
         return row.told
 
     async def remove(self, caller: Caller, sandbox_id: str, name: str) -> None:
-        """Remove one; fine when there is none. It is put in no more when this returns. Errors: the host's."""
+        """Remove one; fine when there is none. It is put in no more when this returns. Errors: Conflict for
+        one that is being created, and the host's.
+        """
         async with self._turns.turn(sandbox_id):
             found = await self._ledger.find(caller, sandbox_id)
+            if found.status is SandboxState.CREATING:  # its machine is being started with what there was
+                raise wrong_state(found, SandboxState.RUNNING)
             if name not in {row.told.name for row in await self._safe.rows(sandbox_id)}:
                 await self._ledger.change(sandbox_id, Story(caller=caller, status=204))
                 return

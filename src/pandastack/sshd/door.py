@@ -88,6 +88,8 @@ class Door:
         known = sum(its == address for other, its in self._inside.items() if other in self._admitted)
         if known >= self.limits.of_one_address or len(self._admitted) >= self.limits.connections:
             return False
+        if sum(its == key for _, its in self._admitted.values()) >= self.limits.of_one_key:
+            return False
         self._admitted[line] = login, key
         line.known = True
         log.info("ssh.admitted", login=login, key=key, address=address)

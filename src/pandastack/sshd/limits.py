@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+WINDOW = 256 << 10
+"""Bytes that a client may send on a channel before they are taken; about twice as many are kept of one that
+does not take them.
+"""
+
 
 class Limits(Struct, frozen=True):
     """What visitors may take: seconds, and numbers."""
@@ -16,6 +21,8 @@ class Limits(Struct, frozen=True):
     """Connections that have not shown one yet; with one more the oldest of them is cut."""
     strangers_of_one_address: int = 64
     of_one_address: int = 100
+    of_one_key: int = 64
+    """Of one API key, from wherever."""
     connections: int = 1024
     channels: int = 64
     """Sessions and forwarded connections that one connection may have at a time."""

@@ -13,15 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pandastack.config import split_address
 from pandastack.errors import Conflict, InvalidRequest
 from pandastack.sshd.door import Door, House
-from pandastack.sshd.limits import Limits
+from pandastack.sshd.limits import WINDOW, Limits
 from pandastack.sshd.line import Line
 from pandastack.sshd.visitor import Visitor
 
 BACKLOG = 1024
 GRACE_SECONDS = 5.0
-WINDOW = 1 << 20
-"""Bytes that a client may send on a channel before they are taken."""
-
 KEX = "*25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384"
 """None that takes much of a processor: whoever connects has one of them done."""
 CIPHERS = "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes128-ctr"

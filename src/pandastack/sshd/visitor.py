@@ -10,6 +10,7 @@ import asyncssh
 from pandastack.model.account import Caller
 from pandastack.services.certificates import Admission, key_of
 from pandastack.sshd.door import Door
+from pandastack.sshd.limits import WINDOW
 from pandastack.sshd.line import Line
 from pandastack.sshd.session import Session
 from pandastack.sshd.tunnel import Tunnel
@@ -90,7 +91,7 @@ class Visitor(asyncssh.SSHServer):
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
-    ) -> Coroutine[None, None, Tunnel]:
+    ) -> tuple[asyncssh.SSHTCPChannel[bytes], Coroutine[None, None, Tunnel]]:
         """Called by asyncssh: a client forwards a connection."""
         if dest_host.lower() not in LOOPBACK:
             raise asyncssh.ChannelOpenError(
@@ -100,7 +101,7 @@ class Visitor(asyncssh.SSHServer):
         self._check_room()
         tunnel = Tunnel(self, dest_port)
         self._open[tunnel] = None
-        return self._tunnelled(tunnel)
+        return self.line.create_tcp_channel(window=WINDOW), self._tunnelled(tunnel)
 
     async def admitted(self) -> Admission:
         """Who this is now. Errors: those of certificates."""

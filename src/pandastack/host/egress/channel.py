@@ -14,7 +14,8 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
-MESSAGE_LIMIT = 1 << 20
+MESSAGE_LIMIT = 1 << 22
+"""Bytes; more than the largest policy with as many secrets as there may be, every sign of them escaped."""
 DESCRIPTORS = 16
 """Most descriptors that one read takes."""
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from pandastack.errors import MachineError, OutcomeUnknown
 from pandastack.host import jail, procfs
-from pandastack.host.egress.channel import Channel
+from pandastack.host.egress.channel import MESSAGE_LIMIT, Channel
 from pandastack.host.egress.orders import (
     Answer,
     Attach,
@@ -157,8 +157,11 @@ class EgressProcess:
         channel = self._channel
         if channel is None:
             raise MachineError(NOBODY_READS)
+        order = msgspec.json.encode(envelope)
+        if len(order) > MESSAGE_LIMIT:  # nothing was sent, and the next order is as good as before
+            raise MachineError(f"an order of {len(order)} bytes is too long for the egress process")
         try:
-            await channel.send(msgspec.json.encode(envelope), descriptors)
+            await channel.send(order, descriptors)
         except asyncio.CancelledError:
             self._hang_up()  # half an order may be on its way, and nothing can follow that
             raise

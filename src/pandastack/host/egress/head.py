@@ -10,10 +10,12 @@ from msgspec import Struct
 from pandastack.model.hostname import canonical_name
 
 HEAD_LIMIT = 1 << 16
+CHANGED_LIMIT = 2 * HEAD_LIMIT
 LINES = 200
 
 _FIRST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+"""With one way to match: two repetitions of the same signs take the square of the time to fail."""
 _ABSOLUTE = re.compile(r"http://([^/?#]*)", re.IGNORECASE)
 _HOST = re.compile(r"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _MAYBE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?: [^\r\n]*)?\r?")
@@ -40,9 +42,14 @@ class Head(Struct, frozen=True):
     upgrade: bool
 
     def with_values(self, change: Change) -> bytes:
-        """The head with each field's value changed; names, order and request line stay."""
+        """The head with each field's value changed; names, order and request line stay. Refused when it
+        becomes too long: it is held for as long as its server takes nothing.
+        """
         first, *lines = self.raw[: -len(b"\r\n\r\n")].split(b"\r\n")
-        return b"\r\n".join([first, *(_changed(line, change) for line in lines), b"", b""])
+        changed = b"\r\n".join([first, *(_changed(line, change) for line in lines), b"", b""])
+        if len(changed) > CHANGED_LIMIT:
+            raise Refused(f"With its secrets the head of a request is at most {CHANGED_LIMIT} bytes.")
+        return changed
 
 
 def could_be_request(data: bytes) -> bool | None:
@@ -73,6 +80,8 @@ def read_head(data: bytes) -> Head | None:
     host = _host(fields, required=found[3] == b"1")
     _check_target(method, target, host)
     length = _length(fields)
+    if length is None and found[3] == b"0":  # which knows no chunks: its server may take them for requests
+        raise Refused("The length of this request's body can be read in two ways.")
     upgrade = {token.strip().lower() for value in _all(fields, "upgrade") for token in value.split(",")}
     return Head(raw, method, host, fields, length, bool(upgrade) and not upgrade & {"h2c", "h2"})
 
@@ -82,7 +91,7 @@ def _fields(lines: list[bytes]) -> Iterator[tuple[str, str]]:
         found = _FIELD.fullmatch(line)
         if not found:
             raise Refused("A header of this request is malformed.")
-        yield found[1].decode().lower(), found[2].decode("latin-1").rstrip(" \t")
+        yield found[1].decode().lower(), found[2].decode("latin-1").strip(" \t")
 
 
 def _all(fields: tuple[tuple[str, str], ...], name: str) -> list[str]:

@@ -25,7 +25,7 @@ from pandastack.host.egress.route import (
 )
 from pandastack.host.egress.standing import Standing
 from pandastack.host.egress.streams import Plain, Source, Stream, Tls
-from pandastack.model.egress import BoundSecret
+from pandastack.model.egress import BoundSecret, put_all_into
 from pandastack.model.verdict import UNLISTED, Policy, decide_address, decide_name, is_bound
 
 CLIENT_FIRST = frozenset({80, 443, 8080, 8443})
@@ -167,9 +167,7 @@ class Connection:
             raise Refused("The name of a host that a secret is bound to was told too late.")
 
     def _fill(self, header: str, value: str) -> str:
-        for secret in self._secrets:
-            value = secret.put_into(header, value)
-        return value
+        return put_all_into(self._secrets, header, value)
 
     def _note(self, denied: Denied) -> None:
         address, port = self._original

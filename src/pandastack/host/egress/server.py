@@ -8,7 +8,7 @@ import socket
 import msgspec
 
 from pandastack.errors import InvalidRequest
-from pandastack.host.egress.channel import MESSAGE_LIMIT, Channel
+from pandastack.host.egress.channel import Channel
 from pandastack.host.egress.ground import Ground, ground_of
 from pandastack.host.egress.ledger import DNS
 from pandastack.host.egress.orders import (
@@ -28,6 +28,8 @@ from pandastack.host.egress.upstream import Chance
 from pandastack.model.clock import Clock
 
 SOCKETS = 3
+REPORT_LIMIT = 1 << 20
+"""Bytes of receipts that are told at once: whoever reads them has more to do."""
 
 
 class Numbered(msgspec.Struct):
@@ -127,7 +129,7 @@ def fitting(answer: Answer) -> bytes:
     """The answer as bytes. Receipts that do not fit lose the names, then questions, then their older half."""
     data = msgspec.json.encode(answer)
     for fewer in (_without_names, _without_questions, *[_newer_half] * 20):
-        if len(data) <= MESSAGE_LIMIT or answer.receipts is None:
+        if len(data) <= REPORT_LIMIT or answer.receipts is None:
             break
         answer = msgspec.structs.replace(answer, receipts=fewer(answer.receipts))
         data = msgspec.json.encode(answer)

@@ -51,6 +51,8 @@ class Gatekeeper:
         self._attached: dict[int, int] = {}
         """Those that the process serves, each with how many were before it."""
         self._attachments = 0
+        self._turns: dict[int, asyncio.Lock] = {}
+        """One is told of a slot at a time: whoever has another policy for it finds it attached, or not."""
         self._process: EgressProcess | None = None
 
     async def run(self) -> None:
@@ -86,19 +88,23 @@ class Gatekeeper:
         if egress.internet is Internet.OFF:
             await self.leave(number)
             return
-        if before == wanted:
+        if before == wanted and (self._process is None or number in self._attached):
             return
         self._served[number] = wanted
         if self._process is not None:
             with _unless_ended(self._process):
-                await self._tell(self._process, number, again=before is not None)
+                await self._tell(self._process, number)
 
     async def leave(self, number: int) -> None:
         """Serve it no more; fine when it was not served."""
-        self._attached.pop(number, None)
-        if self._served.pop(number, None) is not None and self._process is not None:
-            with _unless_ended(self._process):
-                await self._process.detach(number)
+        process, before = self._process, self._served.pop(number, None)
+        if process is None or (before is None and number not in self._attached):
+            return
+        with _unless_ended(process):
+            async with self._turn(number):  # behind whoever attaches it just now
+                await process.detach(number)
+                if process is self._process:
+                    self._attached.pop(number, None)
 
     async def receipts(self, number: int) -> tuple[str, Receipts | None]:
         """What the process knows of a slot, and a name for it that another one has not, nor the same process
@@ -115,19 +121,39 @@ class Gatekeeper:
         await process.begin(self._ground)
         self._process = process
         for number in list(self._served):
-            if number in self._served:
-                await self._tell(process, number, again=False)
+            await self._tell_one(process, number)
 
-    async def _tell(self, process: EgressProcess, number: int, *, again: bool) -> None:
-        served = self._served[number]
-        if again:
-            await process.change(number, served.egress, served.secrets)
-            return
-        with ExitStack() as held:
-            order = Attach(number, served.space, served.egress, served.secrets)
-            await process.attach(order, await _bound(served.space, held))
-        self._attachments += 1
-        self._attached[number] = self._attachments
+    async def _tell_one(self, process: EgressProcess, number: int) -> None:
+        """One that cannot be served reaches nothing until its next order, and the others are served."""
+        try:
+            await self._tell(process, number)
+        except MachineError as error:
+            unless_cancelled(error)
+            if not process.alive():
+                raise
+            self._served.pop(number, None)
+            log.warning("egress.not_served", slot=number, reason=str(error))
+
+    async def _tell(self, process: EgressProcess, number: int) -> None:
+        """Have it serve the slot as it is to be served now, if it still is. One that is to be changed may not
+        be attached yet, while a new process is told of all of them.
+        """
+        async with self._turn(number):
+            served = self._served.get(number)
+            if served is None:
+                return
+            if number in self._attached:
+                await process.change(number, served.egress, served.secrets)
+                return
+            with ExitStack() as held:
+                order = Attach(number, served.space, served.egress, served.secrets)
+                await process.attach(order, await _bound(served.space, held))
+            if process is self._process:
+                self._attachments += 1
+                self._attached[number] = self._attachments
+
+    def _turn(self, number: int) -> asyncio.Lock:
+        return self._turns.setdefault(number, asyncio.Lock())
 
 
 async def _bound(space: str, held: ExitStack) -> Sequence[socket.socket]:

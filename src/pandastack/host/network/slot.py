@@ -68,6 +68,8 @@ class Slot:
         """What its kernel keeps; None when nobody knows."""
         self.tap = -1
         self._denied = denied
+        self._turn = asyncio.Lock()
+        """Rules change one at a time, so that `policy` is what the last of them made."""
 
     @property
     def _within(self) -> tuple[str, ...]:
@@ -109,9 +111,10 @@ class Slot:
         """Have it keep this policy, whatever it kept when an earlier program ended in the middle of a change;
         connections go on.
         """
-        self.policy = None
-        await self._nft(policy_rules(policy))
-        self.policy = policy
+        async with self._turn:
+            self.policy = None
+            await self._nft(policy_rules(policy))
+            self.policy = policy
 
     async def counted(self) -> str:
         """What its kernel has counted, as `nft -j list sets` tells it."""
@@ -127,8 +130,10 @@ class Slot:
     async def renew(self) -> None:
         """As it was made, for the next machine. BuildFailed, MachineError."""
         self._close()
-        await self._nft(NO_RULES + slot_rules(self._denied))
-        self.policy = OPEN
+        async with self._turn:
+            self.policy = None
+            await self._nft(NO_RULES + slot_rules(self._denied))
+            self.policy = OPEN
         self.cut()
         self._open()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from pandastack.carrying import carried_through, unless_cancelled
-from pandastack.errors import NoCapacity, PandastackError
+from pandastack.errors import MachineError, NoCapacity, PandastackError
 from pandastack.host.egress.authority import kept_authority
 from pandastack.host.egress.client import Account
 from pandastack.host.egress.orders import Begin
@@ -107,16 +107,18 @@ class Slots:
         """Have the slot of a machine keep another policy from now on, and put these secrets in; None is that
         there are some which nobody has told yet. BuildFailed, MachineError.
         """
+        slot, _ = self._held(number)
         if secrets is None:
-            await self._used[number].obey(kernel_policy(egress, bound=True))
+            await slot.obey(kernel_policy(egress, bound=True))
         else:
-            await self._told(self._used[number], egress, secrets)
+            await self._told(slot, egress, secrets)
 
     async def receipts(self, number: int, egress: Egress) -> Sighting:
         """What the machine of a slot has reached under its policy, and what was kept from it."""
-        slot, since = self._used[number], self._since[number]
+        slot, since = self._held(number)
         counts = parse(await slot.counted())
         process, named = await self._gatekeeper.receipts(number)
+        self._check_held(number, since)  # what was counted of a slot that was made anew is nobody's
         names = {} if named is None else named.names
         by_address = receipts_of(counts, egress, names, since, self._now())
         by_name = () if named is None else named.receipts
@@ -207,8 +209,21 @@ class Slots:
 
     async def _told(self, slot: Slot, egress: Egress, secrets: tuple[BoundSecret, ...]) -> None:
         """The kernel first: what it does not lead to the proxy nobody else decides about."""
+        _, since = self._held(slot.number)
         await slot.obey(kernel_policy(egress, bound=bool(secrets)))
+        self._check_held(slot.number, since)  # or the next machine's would be told
         await self._gatekeeper.serve(slot.number, slot.name, egress, secrets)
+
+    def _held(self, number: int) -> tuple[Slot, datetime]:
+        """A slot that a machine has, and since when. MachineError."""
+        if number not in self._used:
+            raise MachineError("The machine has ended, and its network is no longer its own.")
+        return self._used[number], self._since[number]
+
+    def _check_held(self, number: int, since: datetime) -> None:
+        """MachineError when it was given back meanwhile."""
+        if self._held(number)[1] is not since:
+            raise MachineError("The machine has ended, and its network is another's.")
 
     async def _end(self, *slots: Slot) -> None:
         """Nothing of them is left, whoever is cancelled meanwhile."""
@@ -216,9 +231,10 @@ class Slots:
 
     async def _ended(self, *slots: Slot) -> None:
         numbers = [slot.number for slot in slots]
+        for slot in slots:
+            slot.let_go()
         try:
             for slot in slots:
-                slot.let_go()
                 await self._gatekeeper.leave(slot.number)
             await remove(numbers)
         except (PandastackError, OSError) as error:  # the next life takes them back
