@@ -7,6 +7,7 @@ Nothing here starts threads; every ended child of this program is reaped by whoe
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import select
@@ -17,7 +18,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pandastack.errors import MachineError
+from pandastack.errors import MachineError, PandastackError
 from pandastack.host import procfs
 from pandastack.host.cell import Cell
 from pandastack.host.shortage import told
@@ -208,13 +209,23 @@ def _jailed(report: socket.socket) -> int:
                 break
             if not words.startswith(b"P"):
                 _, number, step = words.decode().split(" ", 2)
-                raise told(OSError(int(number), ""), f"The jail could not be made ({step})")
+                raise _not_made(int(number), step)
             pid = sender(rights)
     except TimeoutError as error:
         raise MachineError("The jail's program does not answer.") from error
     if not pid:
         raise MachineError("The jail's program has ended too soon.")
     return pid
+
+
+def _not_made(number: int, step: str) -> PandastackError:
+    """Why a jail was not made, and what mends it where that is known."""
+    if step == "root" and number == errno.EINVAL:
+        return MachineError(
+            "The jail could not be made: the root of this server is no mount, as in a plain chroot. Bind the "
+            "folder onto itself before entering it (mount --bind FOLDER FOLDER)."
+        )
+    return told(OSError(number, ""), f"The jail could not be made ({step})")
 
 
 def sender(rights: Sequence[tuple[int, int, bytes]]) -> int:
