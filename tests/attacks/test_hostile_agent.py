@@ -21,9 +21,9 @@ from pandastack.host.questions import MAX_TOLD_BYTES
 from pandastack.testing.fixtures import LeakCheck, eventually
 from tests.api.test_kills import ALL, PROCESSES, server
 from tests.attacks import hostile_agent
-from tests.attacks.neighbour import MOST, Neighbour
+from tests.attacks.neighbour import MOST, TRIED_AGAIN, Neighbour
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), TRIED_AGAIN]
 
 MOST_BYTES = 10 << 20
 """By which the server may grow."""

@@ -24,10 +24,10 @@ from pandastack.testing.fixtures import eventually
 from tests.api.conftest import TOKEN
 from tests.api.test_kills import ALL
 from tests.attacks import flood
-from tests.attacks.neighbour import MOST, Neighbour
+from tests.attacks.neighbour import MOST, TRIED_AGAIN, Neighbour
 from tests.vm.yard import Yard
 
-pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root, pytest.mark.timeout(180), TRIED_AGAIN]
 
 GROUPS = Path("/sys/fs/cgroup")
 FORK_BOMB = ":() { : | : & }; :; sleep 60"
