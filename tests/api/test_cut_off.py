@@ -179,13 +179,12 @@ async def test_an_error_at_any_step_leaves_nothing_half_done(idle_world: World, 
     exported = (await idle_world.http.get(f"/v1/snapshots/{taken}/archive")).content
     await idle_world.stop()
     await idle_world.start(failpoints=f"{point}=error")
-    statuses = {}
+    statuses = {"egress": (await idle_world.http.put(f"{ALL}/{asleep}/egress", json={})).status_code}
     for verb, (path, body) in VERBS.items():
         names = {"box": box, "asleep": asleep}
         asked = {"snapshot_id": taken} if verb == "rollback" else body
         answer = await idle_world.http.post(f"{ALL}{path.format(**names)}", json=asked)
         statuses[verb] = answer.status_code
-    statuses["egress"] = (await idle_world.http.put(f"{ALL}/{box}/egress", json={})).status_code
     statuses["import"] = (await idle_world.http.post("/v1/snapshots/archive", content=exported)).status_code
     statuses["delete"] = (await idle_world.http.delete(f"{ALL}/{box}")).status_code
     statuses["drop"] = (await idle_world.http.delete(f"/v1/snapshots/{taken}")).status_code
