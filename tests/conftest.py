@@ -1,8 +1,13 @@
-"""What every test shares: one async backend."""
+"""What every test shares: one async backend, and who may run beside whom."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+TOGETHER = ("tests/host/egress",)
+"""Folders whose files do not run at the same time: they have servers on the same addresses."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,3 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def anyio_backend() -> str:
     """Everything here runs on asyncio."""
     return "asyncio"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side run files, never the tests of one; a folder of `TOGETHER` counts as one."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parents[1]).as_posix()
+        folders = [folder for folder in TOGETHER if file.startswith(f"{folder}/")]
+        item.add_marker(pytest.mark.xdist_group(folders[0] if folders else file))

@@ -11,7 +11,7 @@ from pandastack.host.app import LocalHost
 from pandastack.host.baker import run_to_end
 from pandastack.host.network import namespace
 from tests.network.test_reach import start
-from tests.network.world import SERVERS, sniffer, space_of
+from tests.network.world import HOST, SERVERS, sniffer, space_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root]
 
@@ -72,7 +72,7 @@ async def forge(host: LocalHost) -> None:
 
 async def test_only_honest_frames_leave_a_guest(host: LocalHost) -> None:
     await start(host)
-    with sniffer("eth0") as outside, sniffer(space_of(host, "guest"), "pandatest-host") as between:
+    with sniffer("eth0") as outside, sniffer(space_of(host, "guest"), HOST) as between:
         await forge(host)
         assert outside() == {"pandastack-honest"}
         assert between() == {"pandastack-honest"}

@@ -11,11 +11,13 @@ import select
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pandastack.host.app import LocalHost
 from pandastack.host.network import namespace
 
-HOST, INTERNET = "pandatest-host", "pandatest-net"
+HOST, INTERNET = f"pandatest-{os.getpid()}-host", f"pandatest-{os.getpid()}-net"
+"""Of this program alone: others may have theirs at the same time."""
 HOST_ADDRESS = "203.0.113.2"
 """The host's own, in a network that it shares with its router."""
 ROUTER = "203.0.113.1"
@@ -71,8 +73,9 @@ while True:
 @contextmanager
 def lay() -> Iterator[None]:
     """Both namespaces, this thread in the host's."""
-    for name in (HOST, INTERNET):
+    for name in (*_left_behind(), HOST, INTERNET):
         namespace.remove(name)
+    for name in (HOST, INTERNET):
         namespace.make(name, {})
     try:
         ip("link set lo up", f"link add eth0 type veth peer name eth0 netns {INTERNET}", of=HOST)
@@ -85,6 +88,12 @@ def lay() -> Iterator[None]:
     finally:
         for name in (HOST, INTERNET):
             namespace.remove(name)
+
+
+def _left_behind() -> list[str]:
+    """Namespaces of programs that were killed in the middle of a test."""
+    found = [path.name for path in Path(namespace.path_of(HOST)).parent.glob("pandatest-*-*")]
+    return [name for name in found if not Path("/proc", name.split("-")[1]).exists()]
 
 
 @contextmanager
