@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -16,6 +18,7 @@ from tests.network.test_egress_deaths import the_process
 from tests.network.test_names import FETCH, TABLE, others
 from tests.network.test_policies import reached, world
 from tests.network.world import SERVE, SERVERS, name_server, program
+from tests.web.conftest import Browser
 
 __all__ = ["others", "world"]
 
@@ -109,3 +112,32 @@ async def test_without_a_round_what_a_killed_process_counted_is_lost(others: set
         os.kill(the_process(others), signal.SIGKILL)
         assert named(await told(world, box), "allowed.example") == 0
         assert named(await told(world, kept), "allowed.example") == 1
+
+
+async def test_the_page_of_a_sandbox_shows_them_in_every_state(world: World) -> None:
+    secrets = {"TOKEN": {"value": "a value that no page has", "hosts": ["api.allowed.example"]}}
+    with name_server(TABLE), program(SERVE):
+        box = (await world.create(egress=BY_NAME, secrets=secrets))["id"]
+        assert await fetch(world, box, "http://allowed.example/") == "served allowed.example"
+        assert "served" not in await fetch(world, box, "http://other.example/")
+        await world.control.plane.ground.books.gather(box)
+        async with Browser(world) as browser:
+            await browser.logs_in()
+            shown = _words(await browser.sees(f"/ui/sandboxes/{box}"))
+            for words in ("Reaches allowed.example", "✓ allowed.example http 80", "✗ other.example dns"):
+                assert words in shown
+            assert "Secret TOKEN put in on its way to api.allowed.example" in shown
+            assert "a value that no page has" not in shown
+            for verb, told in (("hibernate", "Secret TOKEN"), ("delete", "Facts")):
+                answer = await world.http.request(
+                    "DELETE" if verb == "delete" else "POST",
+                    f"/v1/sandboxes/{box}" + ("" if verb == "delete" else f"/{verb}"),
+                )
+                assert answer.is_success, answer.text
+                page = _words(await browser.sees(f"/ui/sandboxes/{box}"))
+                assert "✓ allowed.example http 80" in page and told in page
+
+
+def _words(page: str) -> str:
+    """What a person reads."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())

@@ -66,6 +66,13 @@ class Exits:
                 await self._books.gather(sandbox_id)
         return await self._books.read(sandbox_id)
 
+    async def written_down(self, caller: Caller, sandbox_id: str) -> Book:
+        """The same as it was told last, some seconds ago, also of one that is gone; no host is asked. Errors:
+        SandboxNotFound.
+        """
+        found = await self._ledger.find_any(caller, sandbox_id)
+        return await self._books.read(found.id)
+
     async def trial(self, caller: Caller, sandbox_id: str, egress: Egress) -> EgressTrial:
         """What that policy would have made of what was reached. Nothing changes. Errors: as `receipts`."""
         seen = (await self.receipts(caller, sandbox_id)).receipts

@@ -16,7 +16,7 @@ from pandastack.model.account import Scope
 from pandastack.model.sandbox import AWAKE, SandboxState
 from pandastack.model.snapshot import SnapshotKind
 from pandastack.services.forks import INDEX, PARENT, ROLE, TREE
-from pandastack.web import entrance, family, proof
+from pandastack.web import entrance, family, proof, traffic
 from pandastack.web.calls import Page, page
 from pandastack.web.look import STATIC
 
@@ -91,6 +91,7 @@ async def sandbox(call: Page[Nothing]) -> Response:
     awake = found.status in AWAKE
     told = found.restore_proof
     lineage = await services.lineages.tree(caller, sandbox_id)
+    is_gone = found.status is SandboxState.DELETED
     return page(
         call,
         "sandbox.html",
@@ -102,6 +103,10 @@ async def sandbox(call: Page[Nothing]) -> Response:
         why_none=proof.why_none(found),
         tree=family.branches(lineage),
         relatives=len(lineage.nodes) - 1,
+        networks=services.placement.report.network,
+        limits=traffic.limits(found.egress),
+        secrets=[] if is_gone else await services.secrets.list(caller, sandbox_id),
+        traffic=traffic.traffic(await services.exits.written_down(caller, sandbox_id)),
         timeline=await services.timelines.get(caller, sandbox_id),
         snapshots=await services.snapshots.list_of(caller, sandbox_id),
         events=(await services.events.tail(caller, sandbox_id, EVENTS))[::-1],
