@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-TOGETHER = ("tests/host/egress",)
-"""Folders whose files do not run at the same time: they have servers on the same addresses."""
+TOGETHER = ("tests/host/egress", "tests/network", "tests/vm")
+"""Folders whose files do not run at the same time: they have servers on the same addresses, or look at all
+networks or machines of this host.
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +23,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side run files, never the tests of one; a folder of `TOGETHER` counts as one."""
     for item in items:

@@ -19,7 +19,7 @@ pytestmark = [
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
     """A directory that only root may enter, with a file in it."""
-    for parent in (tmp_path, *tmp_path.parents[:3]):
+    for parent in (tmp_path, *tmp_path.parents[:4]):
         parent.chmod(parent.stat().st_mode | 0o055)
     path = tmp_path / "secret"
     path.mkdir(mode=0o700)

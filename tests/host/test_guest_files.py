@@ -175,7 +175,7 @@ async def test_rights_are_those_of_the_user(guest: GuestLink, tmp_path: Path) ->
     secret = tmp_path / "secret"
     secret.write_bytes(b"x")
     secret.chmod(0o600)
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for parent in (tmp_path, *tmp_path.parents[:4]):
         parent.chmod(parent.stat().st_mode | 0o055)
     with pytest.raises(FileRefused, match="permission denied"):
         async with guest.read(str(secret), user="nobody"):

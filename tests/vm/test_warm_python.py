@@ -219,8 +219,9 @@ async def test_signals_arrive(host: LocalHost, name: str, number: int, code: int
 
 
 async def test_a_signal_is_for_the_process_that_it_is_sent_to(host: LocalHost) -> None:
-    done = await do(host, "python3 patient.py & sleep 2; kill $!; wait $!; echo $?")
-    assert done.out.splitlines() == ["up", "stopped by 15", "7"]
+    line = "python3 patient.py > said & until grep -q up said; do sleep 0.1; done; kill $!; wait $!; echo $?"
+    done = await do(host, f"{line}; cat said")
+    assert done.out.splitlines() == ["7", "up", "stopped by 15"]
 
 
 async def test_many_at_once(host: LocalHost) -> None:
