@@ -26,6 +26,7 @@ static const int numbers[] = {
     SYS_kexec_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct, SYS_quotactl, SYS_settimeofday, SYS_clock_settime,
     SYS_adjtimex, SYS_clock_adjtime, SYS_syslog, SYS_personality, SYS_vhangup, SYS_fanotify_init,
     SYS_kill, SYS_tkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo,
+    SYS_sched_setattr, SYS_sched_setscheduler, SYS_sched_setparam, SYS_sched_setaffinity, SYS_setpriority,
     SYS_ioprio_set, SYS_migrate_pages, SYS_move_pages, 440 /* process_madvise */, 448 /* process_mrelease */,
 #ifdef __x86_64__
     SYS_iopl, SYS_ioperm, SYS_modify_ldt, 320 /* kexec_file_load */,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -24,7 +26,7 @@ from pandastack.testing.fixtures import eventually
 from tests.api.conftest import TOKEN
 from tests.api.test_kills import ALL
 from tests.attacks import flood
-from tests.attacks.neighbour import MOST, TRIED_AGAIN, Neighbour
+from tests.attacks.neighbour import ENOUGH, MOST, TRIED_AGAIN, Neighbour, times_as_long
 from tests.vm.yard import Yard
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root, pytest.mark.timeout(180), TRIED_AGAIN]
@@ -38,6 +40,10 @@ fallocate -l $((free - 102400))K /root/most
 dd if=/dev/zero of=/root/rest bs=1M 2>&1 | grep -o 'No space left on device'
 rm /root/most /root/rest
 echo still > /root/note; sync; cat /root/note
+"""
+MOST_OF_SERIAL = 4 << 20
+"""Bytes a second: each is one write of the machine's process, and a hundredth of what the template's disk may
+have (`disk_mb_per_second`).
 """
 SERIAL = "timeout {} cat /dev/zero > /dev/ttyS0; true"
 AT_ONCE = 200
@@ -121,6 +127,17 @@ async def test_a_fork_bomb(yard: Yard) -> None:
         assert neighbour.factor() < MOST, neighbour.said()
 
 
+@pytest.mark.parametrize(
+    ("peace_ms", "meanwhile_ms", "noticed"), [(2, 14, False), (2, 20, True), (8, 30, True)]
+)
+def test_a_quick_neighbour_that_is_held_up_is_noticed_too(
+    peace_ms: float, meanwhile_ms: float, *, noticed: bool
+) -> None:
+    """What counts as peace at least must hide nothing."""
+    peace, meanwhile = ([each / 1000] * ENOUGH for each in (peace_ms, meanwhile_ms))
+    assert (times_as_long(peace, meanwhile) > MOST) is noticed
+
+
 async def test_machines_that_were_given_more_than_their_share_are_noticed(yard: Yard) -> None:
     """The negative control: the groups prefer those who attack."""
     async with street(yard, attackers=3) as (neighbour, boxes):
@@ -193,6 +210,45 @@ async def test_a_flood_while_no_server_looks_is_cut_by_the_next_one(yard: Yard) 
         async with asyncio.timeout(5):
             while console.stat().st_size > LOG_LIMIT:
                 await asyncio.sleep(0.1)
+
+
+def written(pid: int) -> int:
+    """Bytes of files that a process has changed in memory, less those that it cut off before they reached a
+    disk.
+    """
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    told = {name: int(count) for name, count in (line.split(": ") for line in lines)}
+    return told["write_bytes"] - told["cancelled_write_bytes"]
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_a_flood_on_the_serial_port_is_slow_and_hardly_reaches_the_disk(yard: Yard) -> None:
+    """It is limited by what the machine pays for each byte, and cut off before the kernel writes it. While no
+    server looks it would be written: the negative control.
+    """
+    async with yard.life():
+        box = (await yard.call("POST", ALL, {"template": "base"}, 201))["id"]
+        await yard.call("POST", f"{ALL}/{box}/processes", {"cmd": SERIAL.format(90)}, 201)
+        pid, server = yard.process_of(box), server_pid(yard)
+        console = yard.state / "v" / box / CONSOLE
+        await eventually(lambda: console.stat().st_size > LOG_LIMIT // 2, deadline=30)
+        flooded, kept, spent = written(pid), written(pid) + written(server), processor_seconds(server)
+        begun = time.monotonic()
+        await eventually(lambda: written(pid) - flooded > 4 * LOG_LIMIT, deadline=60)
+        seconds, flooded = time.monotonic() - begun, written(pid) - flooded
+        kept = written(pid) + written(server) - kept
+        assert (processor_seconds(server) - spent) / seconds < 0.2
+    assert flooded / seconds < MOST_OF_SERIAL
+    assert kept < 2 * LOG_LIMIT, "however long it lasts"
+    alone = written(pid)
+    await eventually(lambda: console.stat().st_size > 3 * LOG_LIMIT, deadline=30)
+    assert written(pid) - alone > LOG_LIMIT
+    async with yard.life(leave="destroy"):
+        pass
 
 
 async def test_a_flood_of_commands(yard: Yard) -> None:

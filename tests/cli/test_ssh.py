@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.cli.conftest import Run
-from tests.wire.conftest import PROGRAM, Server
+from tests.wire.conftest import PROGRAM, Server, free_port
 
 from pandastack import AsyncClient, Client
 
@@ -116,6 +120,89 @@ def test_the_configuration_of_ssh(server: Server, pandastack: Run, box: str, tmp
     time.sleep(1.1)  # certificates are numbered by the second
     assert run("ssh", name, "echo inside").stdout == b"inside\n"
     assert (folder / "key-cert.pub").read_bytes() != first
+
+
+LINE = "127.0.0.1\n    ProxyCommand touch {}"
+INJECTED = {
+    "host": LINE,
+    "login": "root\n    ProxyCommand touch {}",
+    "host_key_alias": "sandbox\n    ProxyCommand touch {}",
+    "port": "22\n    ProxyCommand touch {}",
+    "certificate": "ssh-ed25519 AAAA\nProxyCommand touch {}",
+    "known_hosts": "@cert-authority * ssh-ed25519 AAAA\n* ssh-ed25519 AAAA {}",
+}
+OPTION = "-oProxyCommand=touch {}"
+"""What a server could answer to have its clients run a program, or believe others: `{}` is a file."""
+
+
+@contextmanager
+def answering(body: object) -> Iterator[str]:
+    """A server whose answer to everything is this; its URL."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            data = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing to say."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as listener:
+        thread = threading.Thread(target=listener.serve_forever, name="answers")
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_port}"
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [*INJECTED.items(), ("host", OPTION), ("login", OPTION), ("host_key_alias", "%h*")]
+)
+def test_a_server_has_no_say_in_what_runs_here(name: str, text: str, tmp_path: Path) -> None:
+    """Its answer becomes lines and arguments of what `ssh` reads."""
+    planted = tmp_path / "planted"
+    honest = {
+        "certificate": "ssh-ed25519-cert-v01@openssh.com AAAA",
+        "login": "root",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "host_key_alias": "sandbox",
+        "known_hosts": "@cert-authority * ssh-ed25519 AAAA",
+        "expires_at": "2030-01-01T00:00:00Z",
+    }
+    environment = {"HOME": str(tmp_path), "PATH": os.defpath, "PANDASTACK_API_KEY": "pds_none"}
+
+    def said(answer: object, *words: str) -> subprocess.CompletedProcess[str]:
+        with answering(answer) as url:
+            return subprocess.run(
+                [PROGRAM, "ssh", "box", *words], env={**environment, "PANDASTACK_API": url},
+                capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    lines = said(honest, "--config")
+    assert (lines.returncode, lines.stderr) == (0, ""), "what the others are told apart from"
+    for words in (("--config",), ("--", "true")):
+        done = said({**honest, name: text.format(planted)}, *words)
+        assert done.returncode == 1
+        assert "answer is no" in done.stderr
+        assert done.stdout == ""
+    assert not planted.exists()
+    assert not list((tmp_path / ".config").rglob("*.new"))
+
+
+def test_ssh_runs_what_such_a_line_says(tmp_path: Path) -> None:
+    """The negative control."""
+    planted, config = tmp_path / "planted", tmp_path / "config"
+    config.write_text(f"Host box\n    HostName {LINE.format(planted)}\n")
+    subprocess.run(["ssh", "-F", config, "box"], timeout=60, check=False, stdin=subprocess.DEVNULL)
+    assert planted.exists()
 
 
 def test_the_blocking_client(client: Client, box: str) -> None:

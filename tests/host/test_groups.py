@@ -8,14 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.errors import PostureViolation
-from pandastack.host import jail, posture
+from pandastack.config import HostConfig
+from pandastack.errors import NotIsolated, PostureViolation
+from pandastack.host import checks, jail, posture
 from pandastack.host.disks import Disk, disk_of
-from pandastack.host.groups import OVERHEAD_BYTES, Groups, Limits, find_groups
+from pandastack.host.groups import FIRST as FILES
+from pandastack.host.groups import OVERHEAD_BYTES, SECOND, Groups, Limits, find_groups, unlimited
+from pandastack.host.tenancy import demand
+from pandastack.model.sandbox import Isolation
 
 LIMITS = Limits(cpus=2, memory_bytes=512 << 20)
 FIRST = ("cpu", "memory", "pids", "blkio")
 DISK = Disk("254:0", 400 << 20)
+EACH_FILE = [
+    (version, name) for version, kind in ((1, FILES), (2, SECOND)) for each in kind.values() for name in each
+]
 NAME = f"pandastack-test-{os.getpid()}"
 
 
@@ -48,13 +55,26 @@ def second(root: Path, offered: str) -> tuple[str, str]:
     return mounts(root), "0::/own"
 
 
+def without(file: str, root: Path, *, version: int, below: str = "own/server") -> tuple[str, str]:
+    """A machine whose kernel has all that is needed but this file."""
+    machine = first(root, *FIRST) if version == 1 else second(root, "cpu io memory pids")
+    for controller in FIRST if version == 1 else SECOND:
+        parent = root / controller / below if version == 1 else root / below
+        parent.mkdir(exist_ok=True)
+        for name in {1: FILES, 2: SECOND}[version][controller]:
+            if name != file:
+                (parent / name).touch()
+    return machine
+
+
 def found(machine: tuple[str, str]) -> Groups:
-    return find_groups("server", DISK, mounts=machine[0], own=machine[1])
+    return find_groups("server", DISK, mounts=machine[0], own=machine[1], swaps=True)
 
 
 def test_version_one_limits_by_a_group_for_each_controller(home: Path, tmp_path: Path) -> None:
     groups = found(first(tmp_path, *FIRST))
     assert groups.missing == ()
+    assert "no limit of swap: the kernel has no memory.memsw.limit_in_bytes" in groups.lacks
     assert groups.parents == {each: tmp_path / each / "own" / "server" for each in FIRST}
     name = str(home.stat().st_ino)
     for parent in groups.parents.values():
@@ -79,6 +99,39 @@ def test_what_a_machine_does_not_give_is_told(tmp_path: Path) -> None:
     assert found(("", "0::/")).lacks[0] == "no control group for cpu"
 
 
+@pytest.mark.parametrize(("version", "file"), EACH_FILE)
+def test_each_limit_that_the_kernel_has_not_is_told_and_keeps_strangers_out(
+    version: int, file: str, tmp_path: Path
+) -> None:
+    assert found(without("none of them", tmp_path / "all", version=version)).lacks == ()
+    (reason,) = found(without(file, tmp_path / "but-one", version=version)).lacks
+    assert reason.startswith("no limit of ")
+    assert reason.endswith(f": the kernel has no {file}")
+    config = HostConfig(multi_tenant=True)
+    with pytest.raises(NotIsolated, match=f"degraded: {reason}"):
+        demand(config, Isolation.HARDWARE, (reason,))
+    demand(HostConfig(multi_tenant=True, accept_isolation="degraded"), Isolation.HARDWARE, (reason,))
+
+
+def test_a_kernel_that_cannot_swap_needs_no_limit_of_it(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").touch()
+    assert unlimited(SECOND, {"memory": tmp_path}, swaps=False) == ()
+    assert unlimited(SECOND, {"memory": tmp_path}, swaps=True) == (
+        "no limit of swap: the kernel has no memory.swap.max",
+    )
+
+
+@pytest.mark.parametrize(("version", "file"), EACH_FILE)
+def test_the_doctor_tells_of_them_too(version: int, file: str, tmp_path: Path) -> None:
+    for root, missing in ((tmp_path / "all", ""), (tmp_path / "but-one", file)):
+        without(missing, root, version=version, below="own")
+        (root / "cgroup.subtree_control").write_text("cpu io memory pids\n")
+        if version == 2:
+            (root / "cgroup.controllers").write_text("cpu io memory pids\n")
+    assert checks.cgroups(tmp_path / "all", swaps=True).found == f"version {version}"
+    assert checks.cgroups(tmp_path / "but-one", swaps=True).found.endswith(f"the kernel has no {file}")
+
+
 def test_version_two_has_one_group_and_the_server_moves_down(home: Path, tmp_path: Path) -> None:
     groups = found(second(tmp_path, "cpu io memory pids"))
     assert groups.missing == ()
@@ -93,6 +146,18 @@ def test_version_two_has_one_group_and_the_server_moves_down(home: Path, tmp_pat
     assert (group / "cpu.max").read_text() == "250000 100000"
     assert (group / "memory.swap.max").read_text() == "0"
     assert (group / "io.max").read_text() == f"254:0 rbps={400 << 20} wbps={400 << 20}"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_who_leaves_is_where_the_server_is(version: int, tmp_path: Path) -> None:
+    """In version 2 the group above the machines' can have no process: the kernel would refuse it."""
+    machine = first(tmp_path, "pids") if version == 1 else second(tmp_path, "cpu io memory pids")
+    groups = find_groups("machines", DISK, mounts=machine[0], own=machine[1])
+    groups.leave(4711)
+    (above,) = groups.parents.values()
+    allowed = above if version == 1 else above.with_name("server")
+    assert (allowed / "cgroup.procs").read_text() == "4711"
+    assert version == 1 or not (above / "cgroup.procs").exists()
 
 
 def test_version_two_that_is_not_delegated_is_told(tmp_path: Path) -> None:
@@ -130,6 +195,7 @@ def test_a_folder_is_on_the_whole_disk_of_its_partition(tmp_path: Path) -> None:
     (disk / "sda1" / "partition").write_text("1\n")
     assert disk_of(tmp_path, sysfs=tmp_path / "block") == "8:0"
     assert disk_of(tmp_path, sysfs=tmp_path / "none") is None
+    assert disk_of(tmp_path / "not" / "there yet", sysfs=tmp_path / "block") == "8:0", "where it will be"
 
 
 def test_memory_is_no_disk() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from pandastack.sshd.limits import Limits
+from pandastack.sshd.limits import WINDOW, Limits
 from pandastack.sshd.line import Line
 from tests.api.conftest import World
 from tests.sshd.conftest import PATIENCE, Opener, Pass, admitted
@@ -214,6 +214,26 @@ async def test_a_client_that_does_not_listen(
                 most = max(_untaken(each) for each in gc.get_objects() if isinstance(each, Line))
                 connection.abort()
     assert (most < 4 * Limits().untaken) is defended, most
+
+
+async def test_a_command_that_reads_slowly(visit: Pass) -> None:
+    """What it has not read yet is the client's to keep: each piece that it reads makes room for as much."""
+    async with visit.connected() as connection:
+        slowly = "while head -c 65536 > /dev/null; do sleep 0.02; done"
+        process = await connection.create_process(slowly, encoding=None)
+        process.stdin.write(bytes(64 * MEGABYTE))
+        sizes: list[int] = []
+        while len(sizes) < 30:
+            await asyncio.sleep(0.1)
+            lines = [each for each in gc.get_objects() if isinstance(each, Line) and not each.is_closed()]
+            sizes.append(max(map(_waiting, lines)))
+        connection.abort()
+    assert 0 < max(sizes) <= WINDOW
+
+
+def _waiting(line: Line) -> int:
+    """Bytes that came and nobody has taken."""
+    return sum(len(data) for channel in line._channels.values() for data, _ in channel._recv_buf)
 
 
 def _untaken(line: Line) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import socket
@@ -13,6 +14,8 @@ from contextlib import asynccontextmanager
 import asyncssh
 import pytest
 
+from pandastack.sshd.limits import WINDOW
+from pandastack.sshd.tunnel import Tunnel
 from tests.api.conftest import World
 from tests.sshd.conftest import PATIENCE, Pass
 
@@ -32,6 +35,16 @@ while True:
 """Says what it hears, and behind the end of that one word more."""
 
 
+DEAF = """
+import socket, sys, time
+heard = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+taken = []
+while True:
+    taken.append(heard.accept()[0])
+"""
+"""Takes connections, and never what they say."""
+
+
 @pytest.fixture
 def port() -> int:
     """One that is free here, where machines of the process driver listen too."""
@@ -43,14 +56,28 @@ def port() -> int:
 @pytest.fixture
 async def echo(world: World, box: str, port: int) -> AsyncIterator[int]:
     """A service on the sandbox's loopback."""
+    async with serving(world, box, port, SERVE):
+        yield port
+
+
+@pytest.fixture
+async def deaf(world: World, box: str, port: int) -> AsyncIterator[int]:
+    """One that does not listen."""
+    async with serving(world, box, port, DEAF):
+        yield port
+
+
+@asynccontextmanager
+async def serving(world: World, box: str, port: int, program: str) -> AsyncIterator[None]:
+    """A Python program that a sandbox runs while the block lasts, from when its port can be reached."""
     answer = await world.http.post(
-        f"/v1/sandboxes/{box}/processes", json={"cmd": ["python3", "-c", SERVE, str(port)]}
+        f"/v1/sandboxes/{box}/processes", json={"cmd": ["python3", "-c", program, str(port)]}
     )
     assert answer.status_code in (200, 201), answer.text
     ready = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
     line = f'for n in $(seq 200); do python3 -c "{ready}" 2>/dev/null && break; sleep 0.1; done'
     await world.exec(box, line)
-    yield port
+    yield
     await world.http.delete(f"/v1/sandboxes/{box}")
 
 
@@ -99,6 +126,33 @@ async def test_a_port_of_the_sandbox_here(visit: Pass, echo: int) -> None:
             got = await reader.read(-1)
         writer.close()
     assert hashlib.sha256(got).digest() == hashlib.sha256(data + b"<end>").digest()
+
+
+async def test_a_service_that_does_not_listen(visit: Pass, deaf: int) -> None:
+    """What it does not take is not taken from the client: little of it is kept here."""
+    data, before = bytes(32 << 20), tunnels()
+    async with visit.connected() as connection:
+        _, writer = await connection.open_connection("localhost", deaf)
+        (tunnel,) = [each for each in tunnels() if each not in before]
+        writer.write(data)
+        async with asyncio.timeout(PATIENCE):
+            sizes = [-1, kept_in(tunnel)]
+            while sizes[-1] == 0 or sizes[-1] != sizes[-2]:  # the buffers of both kernels take in some first
+                await asyncio.sleep(1.0)
+                sizes.append(kept_in(tunnel))
+        assert 0 < max(sizes) < 4 * WINDOW
+        writer.close()
+        connection.abort()
+
+
+def tunnels() -> list[Tunnel]:
+    """Those of servers in this program, also of servers that have ended."""
+    return [each for each in gc.get_objects() if isinstance(each, Tunnel)]
+
+
+def kept_in(tunnel: Tunnel) -> int:
+    """Bytes that a server keeps of a client for what it reaches."""
+    return tunnel._kept + sum(len(data) for data, _ in tunnel._chan._recv_buf)
 
 
 async def test_many_at_a_time(visit: Pass, echo: int) -> None:

@@ -175,6 +175,42 @@ static bool rank_relative(void)
     return syscall(SYS_ioprio_set, 1, getppid(), 3 << 13) == 0;
 }
 
+/* What follows would set what is already so, or what slows nobody: outside of a jail it is to succeed. */
+static bool slow_relative(void)
+{
+    return setpriority(PRIO_PROCESS, (id_t)getppid(), getpriority(PRIO_PROCESS, (id_t)getppid())) == 0;
+}
+
+static bool slow_user(void)
+{
+    return setpriority(PRIO_USER, 0, getpriority(PRIO_PROCESS, 0)) == 0;
+}
+
+static bool schedule_relative(void)
+{
+    const struct sched_param none = {0};
+    return syscall(SYS_sched_setscheduler, getppid(), SCHED_BATCH, &none) == 0;
+}
+
+static bool set_parameters_of_relative(void)
+{
+    const struct sched_param none = {0};
+    return syscall(SYS_sched_setparam, getppid(), &none) == 0;
+}
+
+static bool set_attributes_of_relative(void)
+{
+    const unsigned attributes[12] = {sizeof attributes, SCHED_BATCH}; /* its size, how it is scheduled */
+    return syscall(SYS_sched_setattr, getppid(), attributes, 0) == 0;
+}
+
+static bool confine_relative(void)
+{
+    cpu_set_t processors;
+    return sched_getaffinity(getppid(), sizeof processors, &processors) == 0 &&
+           sched_setaffinity(getppid(), sizeof processors, &processors) == 0;
+}
+
 static bool move_relative(void)
 {
     void *page = &words_of_a_page;
@@ -245,6 +281,12 @@ static const struct {
     {"relative as an owner by ioctl", own_by_ioctl},
     {"relative's limits", limit_relative},
     {"relative's rank", rank_relative},
+    {"relative's niceness", slow_relative},
+    {"niceness of all relatives", slow_user},
+    {"relative's scheduler", schedule_relative},
+    {"relative's parameters", set_parameters_of_relative},
+    {"relative's attributes", set_attributes_of_relative},
+    {"relative's processors", confine_relative},
     {"relative's pages", move_relative},
     {"device", make_device},
     {"planted link", plant_link},

@@ -1,5 +1,6 @@
 /* Does what somebody could who has taken over a process: makes one system call in its place and prints what comes of it.
- * Arguments: the process, the call's number and its arguments, numbers or texts behind "s:". x86-64.
+ * Arguments: the process, the call's number and its arguments: numbers, texts behind "s:", words of 32 bits in memory behind
+ * "w:", divided by commas. x86-64.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -37,14 +38,25 @@ static void stop_at_call(struct user_regs_struct *before)
     must(0, "a system call to stop at");
 }
 
+static unsigned long long put(const void *bytes, size_t size, unsigned long long *free_memory)
+{
+    *free_memory -= MAX_TEXT;
+    struct iovec ours = {(void *)bytes, size}, theirs = {(void *)*free_memory, size};
+    must(size <= MAX_TEXT && process_vm_writev(process, &ours, 1, &theirs, 1, 0) == (ssize_t)size, "memory");
+    return *free_memory;
+}
+
 static unsigned long long argument(const char *word, unsigned long long *free_memory)
 {
-    if (strncmp(word, "s:", 2) != 0)
+    unsigned words[MAX_TEXT / sizeof(unsigned)];
+    size_t count = 0;
+    if (strncmp(word, "s:", 2) == 0)
+        return put(word + 2, strlen(word + 2) + 1, free_memory);
+    if (strncmp(word, "w:", 2) != 0)
         return (unsigned long long)strtoll(word, NULL, 10);
-    *free_memory -= MAX_TEXT;
-    struct iovec ours = {(void *)(word + 2), strlen(word + 2) + 1}, theirs = {(void *)*free_memory, strlen(word + 2) + 1};
-    must(process_vm_writev(process, &ours, 1, &theirs, 1, 0) > 0, "text");
-    return *free_memory;
+    for (const char *rest = word + 1; rest && count < sizeof words / sizeof *words; rest = strchr(rest + 1, ','))
+        words[count++] = (unsigned)strtoul(rest + 1, NULL, 10);
+    return put(words, count * sizeof *words, free_memory);
 }
 
 int main(int count, char **words)

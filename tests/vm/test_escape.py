@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leak_check")]
 
 ENV = {"PATH": os.defpath}
 LIMIT = 1 << 20
-ATTEMPTS = 33
+ATTEMPTS = 39
 RELATIVE = "signal to a relative"
 
 
@@ -127,6 +128,66 @@ async def test_the_process_is_a_child_of_ours_whose_end_is_told(
     assert Path(f"/proc/{child.pid}/status").read_text().count(str(lodged.user)) > 4
     assert await child.end(0) == -9
     child.close()
+
+
+CHROOT = """
+set -e
+mount -t tmpfs tmpfs "$0"
+mkdir "$0/root"
+[ "$1" = plain ] || mount --bind "$0/root" "$0/root"
+for each in /*; do
+    if [ -L "$each" ]; then cp -P "$each" "$0/root$each"
+    elif [ -d "$each" ]; then mkdir "$0/root$each"; mount --rbind "$each" "$0/root$each"
+    fi
+done
+shift
+exec chroot "$0/root" "$@"
+"""
+STARTED = """
+import asyncio, sys
+from pathlib import Path
+from pandastack.errors import MachineError
+from pandastack.host import jail
+from pandastack.host.cell import Bind
+from pandastack.host.jailer import find_jailer, lodging
+from pandastack.host.paths import Cache
+
+async def start(place, cache):
+    jailer = await find_jailer(Cache(cache), place / "users", "210000-210009", "pandastack-test", None)
+    home = place / "home"
+    home.mkdir()
+    with lodging(jailer, home, ()) as lodged:
+        cell = jailer.cell(lodged, [Bind(Path("/usr/bin/true"), "x")])
+        try:
+            child = jail.spawn(["/usr/bin/true"], log=place / "log", cwd=home, env={}, cell=cell)
+        except MachineError as error:
+            print(error.message)
+        else:
+            print("ended", await child.wait())
+            child.close()
+
+asyncio.run(start(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize(("root", "told"), [("plain", "mount --bind"), ("a mount", "ended 0")])
+async def test_a_server_in_a_plain_chroot_is_told_what_mends_it(
+    jailer: Jailer | None, tmp_path: Path, root: str, told: str
+) -> None:
+    """And when its root is bound onto itself, as the words say, it works."""
+    if jailer is None:
+        return
+    where, place = tmp_path / "where", tmp_path / "place"
+    where.mkdir()
+    place.mkdir()
+    inside = [sys.executable, "-c", STARTED, str(place), str(CACHE)]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = await run_tool(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", CHROOT, str(where), root, *inside],
+        settings=environment,
+        timeout=60,
+    )
+    assert told in done
 
 
 async def test_it_keeps_what_it_was_given_and_nothing_of_the_jails(

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from pandastack.errors import MachineError
 from pandastack.host import firecracker_jail, procfs, sparse
+from pandastack.host.cell import BADNESS
 from pandastack.host.firecracker_api import api
 from pandastack.host.firecracker_install import FirecrackerInstall
 from pandastack.host.firecracker_jail import Root
@@ -120,6 +121,8 @@ async def test_its_limits(yard: Corner) -> None:
             rf"Max file size +{yard.config.disk_limit_bytes} +{yard.config.disk_limit_bytes} ", limits
         )
         assert re.search(r"Max open files +1024 +1024 ", limits)
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        assert int(Path(f"/proc/{machine.pid}/oom_score_adj").read_text()) == BADNESS
         parents, name = yard.means.groups.parents, str(machine.home.stat().st_ino)
         assert parents and yard.means.groups.missing == ()
         groups = [parent / name for parent in parents.values()]

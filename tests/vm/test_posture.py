@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,17 @@ async def test_members_of_a_family_cannot_reach_what_is_the_others(host: LocalHo
 
 
 PRLIMIT, TGKILL, OPENAT, PRCTL = 302, 234, 257, 157
+IDLE = os.SCHED_IDLE
+SLOWING: dict[str, tuple[int, Callable[[int], tuple[object, ...]]]] = {
+    "sched_setattr": (314, lambda other: (other, f"w:48,{IDLE}" + ",0" * 10, 0)),
+    "sched_setscheduler": (144, lambda other: (other, IDLE, "w:0")),
+    "sched_setparam": (142, lambda other: (other, "w:0")),
+    "sched_setaffinity": (203, lambda other: (other, 8, f"w:{1 << min(os.sched_getaffinity(0))},0")),
+    "setpriority": (141, lambda other: (os.PRIO_PROCESS, other, 19)),
+    "setpriority of all": (141, lambda _: (os.PRIO_USER, 0, 19)),
+    "ioprio_set": (251, lambda other: (1, other, 3 << 13)),
+}
+"""How one process makes another of its user slower: each call's number, and what it is called with."""
 
 
 @pytest.fixture(scope="session")
@@ -233,6 +245,38 @@ async def test_who_has_taken_over_a_fork_reaches_no_relative(host: LocalHost, ta
         assert (await run_to_end(host.guest(name), "echo alive", "look"))[1] == "alive\n"
 
 
+async def test_who_has_taken_over_a_fork_makes_no_relative_slower(host: LocalHost, taken: Path) -> None:
+    await child(host)
+    if not is_jailed(host):
+        return
+    pids = {report.id: report.pid for report in host.vms.reports()}
+    before = {name: _pace(pid) for name, pid in pids.items()}
+    for name, other in itertools.permutations(pids, 2):
+        for how, (number, arguments) in SLOWING.items():
+            words = [taken, pids[name], number, *arguments(_number_in_namespace(pids[other]))]
+            done = subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=20)
+            assert (how, int(done.stdout)) == (how, -errno.EPERM)
+    assert {name: _pace(pid) for name, pid in pids.items()} == before
+    for name in pids:
+        assert (await run_to_end(host.guest(name), "echo alive", "look"))[1] == "alive\n"
+
+
+@pytest.mark.parametrize("how", SLOWING)
+def test_an_ordinary_process_makes_another_of_its_user_slower(how: str, taken: Path) -> None:
+    """The negative control: what the filter keeps a fork from."""
+    number, arguments = SLOWING[how]
+    if os.geteuid() != 0:
+        return  # nobody else's user can be had, and one of these calls is for all of a user
+    user = 219_999
+    sleep = ["/bin/sleep", "60"]
+    with subprocess.Popen(sleep, user=user) as one, subprocess.Popen(sleep, user=user) as other:
+        words = [taken, one.pid, number, *arguments(other.pid)]
+        done = subprocess.run([str(word) for word in words], capture_output=True, timeout=20, check=False)
+        one.kill()
+        other.kill()
+    assert done.stdout == b"0\n", done.stderr
+
+
 async def test_generations_that_are_too_deep_for_domains_are_forked_all_the_same(host: LocalHost) -> None:
     name = await forked(host)
     for number in range(9):  # two domains each, and there are 16
@@ -242,6 +286,17 @@ async def test_generations_that_are_too_deep_for_domains_are_forked_all_the_same
         if is_jailed(host):
             inspect(host, name)
     assert (await run_to_end(host.guest(name), "echo alive", "look"))[1] == "alive\n"
+
+
+def _pace(pid: int) -> set[tuple[object, ...]]:
+    """When and where the threads of a process run, as far as others of its user could change it."""
+    found: set[tuple[object, ...]] = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        task = int(thread.name)
+        with suppress(ProcessLookupError):  # QEMU's workers come and go
+            where, niceness = os.sched_getaffinity(task), os.getpriority(os.PRIO_PROCESS, task)
+            found.add((os.sched_getscheduler(task), niceness, *where))
+    return found
 
 
 def _number_in_namespace(pid: int) -> int:

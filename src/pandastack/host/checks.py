@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 from pandastack.config import HostConfig, split_address
 from pandastack.errors import BuildFailed, NoSpace
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
-from pandastack.host.groups import WANTED
+from pandastack.host.groups import FIRST, IN_FIRST, SECOND, WANTED, can_swap, unlimited
 from pandastack.host.jailer import NOT_ROOT
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.namespace import TUN
@@ -154,23 +154,41 @@ def memory(*, wanted: int, needed: int) -> Check:
     return Check("memory", outcome, f"{free / GIB:.1f} GiB available", why, mend)
 
 
-def cgroups(root: Path = Path("/sys/fs/cgroup")) -> Check:
-    """Which generation of control groups the kernel offers, and whether all that is needed is there."""
-    why = "They limit what each machine takes of the processor, of memory and of processes."
+def cgroups(root: Path = Path("/sys/fs/cgroup"), *, swaps: bool | None = None) -> Check:
+    """Which generation of control groups the kernel, which `swaps` or not, offers, and whether all that is
+    needed is there.
+    """
+    swaps = can_swap() if swaps is None else swaps
+    why = "They limit what each machine takes of the processor, of memory, of the disk and of processes."
     if (root / "cgroup.controllers").exists():
         offered = (root / "cgroup.controllers").read_text().split()
-        return _controllers("version 2", [each for each in WANTED if each not in offered], why)
-    missing = [each for each in WANTED if not (root / each).is_dir()]
-    return _controllers("version 1" if len(missing) < len(WANTED) else "none", missing, why)
+        given = (root / "cgroup.subtree_control").read_text().split()
+        groups = {each: root for each in WANTED if each in given}
+        lacks = unlimited(SECOND, _below(groups), swaps=swaps)
+        return _controllers("version 2", [each for each in WANTED if each not in offered], lacks, why)
+    first = {IN_FIRST.get(each, each): each for each in WANTED}
+    groups = {name: root / name for name in first if (root / name).is_dir()}
+    missing = [each for name, each in first.items() if name not in groups]
+    lacks = unlimited(FIRST, _below(groups), swaps=swaps)
+    return _controllers("version 1" if len(missing) < len(WANTED) else "none", missing, lacks, why)
 
 
-def _controllers(found: str, missing: list[str], why: str) -> Check:
-    if not missing:
+def _below(groups: Mapping[str, Path]) -> dict[str, Path]:
+    """Of each of these groups one below it, where there is one: at the root a kernel has not all files."""
+    folders = {
+        each: sorted(path for path in group.glob("*") if path.is_dir()) for each, group in groups.items()
+    }
+    return {each: found[0] for each, found in folders.items() if found}
+
+
+def _controllers(found: str, missing: list[str], lacks: Sequence[str], why: str) -> Check:
+    reasons = [f"no control group for {each}" for each in missing] + list(lacks)
+    if not reasons:
         return Check("cgroups", Outcome.OK, found, why)
     mend = "boot with systemd.unified_cgroup_hierarchy=1, and let the service have them: Delegate=yes"
-    return Check(
-        "cgroups", Outcome.WARN, f"{found}; degraded: no control group for {', '.join(missing)}", why, mend
-    )
+    if not missing:
+        mend = "boot with swapaccount=1, or a kernel that has these limits"
+    return Check("cgroups", Outcome.WARN, f"{found}; degraded: {', '.join(reasons)}", why, mend)
 
 
 def networks() -> Check:

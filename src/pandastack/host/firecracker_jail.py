@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shutil
+import signal
 import stat
 import subprocess
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
 from pandastack.errors import MachineError
 from pandastack.host import jail, procfs, sparse
+from pandastack.host.cell import BADNESS
 from pandastack.host.shortage import told
 
 BASE = "jail"
@@ -190,4 +194,21 @@ def _started(argv: list[str], home: Path) -> jail.Child:
         for descriptor in outputs:
             os.close(descriptor)
     process.returncode = 0  # its pidfd reaps it
-    return jail.Child(process.pid, procfs.start_ticks(process.pid) or 0, os.pidfd_open(process.pid))
+    child = jail.Child(process.pid, procfs.start_ticks(process.pid) or 0, os.pidfd_open(process.pid))
+    try:
+        _limit(child.pid)
+    except OSError:
+        child.signal(signal.SIGKILL)
+        child.ended_within(jail.KILL_DEADLINE)
+        child.close()
+        raise
+    return child
+
+
+def _limit(pid: int) -> None:
+    """What the jailer has no word for: no file of its memory, and its end before the server's when memory is
+    short. It is still root's, so both may be set.
+    """
+    with suppress(ProcessLookupError, FileNotFoundError):  # it has ended: who waits for it will see
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(BADNESS))

@@ -20,6 +20,25 @@ from pandastack.host.driver import MachineConfig
 WANTED = ("cpu", "memory", "pids", "io")
 IN_FIRST = {"io": "blkio"}
 """What version 1 calls it."""
+FIRST = {
+    "cpu": {"cpu.cfs_quota_us": "processor time"},
+    "memory": {"memory.limit_in_bytes": "memory", "memory.memsw.limit_in_bytes": "swap"},
+    "pids": {"pids.max": "threads"},
+    "blkio": {
+        "blkio.throttle.read_bps_device": "reading from the disk",
+        "blkio.throttle.write_bps_device": "writing to the disk",
+    },
+}
+"""Which file of each controller of version 1 limits what. A kernel may have the controller and not the file:
+`memory` without accounting of swap, `cpu` without bandwidth, `blkio` without throttling.
+"""
+SECOND = {
+    "cpu": {"cpu.max": "processor time"},
+    "memory": {"memory.max": "memory", "memory.swap.max": "swap"},
+    "pids": {"pids.max": "threads"},
+    "io": {"io.max": "disk traffic"},
+}
+"""And of version 2."""
 PERIOD_US = 100_000
 OVERHEAD_BYTES = 320 << 20
 """Of a machine's process beside its guest's memory: translated code, tables, the disk's cache."""
@@ -81,11 +100,13 @@ class Groups(Struct, frozen=True):
     """Controllers that this machine does not give."""
     disk: Disk | None = None
     """Whose traffic is limited; None when it could not be told."""
+    unlimited: tuple[str, ...] = ()
+    """What the kernel has no limit of although it gives the controller, in words."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
         """What is not limited, in words."""
-        lacks = tuple(f"no control group for {name}" for name in self.missing)
+        lacks = (*(f"no control group for {name}" for name in self.missing), *self.unlimited)
         if self.disk is None and "io" not in self.missing:
             return (*lacks, "no limit of disk traffic, since the state is on no disk of its own")
         return lacks
@@ -98,7 +119,7 @@ class Groups(Struct, frozen=True):
             group.mkdir(exist_ok=True)
             settings = self._settings(controller, limits)
             for name, value in settings:
-                if (group / name).exists():  # a kernel without accounting of swap has no limit of it
+                if (group / name).exists():  # else it is `unlimited`, and has been told
                     (group / name).write_text(str(value))
             found.append(group / "cgroup.procs")
         return tuple(found)
@@ -155,23 +176,52 @@ class Groups(Struct, frozen=True):
                     self.remove(int(group.name))
 
 
-def find_groups(name: str, disk: Disk | None, *, mounts: str | None = None, own: str | None = None) -> Groups:
-    """Where a server called `name`, whose state is on this disk, can make groups below its own one. `mounts`
-    and `own` are what /proc/self/mountinfo and /proc/self/cgroup tell.
+def unlimited(
+    limits: Mapping[str, Mapping[str, str]], groups: Mapping[str, Path], *, swaps: bool
+) -> tuple[str, ...]:
+    """Which of these limits (`FIRST` or `SECOND`) the kernel does not have, in words: told by a group of each
+    controller that is not at the root. One that never `swaps` needs no limit of it.
+    """
+    return tuple(
+        f"no limit of {what}: the kernel has no {file}"
+        for controller, group in groups.items()
+        for file, what in limits[controller].items()
+        if (swaps or what != "swap") and not (group / file).exists()
+    )
 
-    What cannot be had is `missing`. Where both versions are mounted the second is taken only when it has all.
+
+def can_swap() -> bool:
+    """Whether this kernel could, if it were given room for it."""
+    return Path("/proc/swaps").exists()
+
+
+def find_groups(
+    name: str,
+    disk: Disk | None,
+    *,
+    mounts: str | None = None,
+    own: str | None = None,
+    swaps: bool | None = None,
+) -> Groups:
+    """Where a server called `name`, whose state is on this disk, can make groups below its own one. `mounts`
+    and `own` are what /proc/self/mountinfo and /proc/self/cgroup tell, `swaps` whether the kernel can swap.
+
+    What cannot be had is `missing`, what the kernel cannot limit there is `unlimited`. Where both versions
+    are mounted the second is taken only when it has all.
     """
     groups = _own_groups(
         mounts if mounts is not None else Path("/proc/self/mountinfo").read_text(),
         own if own is not None else Path("/proc/self/cgroup").read_text(),
     )
+    swaps = can_swap() if swaps is None else swaps
     names = {IN_FIRST.get(each, each): each for each in WANTED}
     first = {name: groups[name] for name in names if name in groups}
     second = groups.get("")
     if second is not None and (not first or set(WANTED) <= set(_offered(second))):
-        return _second(name, second, disk)
+        return _second(name, second, disk, swaps=swaps)
     made = {each: parent for each, group in first.items() if (parent := _made(group / name))}
-    return Groups(made, tuple(wanted for each, wanted in names.items() if each not in made), disk)
+    missing = tuple(wanted for each, wanted in names.items() if each not in made)
+    return Groups(made, missing, disk, unlimited(FIRST, made, swaps=swaps))
 
 
 def _own_groups(mounts: str, own: str) -> dict[str, Path]:
@@ -199,7 +249,7 @@ def _offered(group: Path) -> list[str]:
         return []
 
 
-def _second(name: str, own: Path, disk: Disk | None) -> Groups:
+def _second(name: str, own: Path, disk: Disk | None, *, swaps: bool) -> Groups:
     """Version 2: a group whose children are limited has no process, so this program moves one down."""
     offered = _offered(own)
     try:
@@ -213,7 +263,9 @@ def _second(name: str, own: Path, disk: Disk | None) -> Groups:
     except OSError:
         return Groups({}, WANTED)
     missing = tuple(each for each in WANTED if each not in offered)
-    return Groups({"": parent}, missing, disk)
+    groups = {each: parent for each in WANTED if each in offered}
+    found = unlimited(SECOND, groups, swaps=swaps)
+    return Groups({"": parent}, missing, disk, found)
 
 
 def _removed(group: Path) -> bool:

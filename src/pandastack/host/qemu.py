@@ -53,6 +53,9 @@ from pandastack.model.sandbox import Isolation
 
 log = structlog.get_logger("host")
 
+NO_FILTER = "no filter of system calls"
+"""Of a QEMU that was built without one, what it has beside the jail's."""
+
 
 class QemuDriver:
     """Starts machines with one QEMU binary. `vmm` says which and how; with `zygotes` and the library for them
@@ -80,7 +83,7 @@ class QemuDriver:
         self.isolation = Isolation.HARDWARE if vmm.accel == "kvm" else Isolation.EMULATED
         self.degraded = jailer.means.groups.lacks if jailer else (NOT_ROOT,)
         if not vmm.seccomp:
-            self.degraded += ("no filter of system calls",)
+            self.degraded += (NO_FILTER,)
         if vmm.accel != "kvm":
             self.features |= Feature.SOFT_EMULATION
         if self.zygotes:

@@ -14,8 +14,11 @@ from pandastack.model.host import VmState
 
 VMM_LOG = "vmm.log"
 LOOK_SECONDS = 0.5
-"""How often the logs are looked at. A guest's serial port takes half a megabyte a second when it is emulated,
-a few with KVM: a log is never much longer than its limit."""
+"""How often the logs are looked at. A byte on a guest's serial port is one write of its machine's process,
+paid out of the machine's own share of the processor: 0.35 MB a second when it is emulated (measured), as many
+as the kernel can do of such writes otherwise, so that a log is never much longer than its limit. What is cut
+off so soon was never on a disk.
+"""
 LOG_LIMIT = 1 << 20
 LOG_KEPT = 64 << 10
 """Bytes: a guest that floods its console costs the host so much and no more."""

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 import asyncssh
 
+from pandastack.sshd.credit import SessionChannel, TunnelChannel
 from pandastack.sshd.limits import Limits
 
 REKEY_LOOK_SECONDS = 0.05
@@ -78,6 +79,20 @@ class Line(asyncssh.SSHServerConnection):
     def resume_writing(self) -> None:
         """Called by the event loop: it does again."""
         self._taken.set()
+
+    def create_server_channel(
+        self, encoding: str | None = "", errors: str = "", window: int = 0, max_pktsize: int = 0
+    ) -> SessionChannel:
+        """Called by asyncssh for a session."""
+        made = super().create_server_channel(encoding, errors, window, max_pktsize)
+        made.__class__ = SessionChannel  # made as the library makes it, with all that it was told
+        return cast("SessionChannel", made)
+
+    def create_tunnel_channel(self, window: int) -> TunnelChannel:
+        """The channel of a forwarded connection."""
+        made = super().create_tcp_channel(window=window)
+        made.__class__ = TunnelChannel
+        return cast("TunnelChannel", made)
 
     async def clear(self) -> None:
         """Return once more can be written without keeping much of it here."""

@@ -101,7 +101,7 @@ class Visitor(asyncssh.SSHServer):
         self._check_room()
         tunnel = Tunnel(self, dest_port)
         self._open[tunnel] = None
-        return self.line.create_tcp_channel(window=WINDOW), self._tunnelled(tunnel)
+        return self.line.create_tunnel_channel(WINDOW), self._tunnelled(tunnel)
 
     async def admitted(self) -> Admission:
         """Who this is now. Errors: those of certificates."""
