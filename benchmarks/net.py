@@ -64,6 +64,7 @@ def measure(stage: Stage, count: int) -> Answer:
         facts={
             "cycles": count * CYCLES_EACH,
             "grown_egress_kib": cycles.egress_kib,
+            "grown_maker_kib": cycles.maker_kib,
             "grown_slab_kib": cycles.slab_kib,
         },
         findings=[*sorted(left), *cycles.grown],
@@ -77,6 +78,7 @@ class Growth(Struct, frozen=True):
 
     grown: list[str]
     egress_kib: int
+    maker_kib: int
     slab_kib: int
 
 
@@ -89,7 +91,10 @@ async def _cycles(count: int) -> Growth:
             await cycle(slots, count)
             after = await settled(state)
     return Growth(
-        after.more_than(before), after.egress_kib - before.egress_kib, after.slab_kib - before.slab_kib
+        after.more_than(before),
+        after.egress_kib - before.egress_kib,
+        after.maker_kib - before.maker_kib,
+        after.slab_kib - before.slab_kib,
     )
 
 

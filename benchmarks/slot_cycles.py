@@ -40,6 +40,8 @@ class Held(Struct, frozen=True):
     """By kind and name: namespaces, mounts, devices, tables, files of claims, descriptors, threads."""
     egress_kib: int
     """What the process that knows names has in memory."""
+    maker_kib: int
+    """What the process has that makes networks."""
     slab_kib: int
     """What the kernel cannot give back, of the whole machine."""
 
@@ -55,7 +57,7 @@ def held(state: Path) -> Held:
     own = {f"{PREFIX}{number}" for number, owner in owners.items() if owner == str(state.resolve())}
     others = {f"{PREFIX}{number}" for number in owners} - own
     spaces = {path.name for path in namespace.FOLDER.glob(f"{PREFIX}[0-9]*")}
-    egress = [pid for pid in procfs.children(os.getpid()) if b"host.egress" in _read(f"/proc/{pid}/cmdline")]
+    egress, maker = _helpers(b"host.egress"), _helpers(b"host.network.maker")
     mounts = [Path(line.split()[4]) for line in _read("/proc/self/mountinfo").decode().splitlines()]
     bound = [place.name for place in mounts if place.parent == namespace.FOLDER and place.name[-1].isdigit()]
     counts = Counter(
@@ -67,11 +69,14 @@ def held(state: Path) -> Held:
             "claims": len(own),
             "threads": len([*Path("/proc/self/task").iterdir()]),
             "processes that know names": len(egress),
+            "processes that make networks": len(maker),
         }
     )
     counts.update(f"descriptor of this process: {what}" for what in _descriptors("self"))
     counts.update(f"descriptor of the egress process: {what}" for pid in egress for what in _descriptors(pid))
-    return Held(counts, sum(map(_resident_kib, egress)), _slab_kib())
+    counts.update(f"descriptor of the maker: {what}" for pid in maker for what in _descriptors(pid))
+    egress_kib, maker_kib = (sum(map(_resident_kib, pids)) for pids in (egress, maker))
+    return Held(counts, egress_kib, maker_kib, _slab_kib())
 
 
 async def cycle(slots: Slots, times: int) -> None:
@@ -98,6 +103,11 @@ async def settled(state: Path) -> Held:
             same = same + 1 if now.counts == before.counts else 0
             before = now
     return before
+
+
+def _helpers(program: bytes) -> list[int]:
+    """Processes of this one that run it."""
+    return [pid for pid in procfs.children(os.getpid()) if program in _read(f"/proc/{pid}/cmdline")]
 
 
 def _descriptors(pid: int | str) -> list[str]:

@@ -53,7 +53,7 @@ async def run_tool(
     finally:
         await _end(process)
     if process.returncode != 0:
-        raise _failure(argv[0], process.returncode, [*last_lines, *output.splitlines()[-5:]])
+        raise failure(argv[0], process.returncode, [*last_lines, *output.splitlines()[-5:]])
     return output
 
 
@@ -115,7 +115,8 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def _failure(program: str | Path, code: int | None, lines: Sequence[str]) -> BuildFailed | NoSpace:
+def failure(program: str | Path, code: int | None, lines: Sequence[str]) -> BuildFailed | NoSpace:
+    """The error of ours for a program that has failed, by what it said."""
     said = "\n".join(line for line in lines if line)
     if "No space left on device" in said or "not enough free space" in said:
         return NoSpace(f"The disk is full: {program} could not write. Free some space and try again.")

@@ -13,7 +13,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Interface
 from pathlib import Path
 
 from pandastack.errors import MachineError
@@ -31,10 +30,6 @@ _TUNSETPERSIST = 0x400454CB
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 TUN = "/dev/net/tun"
-
-_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
-_SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C
-_IFF_UP = 1
 
 _NETLINK_NETFILTER = 12
 _CONNTRACK_DELETE = 1 << 8 | 2
@@ -73,11 +68,11 @@ def remove(name: str) -> None:
 
 
 @contextmanager
-def own_place() -> Iterator[str]:
-    """A path by which other programs find this thread's namespace, also while it is in another one."""
+def own() -> Iterator[int]:
+    """A descriptor of the namespace that this thread is in."""
     own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield f"/proc/{os.getpid()}/fd/{own}"
+        yield own
     finally:
         os.close(own)
 
@@ -132,43 +127,31 @@ def lasting_tap(device: str) -> int:
     return tap
 
 
-def set_up(device: str, address: IPv4Interface) -> None:
-    """Give a device of the namespace that this thread is in its address, and bring it up. MachineError.
-
-    Three system calls, where a program that does it takes some milliseconds to start.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
-        try:
-            for order, said in ((_SIOCSIFADDR, address.ip), (_SIOCSIFNETMASK, address.netmask)):
-                fcntl.ioctl(
-                    asked, order, _about(device, struct.pack("=HH4s", socket.AF_INET, 0, said.packed))
-                )
-            before = fcntl.ioctl(asked, _SIOCGIFFLAGS, _about(device, b""))
-            (flags,) = struct.unpack_from("=H", before, 16)
-            fcntl.ioctl(asked, _SIOCSIFFLAGS, _about(device, struct.pack("=H", flags | _IFF_UP)))
-        except OSError as error:
-            raise MachineError(f"the device {device} cannot be set up: {error.strerror}") from error
-
-
-def _about(device: str, said: bytes) -> bytes:
-    """A `struct ifreq`, 40 bytes: the name of a device and what is said of it."""
-    return struct.pack("=16s24s", device.encode(), said)
-
-
 def idle_tap() -> int:
     """A descriptor of a tap that leads nowhere, for a machine that is to be a template's."""
     with nowhere():
         return open_tap("tap0")
 
 
-def forget_connections() -> None:
-    """Have the namespace that this thread is in forget every connection that it tracks."""
+def forget_connections() -> socket.socket:
+    """Have the namespace that this thread is in forget every connection that it tracks. MachineError.
+
+    What it was asked by is the caller's to close: that waits, some milliseconds, for rules that were removed
+    a moment before.
+    """
     header = struct.pack("=IHHII", 20, _CONNTRACK_DELETE, _REQUEST_ACK, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as asked:
-        asked.sendto(header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0), (0, 0))
+    request = header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
+    asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    try:
+        asked.sendto(request, (0, 0))
         (error,) = struct.unpack_from("=i", asked.recv(4096), 16)
+    except BaseException:
+        asked.close()
+        raise
     if error:
+        asked.close()
         raise MachineError(f"connections cannot be forgotten: {os.strerror(-error)}")
+    return asked
 
 
 def forwards(device: str) -> bool:
@@ -188,14 +171,11 @@ def _forwarding(device: str) -> Path:
 
 @contextmanager
 def _back_again() -> Iterator[None]:
-    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield
-    finally:
+    with own() as before:
         try:
-            _call("setns", own, _CLONE_NEWNET)
+            yield
         finally:
-            os.close(own)
+            _call("setns", before, _CLONE_NEWNET)
 
 
 def _call(name: str, *arguments: object) -> None:

@@ -21,6 +21,8 @@ from pandastack.host.network.addresses import (
     SlotAddresses,
     addresses_of,
 )
+from pandastack.host.network.maker.client import Maker
+from pandastack.host.network.maker.orders import Order
 from pandastack.host.network.rules import (
     NO_RULES,
     OPEN,
@@ -31,10 +33,11 @@ from pandastack.host.network.rules import (
     policy_rules,
     slot_rules,
 )
+from pandastack.host.network.ways import Ways
 from pandastack.host.tool import run_tool
 
 SECONDS = 10.0
-"""How long `ip` and `nft` may take."""
+"""How long `ip` may take that removes, and `nft` that lists."""
 
 TRIES = 3
 
@@ -60,7 +63,7 @@ def name_of(number: int) -> str:
 class Slot:
     """A slot that is there. `tap` is a descriptor for a machine; the slot's own, closed by `end`."""
 
-    def __init__(self, number: int, pool: IPv4Network, denied: Sequence[IPv4Network]) -> None:
+    def __init__(self, number: int, pool: IPv4Network, denied: Sequence[IPv4Network], maker: Maker) -> None:
         self.number = number
         self.name = name_of(number)
         self.addresses: SlotAddresses = addresses_of(number, pool)
@@ -68,13 +71,9 @@ class Slot:
         """What its kernel keeps; None when nobody knows."""
         self.tap = -1
         self._denied = denied
+        self._maker = maker
         self._turn = asyncio.Lock()
         """Rules change one at a time, so that `policy` is what the last of them made."""
-
-    @property
-    def _within(self) -> tuple[str, ...]:
-        """Runs a program in its namespace."""
-        return "nsenter", f"--net={namespace.path_of(self.name)}"
 
     @property
     def address(self) -> str:
@@ -86,55 +85,39 @@ class Slot:
         try:
             namespace.make(self.name, SYSCTLS)
             self._open()
-            with namespace.own_place() as host:
-                async with asyncio.TaskGroup() as group:  # two programs that need nothing of each other
-                    group.create_task(_batch(self._ways(host), "-n", self.name))
-                    group.create_task(self._nft(slot_rules(self._denied)))
-            namespace.set_up(self.name, self.addresses.host)
-            namespace.set_forwarding(self.name, on=True)
-        except BaseExceptionGroup as errors:
-            await asyncio.shield(self.end())
-            raise errors.exceptions[0] from None
+            await self._maker.obey(Order(self.name, slot_rules(self._denied), self._ways()))
         except BaseException:
             await asyncio.shield(self.end())
             raise
 
-    async def obey(self, policy: Policy) -> None:
-        """Have it keep another policy from now on; connections that are open are forgotten, and so end where
-        they are not allowed any more.
+    async def obey(self, policy: Policy, *, runs: bool = True) -> None:
+        """Have it keep another policy from now on. When a guest `runs`, its connections are forgotten, and so
+        end where they are not allowed any more; else there are none.
         """
         if policy != self.policy:
-            await self.keep(policy)
-            self.cut()
+            await self.keep(policy, cut=runs)
 
-    async def keep(self, policy: Policy) -> None:
+    async def keep(self, policy: Policy, *, cut: bool = False) -> None:
         """Have it keep this policy, whatever it kept when an earlier program ended in the middle of a change;
-        connections go on.
+        connections go on unless they are `cut`. BuildFailed, MachineError.
         """
         async with self._turn:
             self.policy = None
-            await self._nft(policy_rules(policy))
+            await self._maker.obey(Order(self.name, policy_rules(policy), forget=cut, settled=cut))
             self.policy = policy
 
     async def counted(self) -> str:
         """What its kernel has counted, as `nft -j list sets` tells it."""
-        return await run_tool(
-            ["nft", "-j", "list", "sets"], timeout=SECONDS, inside=self._within, settings=PLACES
-        )
-
-    def cut(self) -> None:
-        """Forget all connections: what goes on with one of them is refused."""
-        with namespace.inside(self.name):
-            namespace.forget_connections()
+        within = ("nsenter", f"--net={namespace.path_of(self.name)}")
+        return await run_tool(["nft", "-j", "list", "sets"], timeout=SECONDS, inside=within, settings=PLACES)
 
     async def renew(self) -> None:
         """As it was made, for the next machine. BuildFailed, MachineError."""
         self._close()
         async with self._turn:
             self.policy = None
-            await self._nft(NO_RULES + slot_rules(self._denied))
+            await self._maker.obey(Order(self.name, NO_RULES + slot_rules(self._denied), forget=True))
             self.policy = OPEN
-        self.cut()
         self._open()
 
     def let_go(self) -> None:
@@ -155,22 +138,18 @@ class Slot:
             os.close(self.tap)
             self.tap = -1
 
-    def _ways(self, host: str) -> list[str]:
-        """What `ip` does in its namespace; the other end of the way out is put into the host's."""
-        return [
-            f"link add {UPLINK} type veth peer name {self.name} netns {host}",
-            "link set lo up",
-            f"addr add {self.addresses.inner} dev {UPLINK}",
-            f"link set {UPLINK} up",
-            f"route add default via {self.addresses.host.ip}",
-            f"link set {TAP} address {GATEWAY_MAC} up",
-            f"addr add {GATEWAY} dev {TAP}",
-            f"addr add {RESOLVER} dev {TAP}",
-            f"neigh add {GUEST.ip} lladdr {GUEST_MAC} dev {TAP} nud permanent",
-        ]
-
-    async def _nft(self, text: str) -> None:
-        await run_tool(["nft", "-f", "-"], timeout=SECONDS, inside=self._within, settings=PLACES, stdin=text)
+    def _ways(self) -> Ways:
+        return Ways(
+            host=self.name,
+            outer=str(self.addresses.host),
+            uplink=UPLINK,
+            inner=str(self.addresses.inner),
+            tap=TAP,
+            tap_mac=GATEWAY_MAC,
+            tap_addresses=(str(GATEWAY), str(RESOLVER)),
+            guest=str(GUEST.ip),
+            guest_mac=GUEST_MAC,
+        )
 
 
 async def remove(numbers: Sequence[int]) -> None:

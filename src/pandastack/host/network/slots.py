@@ -26,6 +26,7 @@ from pandastack.host.network.addresses import slots_in
 from pandastack.host.network.claims import Claims
 from pandastack.host.network.counts import parse, receipts_of
 from pandastack.host.network.gatekeeper import Gatekeeper
+from pandastack.host.network.maker.client import Maker
 from pandastack.host.network.policy import kernel_policy
 from pandastack.host.network.slot import Slot, remove
 from pandastack.model.book import Sighting
@@ -35,8 +36,12 @@ AUTHORITY = "egress.ca"
 """The file of a state directory with the authority that guests trust which have secrets."""
 NOBODY = Account(65534, 65534)
 """Whom the process that knows names runs as."""
+MAKER_LOG = "maker.log"
+"""What the process says that makes networks: nothing, while all is well."""
 REST_SECONDS = 0.05
-"""Between two that are made: whoever starts a machine now is served first."""
+"""Before one is made or some are removed: whoever starts a machine now is served first, and the kernel lets
+nobody make a network while it removes one.
+"""
 RETRY_SECONDS = 5.0
 AT_A_TIME = 16
 """Of more than are needed so many are removed together."""
@@ -53,6 +58,7 @@ class Slots:
         pool: IPv4Network,
         denied: Sequence[IPv4Network],
         gatekeeper: Gatekeeper,
+        maker: Maker,
         now: Callable[[], datetime],
         *,
         ready: int,
@@ -61,6 +67,7 @@ class Slots:
         self._pool = pool
         self._denied = denied
         self._gatekeeper = gatekeeper
+        self._maker = maker
         self._now = now
         self._most = ready
         self._fills = True
@@ -89,7 +96,7 @@ class Slots:
         self._used[slot.number] = slot
         self._since[slot.number] = self._now()
         try:
-            await self._told(slot, egress, secrets)
+            await self._told(slot, egress, secrets, runs=False)
         except BaseException:
             self.give_back(slot.number)
             raise
@@ -111,7 +118,7 @@ class Slots:
         if secrets is None:
             await slot.obey(kernel_policy(egress, bound=True))
         else:
-            await self._told(slot, egress, secrets)
+            await self._told(slot, egress, secrets, runs=True)
 
     async def receipts(self, number: int, egress: Egress) -> Sighting:
         """What the machine of a slot has reached under its policy, and what was kept from it."""
@@ -128,7 +135,7 @@ class Slots:
         """A machine that runs has this slot since an earlier life of this program. One that secrets are
         `bound` for reaches nothing by TCP until `obey` tells them: no placeholder is to leave in their place.
         """
-        slot = Slot(number, self._pool, self._denied)
+        slot = Slot(number, self._pool, self._denied, self._maker)
         self._used[number] = slot
         self._since[number] = self._now()
         try:
@@ -171,6 +178,7 @@ class Slots:
         """
         self._fills |= len(self._ready) + len(self._given_back) < self._most // 2
         while self._given_back or (self._fills and len(self._ready) < self._most):
+            await asyncio.sleep(REST_SECONDS)
             surplus = len(self._ready) + len(self._given_back) - self._most
             if surplus > 0 and self._given_back:
                 some = min(surplus, AT_A_TIME, len(self._given_back))
@@ -180,7 +188,6 @@ class Slots:
                 await self._renew(self._given_back.popleft())
             else:
                 self._ready.append(await self._made())
-            await asyncio.sleep(REST_SECONDS)
         self._fills = False
 
     async def _renew(self, slot: Slot) -> None:
@@ -198,7 +205,7 @@ class Slots:
         number = self._claims.take(slots_in(self._pool))
         if number is None:
             raise NoCapacity(f"All {slots_in(self._pool)} networks of {self._pool} are in use.")
-        slot = Slot(number, self._pool, self._denied)
+        slot = Slot(number, self._pool, self._denied, self._maker)
         try:
             await slot.make()
             await self._gatekeeper.serve(number, slot.name, Egress())
@@ -207,10 +214,12 @@ class Slots:
             raise
         return slot
 
-    async def _told(self, slot: Slot, egress: Egress, secrets: tuple[BoundSecret, ...]) -> None:
+    async def _told(
+        self, slot: Slot, egress: Egress, secrets: tuple[BoundSecret, ...], *, runs: bool
+    ) -> None:
         """The kernel first: what it does not lead to the proxy nobody else decides about."""
         _, since = self._held(slot.number)
-        await slot.obey(kernel_policy(egress, bound=bool(secrets)))
+        await slot.obey(kernel_policy(egress, bound=bool(secrets)), runs=runs)
         self._check_held(slot.number, since)  # or the next machine's would be told
         await self._gatekeeper.serve(slot.number, slot.name, egress, secrets)
 
@@ -264,20 +273,21 @@ async def open_slots(
     pool, denied = await ground.prepare(state, wanted)
     begin = Begin(tuple(name_servers), own=tuple(map(str, denied)), authority=authority, trust=trust)
     gatekeeper = Gatekeeper(begin, state, NOBODY)
-    slots = Slots(claims, pool, denied, gatekeeper, now, ready=ready)
-    errands = [
-        asyncio.create_task(gatekeeper.run(), name="keep the egress process"),
-        asyncio.create_task(slots.keep_ready(), name="make networks"),
-    ]
-    try:
-        yield slots
-    finally:
-        for errand in errands:
-            errand.cancel()
-        await asyncio.wait(errands)
-        await slots.close()
-        if not claims.left():
-            await ground.leave(state)
+    async with Maker(state / MAKER_LOG) as maker:
+        slots = Slots(claims, pool, denied, gatekeeper, maker, now, ready=ready)
+        errands = [
+            asyncio.create_task(gatekeeper.run(), name="keep the egress process"),
+            asyncio.create_task(slots.keep_ready(), name="make networks"),
+        ]
+        try:
+            yield slots
+        finally:
+            for errand in errands:
+                errand.cancel()
+            await asyncio.wait(errands)
+            await slots.close()
+            if not claims.left():
+                await ground.leave(state)
 
 
 def name_servers_of(resolv_conf: Path) -> tuple[str, ...]:
