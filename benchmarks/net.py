@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +18,14 @@ from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most, none_of
 from benchmarks.servers import fresh_server, server_of
 from benchmarks.slot_cycles import READY, cycle, settled
+from pandastack.host.egress.client import Account
 from pandastack.host.network import namespace
 from pandastack.host.network.slots import Slots, open_slots
 from pandastack.model.egress import Egress
 
 TAKE_MS, MAKE_MS, RATIO = 1.0, 10.0, 1.25
+OWN = Account(231_007, 231_007)
+"""Whom the egress process runs as."""
 CYCLES_EACH = 20
 """Slots taken and given back for each one that is made."""
 KEPT_READY = READY
@@ -85,7 +88,7 @@ class Growth(Struct, frozen=True):
 async def _cycles(count: int) -> Growth:
     with tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home:
         state = Path(home)
-        async with open_slots(state, None, (), lambda: datetime.now(UTC), ready=KEPT_READY) as slots:
+        async with _kept(state, KEPT_READY) as slots:
             await cycle(slots, WARM_UP)
             before = await settled(state)
             await cycle(slots, count)
@@ -142,10 +145,14 @@ async def _taken(slots: Slots, egress: Egress) -> float:
     return elapsed
 
 
+def _kept(state: Path, ready: int) -> AbstractAsyncContextManager[Slots]:
+    return open_slots(state, None, (), lambda: datetime.now(UTC), account=OWN, ready=ready)
+
+
 @asynccontextmanager
 async def _open(ready: int) -> AsyncIterator[Slots]:
     with tempfile.TemporaryDirectory(prefix="pandastack-bench-") as state:
-        async with open_slots(Path(state), None, (), lambda: datetime.now(UTC), ready=ready) as slots:
+        async with _kept(Path(state), ready) as slots:
             yield slots
 
 

@@ -168,7 +168,7 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
     jail_users: str = "200000-265535"
     """The first and the last of the users, and groups, that machines run as when this program is root, one
-    each. Nobody else may be one.
+    each, and the process that puts secrets in. Nobody else may be one.
     """
     jail_users_dir: Path = Path("/run/pandastack/users")
     """Where it is noted which are taken: one folder for all servers of a machine."""

@@ -132,6 +132,19 @@ def test_who_is_not_known_to_have_one_gives_it_back_too(tmp_path: Path) -> None:
         users.lease(tmp_path / "fourth")
 
 
+def test_one_is_lent_for_a_block_and_to_nobody_else(tmp_path: Path) -> None:
+    """Who was killed within it has the same one again, and no other."""
+    users = Users(tmp_path / "users", 210_000, 210_001)
+    home = tmp_path / "home"
+    home.mkdir()
+    killed = users.lease(tmp_path)
+    with users.lent(tmp_path) as own:
+        assert own == killed != users.lease(home)
+        with pytest.raises(NoCapacity):
+            users.lease(tmp_path / "third")
+    assert users.lease(tmp_path / "third") == own
+
+
 @pytest.mark.parametrize("words", ["", "200000", "a-b", "0-65535", "300000-200000", "-1-5"])
 def test_what_is_no_range_of_users_is_refused(words: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="200000-265535"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pandastack.host import procfs
 from pandastack.host.baker import run_to_end
 from tests.api.conftest import World
 from tests.network.test_egress_deaths import the_process
@@ -76,6 +77,18 @@ async def test_receipts_add_up_over_sleeps_and_servers(world: World) -> None:
     tried = (await world.http.post(f"/v1/sandboxes/{box}/egress/trial", json=trial)).json()
     assert {each["address"] for each in tried["blocked"]} == {SECOND}, "tried on what it did before it slept"
     assert set(tried["suggestion"]["allow_cidrs"]) == {f"{FIRST}/32", f"{SECOND}/32"}
+
+
+async def test_a_machine_and_a_process_are_told_from_those_that_get_their_number_again(
+    others: set[int], world: World
+) -> None:
+    with name_server(TABLE), program(SERVE):
+        box = (await world.create(egress=BY_NAME))["id"]
+        assert await fetch(world, box, "http://allowed.example/") == "served allowed.example"
+        seen, vm = await world.host.receipts(box), world.host.vms.find(box)
+        process = the_process(others)
+        assert seen.life == f"{vm.slot}.{vm.machine.pid}.{procfs.start_ticks(vm.machine.pid)}"
+        assert seen.process.startswith(f"{process}.{procfs.start_ticks(process)}.")
 
 
 async def test_receipts_of_names_outlive_the_process_that_counts_them(others: set[int], world: World) -> None:

@@ -31,9 +31,13 @@ from pandastack.testing.fixtures import LeakCheck
 from pandastack.testing.real import small_host
 from pandastack.testing.server import PROGRAM, running_server
 from tests.api.conftest import World
+from tests.host.egress.test_process import NOBODY, looked_into
+from tests.network.test_names import others
 from tests.network.world import INTERNET, ROUTER, SERVERS, name_server
 from tests.shape.checkout import ROOT
 from tests.vm.conftest import quiet
+
+__all__ = ["others"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.root]
 
@@ -201,6 +205,11 @@ def egress_processes(others: set[int]) -> list[int]:
     return [pid for pid in found if b"host.egress" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def user_of(pid: int) -> int:
+    words = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"^Uid:\t(\d+)", words, re.MULTILINE)[0])
+
+
 def holding(folder: Path, words: str) -> set[str]:
     """Which files below a folder have these bytes in them."""
     found = set()
@@ -252,6 +261,23 @@ async def test_programs_of_a_guest_trust_whoever_puts_it_in(world: World, intern
     await run(world, box, f"python3 -c '{BY_HASH}'")
 
 
+async def test_the_process_that_has_values_has_a_user_that_no_machine_has(
+    others: set[int], world: World
+) -> None:
+    """Also when its server has been started anew; and no user but root's looks into it."""
+    box = await create(world, secrets=SECRETS)
+    (process,) = egress_processes(others)
+    own, machine = (user_of(pid) for pid in (process, world.host.vms.find(box).machine.pid))
+    assert own not in (0, NOBODY, machine) and machine not in (0, NOBODY)
+    assert [looked_into(process, user) for user in (NOBODY, machine, own)] == ["", "", ""]
+    assert looked_into(process, 0) == "read trace"
+    await world.stop()
+    await world.start()
+    await run(world, box, f"for n in $(seq 100); do getent hosts {BOUND} && exit; sleep 0.2; done; exit 1")
+    (another,) = egress_processes(others)
+    assert user_of(another) not in (0, NOBODY, machine), "its machine has run on"
+
+
 async def test_there_is_no_quic_while_there_are_secrets(world: World) -> None:
     """Else a host's own server says that nobody listens there."""
     box = await create(world, secrets=SECRETS)
@@ -277,6 +303,37 @@ async def test_a_fork_has_placeholders_of_its_own(world: World, internet: Intern
     anew = await create(world, from_snapshot=taken.json()["id"])
     assert await secrets(world, anew) == {}
     assert (await run(world, anew, "echo $TOKEN")).strip() == ""
+
+
+async def test_a_fork_keeps_what_its_source_loses_and_the_other_way_round(
+    world: World, internet: Internet
+) -> None:
+    """Whose secret is changed or removed, and who is deleted, changes nothing for the other."""
+    parent = await create(world, secrets={**SECRETS, "SECOND": SECRETS["TOKEN"]})
+    answer = await world.http.post(f"/v1/sandboxes/{parent}/fork", json={}, timeout=90)
+    child = str(answer.json()["children"][0])
+    held = await secrets(world, child)
+    assert (await world.http.delete(f"/v1/sandboxes/{child}/secrets/SECOND")).status_code == 204
+    assert set(await secrets(world, parent)) == {"TOKEN", "SECOND"}
+    another = {**SECRETS["TOKEN"], "value": "sk-live-another.value"}
+    assert (await world.http.put(f"/v1/sandboxes/{parent}/secrets/TOKEN", json=another)).is_success
+    await bearer(world, child, "/changed")
+    assert (await world.http.delete(f"/v1/sandboxes/{parent}/secrets/TOKEN")).status_code == 204
+    await bearer(world, child, "/removed")
+    assert (await world.http.delete(f"/v1/sandboxes/{parent}")).is_success
+    await bearer(world, child, "/deleted")
+    for path in ("/changed", "/removed", "/deleted"):
+        assert internet.said(path) == [(BOUND, f"Bearer {VALUE}")], path
+    assert await secrets(world, child) == {"TOKEN": held["TOKEN"]}
+
+
+async def test_names_below_which_are_strangers_are_refused(world: World) -> None:
+    wish = {**SECRETS["TOKEN"], "hosts": [BOUND, "*.co.uk"]}
+    refused = await world.http.post("/v1/sandboxes", json={"template": "base", "secrets": {"TOKEN": wish}})
+    box = str((await world.create())["id"])
+    for answer in (refused, await world.http.put(f"/v1/sandboxes/{box}/secrets/TOKEN", json=wish)):
+        assert answer.status_code == 400 and "*.co.uk" in answer.text, answer.text
+    assert await secrets(world, box) == {}
 
 
 async def test_it_outlives_the_server_the_egress_process_and_sleep(world: World, internet: Internet) -> None:

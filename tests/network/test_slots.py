@@ -14,6 +14,7 @@ import pytest
 from benchmarks.slot_cycles import cycle, settled
 
 from pandastack.errors import NoCapacity
+from pandastack.host.egress.client import Account
 from pandastack.host.network import namespace
 from pandastack.host.network.addresses import CANDIDATES, addresses_of, choose_pool, slots_in
 from pandastack.host.network.claims import FOLDER, Claims
@@ -24,13 +25,15 @@ from tests.network.world import lay
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
 CYCLES = 200
+OWN = Account(231_007, 231_007)
+"""Whom the egress process runs as."""
 
 
 @asynccontextmanager
 async def pool(state: Path) -> AsyncIterator[Slots]:
     """Slots whose makers work, as in a host."""
     state.mkdir(exist_ok=True)
-    async with open_slots(state, None, (), lambda: datetime.now(UTC), ready=4) as slots:
+    async with open_slots(state, None, (), lambda: datetime.now(UTC), account=OWN, ready=4) as slots:
         yield slots
 
 

@@ -33,6 +33,17 @@ def test_another_life_begins_anew_and_is_added() -> None:
     assert sizes(book.noted(Sighting("b", (receipt(30),)))) == [40]
 
 
+def test_machines_whose_process_ids_repeat_are_told_apart() -> None:
+    """And one that ran on while its server was renewed, which had noted no moment, is one and the same."""
+    older = Book().noted(Sighting("3.1234", (receipt(10),)))
+    same = older.noted(Sighting("3.1234.999", (receipt(15),)))
+    assert sizes(same) == [15] and same.life == "3.1234.999"
+    assert sizes(same.noted(Sighting("3.1234.1000", (receipt(4),)))) == [19]
+    assert sizes(older.noted(Sighting("3.12345.999", (receipt(4),)))) == [14]
+    assert sizes(older.noted(Sighting("13.1234.999", (receipt(4),)))) == [14]
+    assert sizes(Book().noted(Sighting("3.1234.999", (receipt(4),)))) == [4]
+
+
 def test_the_two_places_begin_anew_at_different_times() -> None:
     named = replace(receipt(3), protocol="tls", name="a.example")
     book = Book().noted(Sighting("a", (receipt(10),), "1", (named,)))

@@ -24,6 +24,7 @@ from pandastack.model.egress import BoundSecret, put_all_into
 from pandastack.model.sandbox import SandboxCreate
 from pandastack.model.secret import SECRETS, SecretWish, check_names, check_values
 from pandastack.services.strongbox import Strongbox
+from pandastack.services.suffixes import Suffixes
 
 VALUE = "sk-live-0123456789"
 PLACEHOLDER = "psk_0123456789abcdef"
@@ -85,6 +86,17 @@ def test_a_variable_is_a_secret_or_not_and_there_are_not_too_many() -> None:
 def test_a_secret_is_bound_to_names_of_hosts(hosts: tuple[str, ...], headers: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRequest):
         BoundSecret("TOKEN", hosts, PLACEHOLDER, VALUE, headers)
+
+
+@pytest.mark.anyio
+async def test_it_is_not_bound_to_what_anybody_can_have_a_name_below() -> None:
+    suffixes = Suffixes()
+    for parent in ("com", "co.uk", "github.io", "xn--p1ai", "рф", "foo.ck", "intern", "COM"):
+        with pytest.raises(InvalidRequest, match="anybody can have a name below"):
+            await suffixes.check(("api.example.com", f"*.{parent}"))
+    await suffixes.check(("com", "example.github.io", "*.example.co.uk", "*.www.ck", "*.example.intern"))
+    with pytest.raises(InvalidRequest, match="no name of a host"):
+        await suffixes.check(("*.a b",))
 
 
 def test_with_headers_named_it_is_put_into_them_alone() -> None:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -25,6 +25,7 @@ from pandastack.host.baker import Baker
 from pandastack.host.checks import Programs
 from pandastack.host.disks import Disk, disk_of
 from pandastack.host.driver import Driver
+from pandastack.host.egress.client import Account
 from pandastack.host.firecracker import FirecrackerDriver
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
 from pandastack.host.firecracker_orders import Shape
@@ -44,6 +45,7 @@ from pandastack.host.seals import KEY, Seals
 from pandastack.host.shelf import BakedShelf
 from pandastack.host.templates import Shelf, Templates
 from pandastack.host.tenancy import demand
+from pandastack.host.users import users_in
 from pandastack.host.uses import Uses
 from pandastack.host.vm import Sources
 from pandastack.host.vms import Vms, open_vms
@@ -193,20 +195,26 @@ def _with_networks(config: HostConfig) -> bool:
     return missing is None
 
 
-def _networks(config: HostConfig) -> AbstractAsyncContextManager[Slots]:
+@asynccontextmanager
+async def _networks(config: HostConfig) -> AsyncIterator[Slots]:
+    """The process that puts secrets in gets a user of its own, for as long as it may live."""
     wanted = IPv4Network(config.network_range) if config.network_range else None
     servers = config.name_servers
     if servers is None:
         servers = name_servers_of(Path("/etc/resolv.conf"))
     trusted = config.trusted_certificates
-    return open_slots(
-        config.state_dir,
-        wanted,
-        servers,
-        lambda: datetime.now(UTC),
-        ready=config.networks_ready,
-        trust=_text_of(trusted) if trusted else None,
-    )
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with users_in(config.jail_users_dir, config.jail_users).lent(config.state_dir) as user:
+        async with open_slots(
+            config.state_dir,
+            wanted,
+            servers,
+            lambda: datetime.now(UTC),
+            account=Account(user, user),
+            ready=config.networks_ready,
+            trust=_text_of(trusted) if trusted else None,
+        ) as slots:
+            yield slots
 
 
 def _text_of(certificates: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from pandastack.errors import BootFailed, MachineError
-from pandastack.host import snapshots
+from pandastack.host import snapshots, trust
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
 from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, Rehearsal, SnapshotFiles
@@ -48,6 +48,8 @@ WRITES = (
     "echo b >> /root/a; cp /root/a /root/b/d; rm -r /root/b",
 )
 """What is written to the disk, and flushed behind each: a guest's first flush takes 50 ms, later ones 15."""
+NOBODYS_CERTIFICATE = "nobody's\n"
+"""What a machine that is had to trust it rehearses with: nothing of it is in others."""
 STILL_MS = 500
 BAKING = "machine"
 """The home of the machine that is baked, beside what is written of it."""
@@ -107,21 +109,32 @@ class Baker:
         programs, first = (*WRITES, *recipe.manifest.warm), (*FIRST, *FIRST)
         rehearsal = Rehearsal(
             lambda machine, agent: self._rehearsed(machine, agent, recipe, first),
-            lambda machine, agent: self._rehearsed(machine, agent, recipe, programs),
+            lambda machine, agent: self._rehearsed(machine, agent, recipe, programs, trusts=True),
         )
         await self._driver.speed_up(snapshot, config, rehearsal)
 
     @asynccontextmanager
     async def _rehearsed(
-        self, machine: Machine, agent: socket.socket, recipe: Recipe, lines: tuple[str, ...]
+        self,
+        machine: Machine,
+        agent: socket.socket,
+        recipe: Recipe,
+        lines: tuple[str, ...],
+        *,
+        trusts: bool = False,
     ) -> AsyncIterator[None]:
-        """A restored machine after it has run some `lines`, connected and its gate closed."""
+        """A restored machine after it has run some `lines`, and perhaps was had to trust somebody, connected
+        and its gate closed.
+        """
         async with await GuestLink.connect(agent, workdir=recipe.manifest.workdir) as link:
             link.announce(self._sources.entropy(16), self._facts(recipe))
             await answered(machine, link, GATE_SECONDS)
             for number, line in enumerate(lines):
                 await _must_run(link, line, f"rehearsal-{number}")
                 await _rehearse_snapshot(link)
+            if trusts:
+                with suppress(MachineError):  # an image without room for it
+                    await trust.install(link, NOBODYS_CERTIFICATE)
             await self._close_gate(machine, link, recipe)
             await asyncio.sleep(REST_SECONDS)
             yield

@@ -135,11 +135,26 @@ class Birth:
             return
         vm.take_secrets(spec.secrets)
         try:
-            await trust.install(vm.link, self._network.certificate or "")
+            await self._have_trust(vm, vm.link, self._network)
         except PandastackError as error:
             if spec.snapshot is None:
                 raise BootFailed(error.message) from error
             log.warning("vm.trusts_not", vm=spec.id, reason=error.message)
+
+    async def confide(self, vm: Vm, link: GuestLink) -> None:
+        """Have a machine that secrets are put in for trust this host, by a link that no command has yet,
+        unless it is known to. One that cannot is tried again with its next link.
+        """
+        if not vm.bound or vm.trusts or self._network is None:
+            return
+        try:
+            await self._have_trust(vm, link, self._network)
+        except PandastackError as error:
+            log.warning("vm.trusts_not", vm=vm.spec.id, reason=error.message)
+
+    async def _have_trust(self, vm: Vm, link: GuestLink, network: Slots) -> None:
+        await trust.install(link, network.certificate or "")
+        vm.trusts = True
 
     def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
         return GateFacts(
@@ -152,9 +167,12 @@ class Birth:
         )
 
     async def greet_again(self, vm: Vm) -> GuestLink:
-        """A paused guest cannot answer: its HELLO waits in the socket until it is resumed."""
+        """A paused guest cannot answer: its HELLO waits in the socket until it is resumed. One that runs, and
+        that secrets were set for while it could not be asked, trusts this host before it gets a placeholder.
+        """
         link = await GuestLink.connect(await vm.machine.dial(), workdir=vm.workdir)
         link.announce(self._sources.entropy(16))
         if vm.report.state is VmState.RUNNING:
             await answered(vm.machine, link, GATE_SECONDS)
+            await self.confide(vm, link)
         return link

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from pandastack.errors import FileRefused, InvalidRequest, PandastackError
+from pandastack.errors import FileRefused, InvalidRequest, PandastackError, RateLimited
 from pandastack.host import operations
 from pandastack.host.fields import Fields, Shape, Tag, decode_fields, decode_items
 from pandastack.host.frames import Data, Frame, FrameType, malformed
@@ -19,6 +19,7 @@ MAX_ITEMS = 100_000
 """Entries that one listing may have: what a guest tells must not fill the host's memory."""
 MAX_TOLD_BYTES = 24 << 20
 """And bytes of all listings of one guest that are under way: so many entries with names of a hundred bytes.
+One that has more by itself is refused; of several that have more together one is to be asked for again.
 """
 
 MAX_PATH, MAX_USER = 4095, 255
@@ -76,9 +77,13 @@ class Questions:
                     before += len(frame.payload)
                     self._told += len(frame.payload)
                     found += islice(map(of, decode_items(frame.payload, shape)), MAX_ITEMS + 1 - len(found))
-                    if stream.overflowed or len(found) > MAX_ITEMS or self._told > MAX_TOLD_BYTES:
+                    if stream.overflowed or len(found) > MAX_ITEMS or before > MAX_TOLD_BYTES:
                         raise FileRefused(
                             f"there are more than {MAX_ITEMS} entries, or very long ones; list a part of them"
+                        )
+                    if self._told > MAX_TOLD_BYTES:
+                        raise RateLimited(
+                            "the sandbox lists too much at once: try again, one after the other"
                         )
             finally:
                 self._told -= before

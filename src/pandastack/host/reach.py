@@ -8,8 +8,8 @@ import structlog
 from msgspec import structs
 
 from pandastack.carrying import carried_through
-from pandastack.errors import NotSupported, PandastackError
-from pandastack.host import trust
+from pandastack.errors import MachineError, NotSupported, PandastackError
+from pandastack.host import procfs, trust
 from pandastack.host.network.slots import Slots
 from pandastack.host.publish import full_disk_said
 from pandastack.host.vm import Vm
@@ -32,8 +32,9 @@ class Reach:
         vm = self._find(vm_id)
         if self._network is None or vm.slot is None:
             raise NotSupported(f"Sandbox {vm_id} has no network of its own, which could keep a policy.")
-        if secrets and not vm.bound and vm.link is not None:
+        if secrets and not vm.bound and vm.link is not None:  # one that cannot be asked: with its next link
             await trust.install(vm.link, self._network.certificate or "")
+            vm.trusts = True
         before, kept, bound = vm.spec, vm.secrets, vm.bound
         wanted = kept if secrets is None else secrets
         try:
@@ -64,7 +65,11 @@ class Reach:
         if self._network is None or vm.slot is None:
             return Sighting()
         seen = await self._network.receipts(vm.slot, vm.spec.egress)
-        return structs.replace(seen, life=f"{vm.slot}.{vm.machine.pid}")
+        pid = vm.machine.pid
+        begun = procfs.start_ticks(pid)
+        if begun is None:  # what was counted would be taken for another machine's
+            raise MachineError(f"The machine of sandbox {vm_id} has just ended.")
+        return structs.replace(seen, life=f"{vm.slot}.{pid}.{begun}")
 
 
 def _note(vm: Vm, egress: Egress) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from pandastack.errors import FileMissing, FileRefused, MachineError
@@ -41,7 +40,8 @@ async def install(link: GuestLink, certificate: str) -> None:
     when it cannot.
 
     Its own files say last that all is done. Nothing of the guest's runs for it, and what the guest has there
-    is looked for one text, and not read.
+    is looked for one text, and not read. No more is asked than must be, as an emulated guest takes a while
+    for each answer: whoever writes a file makes the folders above it.
     """
     words = certificate.encode()
     try:
@@ -52,7 +52,6 @@ async def install(link: GuestLink, certificate: str) -> None:
             if words not in (held or b"") and (held is not None or bundle == BUNDLE):
                 await link.write(bundle, _pieces((held or b"") + words), user="root", mode=0o644)
         for path in (HASHED, CERTIFICATE):
-            await link.mkdir(posixpath.dirname(path), user="root", mode=0o755)
             await link.write(path, _pieces(words), user="root", mode=0o644)
     except (FileRefused, FileMissing) as error:
         raise MachineError(

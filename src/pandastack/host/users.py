@@ -1,4 +1,5 @@
-"""Users that machines run as: numbers out of a range, each leased to the machines of one family.
+"""Users that machines run as: numbers out of a range, each leased to the machines of one family. The process
+that knows names and secrets has one of them too.
 
 A lease is a folder named by the number; who holds it has a file in there, which tells the path whose end is
 the end of the hold. To make and to remove an empty folder are single steps, so any number of servers may
@@ -8,7 +9,8 @@ share the range, and one that was killed leaves nothing that is not found out.
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pandastack.errors import InvalidRequest, NoCapacity
@@ -37,6 +39,19 @@ class Users:
             if turn == 0:
                 self.sweep()
         raise NoCapacity(f"All {count} users for machines are taken; see {self._leases}.")
+
+    @contextmanager
+    def lent(self, holder: Path) -> Iterator[int]:
+        """A user for the length of the block, that nobody else has. A `holder` whose earlier life was killed
+        has the same one again, since what ran as it may still be about to end. NoCapacity.
+        """
+        held = sorted(int(entry.parent.name) for entry in self._leases.glob(f"*/{_name(holder)}"))
+        known = [user for user in held if self._first <= user <= self._last]
+        user = known[0] if known else self.lease(holder)
+        try:
+            yield user
+        finally:
+            self.let_go_all(holder)
 
     def hold(self, user: int, holder: Path) -> None:
         """One more that has this user."""

@@ -73,6 +73,8 @@ class Vm:
         self.bound = record.bound
         self.secrets: tuple[BoundSecret, ...] | None = None if record.bound else ()
         """What is put in on its way out; None when nobody has told this program yet."""
+        self.trusts = False
+        """Whether it is known to have the certificate of this host's authority."""
         self.machine = machine
         self.link = link
         self._network = network

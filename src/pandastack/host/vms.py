@@ -181,6 +181,8 @@ class Vms:
         await vm.machine.resume()
         self._move(vm, VmState.RUNNING)
         set_going(vm)
+        if vm.link is not None:
+            await self._birth.confide(vm, vm.link)
 
     async def snapshot(self, spec: SnapshotSpec) -> SnapshotReport:
         """Keep the machine as it is now. See `model.host.Host.snapshot` for what is guaranteed.

@@ -26,7 +26,9 @@ class Sighting(Struct, frozen=True):
     """What a host knows of a machine's network now. A name that is empty tells that nobody counts there."""
 
     life: str = ""
-    """Names the machine and its network; another one has counts of its own."""
+    """Names the machine and its network, `slot.process.moment it began`; another one has counts of its own.
+    Before there was the moment, a machine that runs on was noted without it.
+    """
     by_address: tuple[Receipt, ...] = ()
     """By the kernel, since that machine came up."""
     process: str = ""
@@ -59,6 +61,8 @@ class Book(Struct, frozen=True):
     def noted(self, seen: Sighting) -> Book:
         """With what a host tells now. The same again changes nothing."""
         book = self
+        if seen.life and seen.life.rpartition(".")[0] == book.life:
+            book = replace(book, life=seen.life)
         if seen.life and seen.life != book.life:
             book = _kept(replace(book, life=seen.life, by_address=()), book.by_address)
         if seen.process and seen.process != book.process:

@@ -62,8 +62,10 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
     whoever must be certain writes an allow list.
 
     `ports` holds numbers and ranges; without it every port may be used but those of mail (25, 465, 587).
-    `bandwidth_mbps` counts both directions together. Names are kept in their canonical spelling.
-    InvalidRequest when an entry cannot be understood.
+    `bandwidth_mbps` counts both directions and all ways together: what goes on directly, through the process
+    that knows names, and to the resolver; what it lets through in 1.25 seconds may come at once.
+    `max_connections` counts TCP and UDP together, whichever way they go. Names are kept in their canonical
+    spelling. InvalidRequest when an entry cannot be understood.
     """
 
     internet: Internet = Internet.ON
@@ -180,8 +182,8 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     """What went to one destination, or was kept from it, under one rule.
 
     `protocol` is `tls`, `http`, `tcp`, `udp` or `dns`; `address` is None for a question to the resolver.
-    Bytes are those of the guest's own connections: out is what it sent. `connections` counts them, or the
-    questions.
+    Bytes are those of the guest's own connections: out is what it sent, with values in the place of
+    placeholders. `connections` counts them, or the questions.
     """
 
     protocol: str

@@ -89,6 +89,7 @@ class Births:
         if request.secrets:
             check_secrets(request.secrets, request.env, self._placement.report.network)
             check_values(wish.value for wish in request.secrets.values())
+            await self._safe.check_hosts(request.secrets.values())
         with nullcontext() if origin is None else self._archive.pinned(origin.id):
             return await self.bear(
                 caller,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from msgspec import structs
@@ -13,6 +13,7 @@ from pandastack.model.egress import BoundSecret
 from pandastack.model.sandbox import Sandbox, SandboxCreate
 from pandastack.model.secret import Secret, SecretWish
 from pandastack.services.strongbox import Strongbox
+from pandastack.services.suffixes import Suffixes
 from pandastack.store import secrets
 from pandastack.store.db import Connection, Database
 from pandastack.store.secrets import SealedSecret
@@ -32,6 +33,13 @@ class Safe:
         self._strongbox = strongbox
         self._clock = clock
         self._new_placeholder = new_placeholder
+        self._suffixes = Suffixes()
+
+    async def check_hosts(self, wishes: Iterable[SecretWish]) -> None:
+        """Errors: InvalidRequest for hosts that are nobody's in particular. What was bound to such before is
+        not asked again.
+        """
+        await self._suffixes.check(host for wish in wishes for host in wish.hosts)
 
     def bound(self, wishes: Mapping[str, SecretWish]) -> Bound:
         """New secrets, each with a placeholder of its own. Errors: InvalidRequest."""

@@ -46,6 +46,7 @@ class Secrets:
                 raise wrong_state(found, SandboxState.RUNNING)
             rows = {row.told.name: row.told for row in await self._safe.rows(sandbox_id)}
             check_secrets({**rows, name: wish}, {}, self._placement.report.network)
+            await self._safe.check_hosts((wish,))
             bound = self._safe.rebound(name, wish, rows.get(name))
             row = self._safe.sealed(found, bound, rows.get(name))
             before = await self._safe.of(found)

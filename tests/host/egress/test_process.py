@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +20,36 @@ from pandastack.model.egress import BoundSecret, Egress
 from pandastack.testing.fixtures import LeakCheck, descriptors
 
 from .wire import get, hello
-from .world import NOBODY, OURS, PUBLIC, SLOT, World, all_of, namespace, server, world
+from .world import OURS, OWN, PUBLIC, SLOT, World, all_of, namespace, server, world
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
 PLACE = "127.10.0.1"
 ZONE = {"good.test": [[PLACE]]}
 ONE = Egress(allow_domains=("good.test",))
+NOBODY = 65534
+
+LOOK = """
+import ctypes, sys
+pid, done = int(sys.argv[1]), []
+try:
+    at = int(open(f"/proc/{pid}/maps").readline().split("-")[0], 16)
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        memory.seek(at)
+        done += ["read"] if memory.read(16) else []
+except OSError:
+    pass
+libc = ctypes.CDLL(None)
+if libc.ptrace(0x4206, pid, 0, 0) == 0:  # PTRACE_SEIZE, which stops nothing
+    done.append("trace")
+print(*done)
+"""
+PLAIN = """
+import ctypes, time
+ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)  # where Yama asks for it
+print("ready")
+time.sleep(60)
+"""
 
 
 async def waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,16 +121,59 @@ async def test_it_ends_with_its_host(leak_check: LeakCheck, tmp_path: Path) -> N
             await asyncio.sleep(0.01)
 
 
-async def test_it_is_nobody_and_holds_only_what_it_was_given(leak_check: LeakCheck, tmp_path: Path) -> None:
+async def test_it_has_a_user_of_its_own_no_rights_and_what_it_was_given(
+    leak_check: LeakCheck, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
-    async with EgressProcess(log, account=NOBODY) as process:
+    async with EgressProcess(log, account=OWN) as process:
         await process.begin(Begin(("127.0.0.1",), authority=OURS))
         status = Path(f"/proc/{process.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
-        assert fields["Uid"].split() == fields["Gid"].split() == ["65534"] * 4
-        assert not fields["Groups"].split() and int(fields["CapEff"], 16) == 0
+        assert fields["Uid"].split() == fields["Gid"].split() == [str(OWN.uid)] * 4
+        assert not fields["Groups"].split() and int(fields["NoNewPrivs"]) == 1
+        for kept in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(fields[kept], 16) == 0, kept
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
         files = {each for each in targets(process.pid) if each.startswith("/")}
         assert files <= {"/dev/null", str(log)}
+
+
+def looked_into(pid: int, user: int) -> str:
+    """What a program that runs as `user` can do to the process: `read` its memory, `trace` it."""
+    return subprocess.run(
+        ["python3", "-c", LOOK, str(pid)],
+        user=user,
+        group=user,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+        cwd="/",
+    ).stdout.strip()
+
+
+async def test_nobody_looks_into_it(leak_check: LeakCheck, tmp_path: Path) -> None:
+    """Neither whom services of a system run as, nor a machine's user, nor who would have its own."""
+    async with EgressProcess(tmp_path / "log", account=OWN) as process:
+        await process.begin(Begin(("127.0.0.1",), authority=OURS))
+        for user in (NOBODY, OWN.uid + 1, OWN.uid):
+            assert looked_into(process.pid, user) == "", user
+        assert looked_into(process.pid, 0) == "read trace"
+
+
+def test_a_plain_process_is_looked_into_by_its_user(leak_check: LeakCheck) -> None:
+    """The negative control: without a user of its own, or dumpable."""
+    with subprocess.Popen(
+        ["python3", "-u", "-c", PLAIN], user=NOBODY, group=NOBODY, stdout=subprocess.PIPE, cwd="/"
+    ) as plain:
+        assert plain.stdout and plain.stdout.readline()
+        try:
+            assert looked_into(plain.pid, NOBODY) == "read trace"
+            assert looked_into(plain.pid, OWN.uid) == ""
+        finally:
+            plain.kill()
 
 
 async def test_a_slot_is_attached_again_and_detached(leak_check: LeakCheck, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ T = TypeVar("T")
 PUBLIC = "127.10.0.0/16"
 PROXY_PORT = 3129
 SLOT = 7
-NOBODY = Account(65534, 65534)
+OWN = Account(231_007, 231_007)
+"""Whom the process runs as, and nobody else."""
 CLOCK = Clock(lambda: datetime.now(UTC).timestamp(), lambda: 0.0)
 TRUSTED = make_ca(datetime.now(UTC), "a public authority")
 """Who signs the servers of this world."""
@@ -238,7 +239,7 @@ async def world(
     quick = limits or Limits(server_first=0.15)
     log = folder / "egress.log"
     with namespace() as guest:
-        async with name_server(zone) as names, EgressProcess(log, account=NOBODY) as process:
+        async with name_server(zone) as names, EgressProcess(log, account=OWN) as process:
             begin = Begin(
                 (names.address,), tuple(own), tuple(reachable), authority, TRUSTED.certificate, quick
             )

@@ -10,6 +10,7 @@ import resource
 import socket
 import sys
 import time
+from pathlib import Path
 
 import dns.rdata
 import uvloop
@@ -19,7 +20,12 @@ from pandastack.host.egress.server import Server
 from pandastack.model.clock import Clock
 
 PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -39,15 +45,23 @@ def main() -> None:
 
 
 def _become(uid: int, gid: int) -> None:
-    """Give up every right for good. All code is loaded before: the new user may not be able to read it."""
+    """Give up every right for good, and be looked into by nobody but root: this memory holds values. All code
+    is loaded before: the new user may not be able to read it.
+    """
     dns.rdata.load_all_types()  # type: ignore[no-untyped-call]  # it has no types of its own
+    for capability in range(int(LAST_CAPABILITY.read_text()) + 1):
+        _prctl(PR_CAPBSET_DROP, capability)
+    _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    libc = ctypes.CDLL(None, use_errno=True)
-    dumpable = libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or it could not open its own descriptors in /proc
-    if dumpable or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, argument: int) -> None:
+    if _libc.prctl(option, argument, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
 async def _serve(control: socket.socket) -> None:

@@ -95,6 +95,11 @@ class EgressProcess:
         """Its process id; 0 before it was started."""
         return self._child.pid if self._child else 0
 
+    @property
+    def name(self) -> str:
+        """Tells it from all others, also from those that have its process id before or after it."""
+        return f"{self._child.pid}.{self._child.started}" if self._child else ""
+
     def alive(self) -> bool:
         """Whether it runs and takes orders: it ends soon after the channel to it."""
         return self._channel is not None and self._child is not None and self._child.alive()

@@ -28,7 +28,7 @@ class Meter:
         self._now = asyncio.get_running_loop().time
 
     async def out(self, size: int) -> None:
-        """So many bytes of the guest were written."""
+        """So many bytes were written for the guest, values included that were put in."""
         self._tally.bytes_out += size
         await self._passed(size)
 
@@ -96,8 +96,9 @@ class Requests:
             if self._change and head.method.upper() == "TRACE":
                 raise Refused("A host that a secret is bound to is not asked to repeat a request.")
             raw = source.take(len(head.raw))
-            await to.write(head.with_values(self._change) if self._change else raw)
-            await meter.out(len(raw))
+            sent = head.with_values(self._change) if self._change else raw
+            await to.write(sent)
+            await meter.out(len(sent))
             await _pass_body(head, source, to, meter)
             if first and head.upgrade and await self._switched:
                 await pass_all(source, to, meter)

@@ -112,7 +112,7 @@ class Gatekeeper:
         """
         if number not in self._attached or self._process is None:
             return "", None
-        process, name = self._process, f"{self._process.pid}.{self._attached[number]}"
+        process, name = self._process, f"{self._process.name}.{self._attached[number]}"
         with _unless_ended(process):
             return name, await process.receipts(number)
         return "", None

@@ -18,5 +18,5 @@ def kernel_policy(egress: Egress, *, bound: bool = False) -> Policy:
         ports=tuple("-".join(map(str, sorted(set(port_range(entry))))) for entry in egress.ports),
         by_name=egress.names_decide or bound,
         most_connections=egress.max_connections,
-        most_rate=None if egress.bandwidth_mbps is None else int(egress.bandwidth_mbps * MEGA / BITS),
+        most_rate=None if egress.bandwidth_mbps is None else max(1, int(egress.bandwidth_mbps * MEGA / BITS)),
     )

@@ -23,6 +23,10 @@ PROXY_PORT = 3128
 
 MAIL_PORTS = (25, 465, 587)
 """What spam leaves by; must be named to be used."""
+BURST, LEAST_BURST = 0.25, 16384
+"""Of a cap on bytes so many seconds' may come at once, but never fewer bytes; the kernel adds those of a
+second.
+"""
 MOST_SEEN = 8192
 """Destinations that a slot counts apart."""
 
@@ -139,6 +143,7 @@ _HOOKS = f"""
   }}
   chain input {{
     type filter hook input priority filter; policy drop;
+    iifname "{TAP}" jump pace
     ct state established,related accept
     iifname "lo" accept
     iifname "{TAP}" ip daddr {RESOLVER.ip} meta l4proto {{ tcp, udp }} th dport 53 accept
@@ -146,6 +151,10 @@ _HOOKS = f"""
     iifname "{TAP}" tcp dport {PROXY_PORT} ct status dnat accept
     iifname "{TAP}" icmp type echo-request limit rate 10/second accept
     iifname "{TAP}" reject with icmpx type admin-prohibited
+  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    oifname "{TAP}" jump pace
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
@@ -160,27 +169,31 @@ _HOOKS = f"""
     oifname "{UPLINK}" masquerade
   }}"""
 """Where packets of a slot come by. What a connection that is not allowed any more sends is answered at once,
-and so is what a restored guest sends on connections of an earlier life.
+and so is what a restored guest sends on connections of an earlier life. All that the guest sends and gets
+passes `pace`, whether it goes on from here, to the proxy or to the resolver: one count for all of it.
 """
 
-_VERDICTS = """
-  chain sent {
-    meta l4proto { tcp, udp } update @sent { ip daddr . meta l4proto . th dport }
+_VERDICTS = f"""
+  chain sent {{
+    meta l4proto {{ tcp, udp }} update @sent {{ ip daddr . meta l4proto . th dport }}
     accept
-  }
-  chain got {
-    meta l4proto { tcp, udp } update @got { ip saddr . meta l4proto . th sport }
+  }}
+  chain got {{
+    meta l4proto {{ tcp, udp }} update @got {{ ip saddr . meta l4proto . th sport }}
     accept
-  }
-  chain refuse {
-    meta l4proto { tcp, udp } update @refused { ip daddr . meta l4proto . th dport }
+  }}
+  chain refuse {{
+    tcp dport {PROXY_PORT} ct status dnat reject with tcp reset
+    meta l4proto {{ tcp, udp }} update @refused {{ ip daddr . meta l4proto . th dport }}
     meta l4proto tcp reject with tcp reset
     reject with icmpx type admin-prohibited
-  }
-  chain most { }
-  chain pace { }
-  chain decide { }"""
-"""Where they go from there; the last three are a policy's."""
+  }}
+  chain most {{ }}
+  chain pace {{ }}
+  chain decide {{ }}"""
+"""Where they go from there; the last three are a policy's. `most` counts new connections of both ways, so
+that they have one cap. What is refused on its way to the proxy is not counted: its address is ours by then.
+"""
 
 
 def policy_rules(policy: Policy) -> str:
@@ -191,7 +204,7 @@ def policy_rules(policy: Policy) -> str:
 
 def _decisions(policy: Policy) -> str:
     added = [
-        ("most", f"ct count over {policy.most_connections} reject with tcp reset"),
+        ("most", f"ct count over {policy.most_connections} jump refuse"),
         *(("pace", rule) for rule in _rate(policy)),
         *(("decide", rule) for rule in _decide(policy)),
         *(("lead", rule) for rule in _redirect(policy)),
@@ -209,7 +222,7 @@ def _redirect(policy: Policy) -> Sequence[str]:
 def _rate(policy: Policy) -> Sequence[str]:
     if policy.most_rate is None:
         return ()
-    burst = max(policy.most_rate // 4, 16384)
+    burst = max(int(policy.most_rate * BURST), LEAST_BURST)
     return (f"limit rate over {policy.most_rate} bytes/second burst {burst} bytes drop",)
 
 
@@ -217,7 +230,7 @@ def _decide(policy: Policy) -> Sequence[str]:
     """New connections, in this order: deny wins over allow."""
     if not policy.internet:
         return ("jump refuse",)
-    rules = [f"ct count over {policy.most_connections} jump refuse"]
+    rules = ["jump most"]
     rules += ["meta l4proto != { tcp, udp, icmp } jump refuse", "icmp type != echo-request jump refuse"]
     if policy.deny:
         rules.append(f"ip daddr {{ {', '.join(policy.deny)} }} jump refuse")

@@ -34,8 +34,6 @@ from pandastack.model.egress import BoundSecret, Egress
 
 AUTHORITY = "egress.ca"
 """The file of a state directory with the authority that guests trust which have secrets."""
-NOBODY = Account(65534, 65534)
-"""Whom the process that knows names runs as."""
 MAKER_LOG = "maker.log"
 """What the process says that makes networks: nothing, while all is well."""
 REST_SECONDS = 0.05
@@ -260,11 +258,13 @@ async def open_slots(
     name_servers: Sequence[str],
     now: Callable[[], datetime],
     *,
+    account: Account,
     ready: int,
     trust: str | None = None,
 ) -> AsyncIterator[Slots]:
     """The slots of the host whose state lies there. At the end the unused ones are removed, and with the last
-    slot of this machine all that was changed of its network. So many are kept `ready`. Hosts that secrets are
+    slot of this machine all that was changed of its network. So many are kept `ready`. The process that knows
+    names runs as `account`, which nobody else may be. Hosts that secrets are
     bound to prove their names by the certificates in `trust`, PEM, else by the system's.
     """
     claims = Claims(state)
@@ -272,7 +272,7 @@ async def open_slots(
     authority = kept_authority(state / AUTHORITY, now())
     pool, denied = await ground.prepare(state, wanted)
     begin = Begin(tuple(name_servers), own=tuple(map(str, denied)), authority=authority, trust=trust)
-    gatekeeper = Gatekeeper(begin, state, NOBODY)
+    gatekeeper = Gatekeeper(begin, state, account)
     async with Maker(state / MAKER_LOG) as maker:
         slots = Slots(claims, pool, denied, gatekeeper, maker, now, ready=ready)
         errands = [
