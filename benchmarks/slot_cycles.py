@@ -59,7 +59,7 @@ def held(state: Path) -> Held:
     spaces = {path.name for path in namespace.FOLDER.glob(f"{PREFIX}[0-9]*")}
     egress, maker = _helpers(b"host.egress"), _helpers(b"host.network.maker")
     mounts = [Path(line.split()[4]) for line in _read("/proc/self/mountinfo").decode().splitlines()]
-    bound = [place.name for place in mounts if place.parent == namespace.FOLDER and place.name[-1].isdigit()]
+    bound = [place.name for place in mounts if place.parent == namespace.FOLDER and _is_slot(place.name)]
     counts = Counter(
         {
             "namespaces": len(spaces - others),
@@ -103,6 +103,10 @@ async def settled(state: Path) -> Held:
             same = same + 1 if now.counts == before.counts else 0
             before = now
     return before
+
+
+def _is_slot(name: str) -> bool:
+    return name.startswith(PREFIX) and name.removeprefix(PREFIX).isdigit()
 
 
 def _helpers(program: bytes) -> list[int]:

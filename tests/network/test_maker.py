@@ -31,7 +31,7 @@ from tests.network.world import HOST, ip, lay
 
 pytestmark = [pytest.mark.anyio, pytest.mark.root]
 
-SPACE = "pandatest-rules"
+SPACE = f"pandatest-{os.getpid()}-rules"
 POOL = IPv4Network("10.200.0.0/16")
 NUMBER = 16_000
 """Of a slot that no server of this machine comes to."""
@@ -331,3 +331,11 @@ async def test_a_slot_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None
             await slot.make()
             assert slot_rules(FORBIDDEN) and "table netdev guard" in rules(slot.name)
             await slot.end()
+
+
+async def test_a_namespace_that_was_left_gives_its_name_to_a_new_one() -> None:
+    namespace.make(SPACE, {})
+    before = namespace.path_of(SPACE).stat().st_ino
+    with namespace.inside(SPACE), space():
+        assert namespace.path_of(SPACE).stat().st_ino != before
+    assert not namespace.path_of(SPACE).exists()

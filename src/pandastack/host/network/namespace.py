@@ -44,9 +44,13 @@ def path_of(name: str) -> Path:
 
 
 def make(name: str, sysctls: dict[str, str]) -> None:
-    """A new namespace, bound to its name, with settings below /proc/sys/net. MachineError."""
+    """A new namespace, bound to its name, with settings below /proc/sys/net; one that somebody left under
+    this name loses it. MachineError.
+    """
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     place = path_of(name)
+    if place.exists():
+        remove(name)
     place.touch(mode=0o444)
     try:
         with _back_again():
