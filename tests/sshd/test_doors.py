@@ -69,7 +69,7 @@ async def refused(visit: Pass) -> bool:
 
 FORGERIES: dict[str, dict[str, Any]] = {
     "expired": {"valid_after": 1, "valid_before": int(time.time()) - 5},
-    "not yet": {"valid_after": int(time.time()) + 600, "valid_before": int(time.time()) + 900},
+    "not yet": {"valid_after": int(time.time()) + 86_400, "valid_before": int(time.time()) + 90_000},
     "of a host": {"type": SSHCertificateType.HOST},
     "for another": {"valid_principals": [b"another", f"{FOR_KEY}{HELD}".encode()]},
     "for more": {"valid_principals": [b"%LOGIN%", b"another", f"{FOR_KEY}{HELD}".encode()]},

@@ -346,7 +346,7 @@ async def test_a_failed_start_says_why_and_leaves_nothing(yard: Corner) -> None:
     with pytest.raises(MachineError, match=r"refuses PUT /actions: .*[Kk]ernel"):
         await yard.driver.boot(yard.config, home)
     nowhere = structs.replace(yard.driver.install, jailer=Path("/nonexistent/jailer"))
-    with pytest.raises(MachineError, match="cannot be started"):
+    with pytest.raises(MachineError, match="/nonexistent/jailer: not found"):
         await corner(nowhere, yard.place).driver.boot(yard.config, home)
     assert left(yard) == []
 

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import shutil
-import signal
 import stat
 import subprocess
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -41,6 +38,15 @@ _CAPABILITIES = 64
 _NEEDED = frozenset({0, 1, 3, 6, 7, 18, 21, 24, 27})
 """CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID, SYS_CHROOT, SYS_ADMIN, SYS_RESOURCE, MKNOD: what the jailer
 needs until it gives all of them up.
+"""
+_LIMITED = (
+    "/bin/sh",
+    "-c",
+    f'ulimit -c 0 && echo {BADNESS} > /proc/self/oom_score_adj && exec "$@"',
+    "jailer",
+)
+"""What the jailer has no word for: no file of the memory, and its end before the server's when memory is
+short. From outside it would come too late: who is another user by then is not root's to limit in a container.
 """
 
 
@@ -182,7 +188,7 @@ def _started(argv: list[str], home: Path) -> jail.Child:
         for name in (CONSOLE, LOG):
             outputs.append(os.open(home / name, flags, 0o600))
         process = subprocess.Popen(
-            argv,
+            [*_LIMITED, *argv],
             stdin=subprocess.DEVNULL,
             stdout=outputs[0],
             stderr=outputs[1],
@@ -194,21 +200,4 @@ def _started(argv: list[str], home: Path) -> jail.Child:
         for descriptor in outputs:
             os.close(descriptor)
     process.returncode = 0  # its pidfd reaps it
-    child = jail.Child(process.pid, procfs.start_ticks(process.pid) or 0, os.pidfd_open(process.pid))
-    try:
-        _limit(child.pid)
-    except OSError:
-        child.signal(signal.SIGKILL)
-        child.ended_within(jail.KILL_DEADLINE)
-        child.close()
-        raise
-    return child
-
-
-def _limit(pid: int) -> None:
-    """What the jailer has no word for: no file of its memory, and its end before the server's when memory is
-    short. It is still root's, so both may be set.
-    """
-    with suppress(ProcessLookupError, FileNotFoundError):  # it has ended: who waits for it will see
-        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(BADNESS))
+    return jail.Child(process.pid, procfs.start_ticks(process.pid) or 0, os.pidfd_open(process.pid))
