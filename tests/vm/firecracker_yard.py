@@ -51,7 +51,7 @@ def corner(
 
 def means_of(users: str) -> Means:
     """Users of this range, and control groups."""
-    return find_means(USERS, users, "pandastack-test", None)
+    return find_means(USERS, users, f"pandastack-test-{os.getpid()}", None)
 
 
 def firecracker_driver(

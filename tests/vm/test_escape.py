@@ -40,7 +40,9 @@ def escape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def jailer(tmp_path: Path) -> Jailer | None:
-    return await find_jailer(Cache(CACHE), tmp_path / "users", "210000-210009", "pandastack-test", None)
+    return await find_jailer(
+        Cache(CACHE), tmp_path / "users", "210000-210009", f"pandastack-test-{os.getpid()}", None
+    )
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ async def real_machine(template: str = "base", cache: Path = CACHE) -> tuple[Qem
     qemu, images = await prepare(where, find_images_dir(), [template], lambda line, fraction: None)
     vmm = await choose_vmm(qemu, where, dict(os.environ), taps=lacking() is None)
     config = msgspec.structs.replace(machine_config(images[0]), vm_id="contract")
-    jailer = await find_jailer(where, USERS, "200000-265535", "pandastack-test", None)
+    jailer = await find_jailer(where, USERS, "200000-265535", f"pandastack-test-{os.getpid()}", None)
     return QemuDriver(vmm, host_cpu=host_cpu(), jailer=jailer), config
 
 
