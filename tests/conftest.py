@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def anyio_backend() -> str:
     """Everything here runs on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_control_groups_are_left() -> Iterator[None]:
+    """Those of this program and of what it runs, empty by then; a server removes its own."""
+    yield
+    for name in ("pandastack-test", f"pandastack-test-{os.getpid()}"):
+        for group in [*Path("/sys/fs/cgroup").rglob(name)]:
+            with suppress(OSError):
+                group.rmdir()
 
 
 @pytest.hookimpl(tryfirst=True)

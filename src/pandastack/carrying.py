@@ -1,13 +1,32 @@
-"""Work that is never left in the middle."""
+"""Work that is never left in the middle, and work that lasts as long as something else."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+import structlog
+
+log = structlog.get_logger("background")
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def beside(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `jobs` while the block lasts; at its end they are cancelled, and have ended when it is left. One
+    that fails is told then, and ends none of the others.
+    """
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await carried_through(asyncio.gather(*tasks, return_exceptions=True)):
+            if isinstance(outcome, Exception):
+                log.critical("background.crashed", exc_info=outcome)
 
 
 async def carried_through(work: Awaitable[T]) -> T:

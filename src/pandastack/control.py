@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from pandastack.api.calls import Services
 from pandastack.api.edge import Edge
 from pandastack.api.routes import application
 from pandastack.api.v1 import ENDPOINTS
+from pandastack.carrying import beside
 from pandastack.config import ControlConfig, OnExit
 from pandastack.endpoint import Rules
 from pandastack.errors import Conflict
@@ -180,7 +181,7 @@ async def open_control(
         await plane.adoption.adopt()
         jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
         jobs += [run_errands(plane.errands())] if work else []
-        await stack.enter_async_context(_beside(*jobs))
+        await stack.enter_async_context(beside(*jobs))
         if config.on_exit is OnExit.DESTROY:
             stack.push_async_callback(plane.endings.end_all, STOPPED)
         elif config.on_exit is OnExit.HIBERNATE:
@@ -371,20 +372,6 @@ async def _bury(deaths: AsyncIterator[VmReport], adoption: Adoption) -> None:
     async with asyncio.TaskGroup() as group:
         async for vm in deaths:
             group.create_task(adoption.bury(vm))
-
-
-@asynccontextmanager
-async def _beside(*jobs: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run `jobs` while the block lasts; at its end they are cancelled and awaited."""
-    tasks = [asyncio.create_task(job) for job in jobs]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                log.critical("background.crashed", exc_info=outcome)
 
 
 def _preview_secret(config: ControlConfig, chance: Chance) -> bytes:

@@ -44,7 +44,7 @@ for _ in range(int(sys.argv[2])):
     connect()
 if sys.argv[3:4] == ["again"]:
     made[0].close()
-    time.sleep(1)
+    time.sleep(1)  # the last words of that connection are said, and it is counted no more
     connect()
 for _ in range(int(sys.argv[4]) if sys.argv[4:] else 0):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -10,12 +10,9 @@ from .checkout import FUNCTIONS, PACKAGE, Function, Source, dotted, sources
 SPAWNING = frozenset({"create_task", "ensure_future", "run_coroutine_threadsafe"})
 
 OWNED_TASKS = {
-    "carrying.py": "what is carried through: awaited by whoever is cancelled meanwhile",
+    "carrying.py": "awaited by whoever is cancelled meanwhile; `beside` cancels and awaits its own",
     "api/server.py": "the server's own task, awaited at the end of the block that started it",
-    "control.py": "`_beside` cancels and awaits them at the end of its block",
-    "host/app.py": "tidies the cache beside the host; cancelled and awaited when the host is closed",
     "host/death.py": "both are cancelled and awaited before `answered` returns",
-    "host/network/slots.py": "networks are made, the egress process is kept; `open_slots` cancels and awaits",
     "host/templates.py": "shared by all who wait for a template; `close` cancels and awaits it",
     "host/zygote.py": "a fork that nobody waits for any more is awaited and undone",
     "host/zygotes.py": "fork servers are made beside restores; `close` cancels and awaits it",

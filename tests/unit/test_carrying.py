@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from pandastack.carrying import carried_through, undone
+from pandastack.carrying import beside, carried_through, undone
 
 pytestmark = pytest.mark.anyio
 
@@ -62,3 +62,26 @@ async def test_what_two_undo_at_once_leaves_nothing_behind() -> None:
     await asyncio.wait([first, second])
     assert tidied.is_set() and task.cancelled()
     assert first.cancelled() and not second.cancelled()
+
+
+async def test_what_runs_beside_a_block_has_ended_with_it_and_one_that_fails_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps: list[str] = []
+
+    async def lasts() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("ended")
+
+    async def fails() -> None:
+        raise ValueError("a mistake in it")
+
+    async with beside(lasts(), fails()):
+        await asyncio.sleep(0.01)
+        steps.append("block")
+    assert steps == ["block", "ended"]
+    said = capsys.readouterr()
+    assert "background.crashed" in said.out + said.err and "a mistake in it" in said.out + said.err

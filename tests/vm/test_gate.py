@@ -95,10 +95,10 @@ async def test_a_start_whose_gate_fails_leaves_nothing(
     if from_files:
         await forget_copy(host, "s")
     with pytest.raises(BootFailed, match="machine id"):
-        await start(host, "child", "s")
+        await start(host, "gated", "s")
     with pytest.raises(BootFailed, match="machine id"):
-        await asyncio.wait_for(start(host, "again", "s"), 20)
+        await asyncio.wait_for(start(host, "gated-again", "s"), 20)
     assert [home.name for home in (state / "v").iterdir()] == ["parent"]
-    assert not processes_with("pandastack-child")
+    assert not processes_with("pandastack-gated")  # a name that no test has beside this one
     assert [vm.id for vm in host.vms.reports()] == ["parent"]
     assert await say(host, "parent", "echo well") == "well"

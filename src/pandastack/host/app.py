@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from pandastack.carrying import beside
 from pandastack.config import DriverName, HostConfig, NetworkMode
 from pandastack.errors import InvalidRequest, NotSupported
 from pandastack.host import prune
@@ -123,9 +124,9 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
         if isinstance(driver, QemuDriver):
             uses.take(driver.vmm.binary)
         shelf = BakedShelf(cache, find_images_dir(), baker, uses, progress)
-        tidying = asyncio.create_task(_tidy(cache, shelf.made, sources), name="tidy the cache")
         try:
             async with (
+                beside(_tidy(cache, shelf.made, sources)),
                 _networks(config) if taps else nullcontext() as network,
                 host_of(
                     driver, shelf, config.state_dir, sources, config.archive_keys, network=network
@@ -133,8 +134,6 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
             ):
                 yield host
         finally:
-            tidying.cancel()
-            await asyncio.wait([tidying])
             await driver.close()
 
 

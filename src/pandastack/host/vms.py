@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from pandastack.carrying import carried_through, undone
+from pandastack.carrying import beside, carried_through, undone
 from pandastack.errors import (
     Conflict,
     GuestUnreachable,
@@ -470,19 +470,10 @@ async def open_vms(
     await asyncio.to_thread(vault.open)
     await vms.adopt()
     scrub = Scrub(vault, sources.wall_ns)
-    errands = [
-        asyncio.create_task(vms.tend(), name="tend the machines"),
-        asyncio.create_task(vms.watch.curb(), name="keep the logs short"),
-        asyncio.create_task(vms.watch.guard(), name="ask the machines"),
-        asyncio.create_task(vms.spares.go_on(), name="prepare the machines"),
-        asyncio.create_task(scrub.go_on(), name="look through the snapshots"),
-    ]
     try:
-        yield vms
+        async with beside(vms.tend(), vms.watch.curb(), vms.watch.guard(), vms.spares.go_on(), scrub.go_on()):
+            yield vms
     finally:
-        for errand in errands:
-            errand.cancel()
-        await asyncio.wait(errands)
         await vms.let_go()
 
 

@@ -48,7 +48,7 @@ PLAIN = """
 import ctypes, time
 ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)  # where Yama asks for it
 print("ready")
-time.sleep(60)
+time.sleep(60)  # to be looked into; it is ended before
 """
 
 

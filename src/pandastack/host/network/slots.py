@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from pandastack.carrying import carried_through, unless_cancelled
+from pandastack.carrying import beside, carried_through, unless_cancelled
 from pandastack.errors import MachineError, NoCapacity, PandastackError
 from pandastack.host.egress.authority import kept_authority
 from pandastack.host.egress.client import Account
@@ -275,16 +275,10 @@ async def open_slots(
     gatekeeper = Gatekeeper(begin, state, account)
     async with Maker(state / MAKER_LOG) as maker:
         slots = Slots(claims, pool, denied, gatekeeper, maker, now, ready=ready)
-        errands = [
-            asyncio.create_task(gatekeeper.run(), name="keep the egress process"),
-            asyncio.create_task(slots.keep_ready(), name="make networks"),
-        ]
         try:
-            yield slots
+            async with beside(gatekeeper.run(), slots.keep_ready()):
+                yield slots
         finally:
-            for errand in errands:
-                errand.cancel()
-            await asyncio.wait(errands)
             await slots.close()
             if not claims.left():
                 await ground.leave(state)
