@@ -230,7 +230,7 @@ def test_a_process_is_held_and_found_in_its_group_and_only_there(home: Path, tmp
     try:
         with pytest.raises(PostureViolation, match="not limited"):
             posture.check_groups(child.pid, groups.parents, name)
-        groups.join(home, LIMITS, child.pid)
+        groups.join(groups.make(home, LIMITS), child.pid)
         posture.check_groups(child.pid, groups.parents, name)
         if device and (blkio := groups.parents.get("blkio")):
             told = (blkio / name / "blkio.throttle.write_bps_device").read_text()

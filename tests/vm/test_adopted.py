@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.host import layers
+from pandastack.errors import PostureViolation
+from pandastack.host import layers, posture
 from pandastack.host.app import LocalHost
 from pandastack.host.baker import run_to_end
+from pandastack.host.groups import Groups
+from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_command import BASE_DISK
 from pandastack.host.qemu_machine import FLATTENING, QMP
 from pandastack.host.qmp import monitor
@@ -83,3 +86,32 @@ async def test_layers_that_were_being_made_one_are(open_state: OpenHost, state: 
             assert await say(host, "echo 3 > /proc/sys/vm/drop_caches; cat /root/?") == "0\n1\n2"
         finally:
             await host.end_all()
+
+
+async def test_a_machine_that_was_never_limited_is(open_state: OpenHost, state: Path) -> None:
+    """A server may end behind the word that a machine is there and before it has its control groups."""
+    async with open_state() as host:
+        report = await host.start(VmSpec("vm-1", "base"))
+        driver = host.vms.driver
+        assert isinstance(driver, QemuDriver)
+        if driver.jailer is None:
+            return  # this host is not root, and says so
+        groups = driver.jailer.means.groups
+        name = str((state / "v" / "vm-1").stat().st_ino)
+        await eventually(lambda: _is_limited(report.pid, groups, name))
+        groups.leave(report.pid)
+        assert not _is_limited(report.pid, groups, name)
+    async with open_state() as host:
+        try:
+            await eventually(lambda: _is_limited(report.pid, groups, name))
+            assert await say(host, "echo on") == "on"
+        finally:
+            await host.end_all()
+
+
+def _is_limited(pid: int, groups: Groups, name: str) -> bool:
+    try:
+        posture.check_groups(pid, groups.parents, name)
+    except PostureViolation:
+        return False
+    return True

@@ -17,7 +17,7 @@ from pandastack.host import procfs
 from pandastack.host.app import LocalHost, open_host
 from pandastack.host.baker import run_to_end
 from pandastack.host.qemu import QemuDriver
-from pandastack.host.zygote import Zygote
+from pandastack.host.zygote import NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec
@@ -94,10 +94,28 @@ def events(pid: int) -> set[str]:
     """The kernel's names of the event descriptors that a process holds."""
     found = set()
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        words = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-        if "eventfd-id" in words:
-            found.add(words["eventfd-id"].strip())
+        with suppress(FileNotFoundError):  # closed since: a server opens some while it forks
+            words = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+            if "eventfd-id" in words:
+                found.add(words["eventfd-id"].strip())
     return found
+
+
+def ahead(zygote: Zygote) -> set[int]:
+    """The child that waits for its order, if there is one: it has no name yet."""
+    return {pid for pid in procfs.children(zygote.pid) if NAME_PLACEHOLDER in _arguments(pid)}
+
+
+async def one_ahead(zygote: Zygote) -> int:
+    await eventually(lambda: len(ahead(zygote)) == 1)
+    (pid,) = ahead(zygote)
+    return pid
+
+
+def _arguments(pid: int) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def sockets_and_files(pid: int) -> set[str]:
@@ -260,8 +278,45 @@ async def test_a_cancelled_fork_is_undone(host: LocalHost, state: Path) -> None:
         starting.cancel()
         await asyncio.wait([starting])
         await host.stop("vm")
-    assert procfs.children(zygote.pid) == set()
+    assert procfs.children(zygote.pid) == ahead(zygote)
     assert "fork" in (await start(host, "vm")).phases_ms
+
+
+async def test_a_child_that_was_forked_ahead_becomes_the_next_machine(host: LocalHost) -> None:
+    zygote = the_zygote(host)
+    lives = []
+    for number in range(3):
+        before = ahead(zygote)
+        report = await start(host, f"vm-{number}")
+        assert {report.pid} == before or not before
+        assert confinement(report.pid) == {("2", "1")}
+        assert _status(Path(f"/proc/{report.pid}"), "CapEff").strip("0") == ""
+        lives.append((await say(host, report.id, CHANCE)).split())
+        await one_ahead(zygote)
+    for values in zip(*lives, strict=True):
+        assert len(set(values)) == len(lives), values
+    waits = await one_ahead(zygote)
+    assert _status(Path(f"/proc/{waits}"), "Threads") == "1"
+    assert {row.pid for row in host.vms.reports()} == procfs.children(zygote.pid) - {waits}
+
+
+async def test_a_child_ahead_that_is_killed_is_not_missed(host: LocalHost) -> None:
+    zygote = the_zygote(host)
+    await start(host, "vm")
+    for number, pause in enumerate((0.0, 0.5)):
+        os.kill(await one_ahead(zygote), signal.SIGKILL)
+        await asyncio.sleep(pause)
+        assert "fork" in (await start(host, f"later-{number}")).phases_ms
+    assert the_zygote(host) is zygote
+
+
+async def test_a_child_ahead_ends_with_its_server(host: LocalHost) -> None:
+    zygote = the_zygote(host)
+    report = await start(host, "vm")
+    waits = await one_ahead(zygote)
+    os.kill(zygote.pid, signal.SIGKILL)
+    await eventually(lambda: procfs.state(waits) in ("", "Z"))
+    assert procfs.state(report.pid) not in ("", "Z")
 
 
 async def test_a_server_whose_children_cannot_go_on_is_given_up(host: LocalHost) -> None:

@@ -2,7 +2,6 @@
 #include "apart.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -39,18 +38,12 @@ static bool set_apart(void)
     return done;
 }
 
-static void in_child(void)
+void apart_in_child(void)
 {
     if (can_be && !set_apart()) {
         perror("a forked machine cannot be set apart");
         _exit(NO_DOMAIN);
     }
-}
-
-/* The first to be registered is the first to be called: before QEMU's own makes a thread, which would stay outside. */
-__attribute__((constructor)) static void look_at_forks(void)
-{
-    pthread_atfork(NULL, NULL, in_child);
 }
 
 void apart_from_now_on(void)

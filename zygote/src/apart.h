@@ -9,4 +9,7 @@
 /* All that this process and its children fork from now on. */
 void apart_from_now_on(void);
 
+/* In whatever is forked, while it has one thread: another would stay outside. */
+void apart_in_child(void);
+
 #endif

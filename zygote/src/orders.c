@@ -38,6 +38,19 @@ void order_receive(int channel, struct order *order)
         _exit(0);
 }
 
+bool order_pass_on(int channel, const struct order *order)
+{
+    char control[CMSG_SPACE(DESCRIPTORS * sizeof(int))] = {0};
+    struct iovec text = {(void *)order->text, order->length};
+    struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN((size_t)order->count * sizeof(int));
+    memcpy(CMSG_DATA(part), order->fds, (size_t)order->count * sizeof(int));
+    return sendmsg(channel, &message, MSG_NOSIGNAL) == (ssize_t)order->length;
+}
+
 bool order_is_go_back(const struct order *order)
 {
     return strcmp(order->text, "B") == 0 && order->count == 0;

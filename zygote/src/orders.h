@@ -48,6 +48,9 @@ bool order_take(int channel, struct order *order);
 /* As `order_take`, but then the process ends. */
 void order_receive(int channel, struct order *order);
 
+/* To another process, with all that came with it. */
+bool order_pass_on(int channel, const struct order *order);
+
 bool order_is_go_back(const struct order *order);
 bool order_is_stand_still(const struct order *order);
 bool order_is_fork(const struct order *order);

@@ -5,8 +5,10 @@
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* What the command line holds in place of the machine's name; children write theirs over it, so that ps tells them apart. */
@@ -14,6 +16,8 @@ static const char PLACEHOLDER[] = "pandastack-##################################
 
 static char *place;
 static bool is_closed; /* nobody but root may look at it */
+
+enum { NOT_BECOME = 115 };
 
 void process_arguments(int count, char **arguments)
 {
@@ -48,6 +52,18 @@ bool process_becomes(unsigned user)
         return false;
     is_closed = true;
     return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
+}
+
+/* The kernel's own calls: the C library's are for all threads. */
+void process_becomes_in_child(unsigned user)
+{
+    if (user == 0 || user == geteuid())
+        return;
+    if (syscall(SYS_setgroups, 0, NULL) != 0 || syscall(SYS_setresgid, user, user, user) != 0 ||
+        syscall(SYS_setresuid, user, user, user) != 0) {
+        perror("a forked machine cannot have its user");
+        _exit(NOT_BECOME);
+    }
 }
 
 void process_open(bool open)

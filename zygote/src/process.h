@@ -11,10 +11,15 @@ void process_arguments(int count, char **arguments);
 /* Cut to the room that there is. */
 void process_rename(const char *name);
 
-/* Be this user and group for good, with no capability left; 0 stays who it is. For all threads: QEMU's fork handlers have made
- * one already. From then on others of the same user, of which a copy's machines are, cannot look at it or into it.
+/* Be this user and group for good, with no capability left; 0 stays who it is. From then on others of the same user, of which a
+ * copy's machines are, cannot look at it or into it.
  */
 bool process_becomes(unsigned user);
+
+/* In what is forked, while it has one thread: be this user, if it is none of its own. `process_becomes` would wait three times for
+ * the thread that QEMU's fork handlers make, and still has to be called.
+ */
+void process_becomes_in_child(unsigned user);
 
 /* Which takes from the process itself what it has to know of its threads and its memory: open for as long as it looks. */
 void process_open(bool open);

@@ -38,9 +38,10 @@
 #include "orders.h"
 #include "preload.h"
 #include "process.h"
+#include "spare.h"
 #include "threads.h"
 
-enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENCE_MS = 50, FIRST_MS = 100 };
+enum { MAX_POLLED = 1024, PATIENCE_MS = 3000, COPY_PATIENCE_MS = 5, LAST_PATIENCE_MS = 50, FIRST_MS = 100, IDLE_MS = 10 };
 
 /* The exit status of a child that could not become what it was to be. */
 enum { NO_HOME = 111, NO_DESCRIPTORS, NO_CONFINEMENT, NO_THREADS, NO_USER };
@@ -50,7 +51,10 @@ enum { MONITOR, CONNECTION, ORDERS, NETWORK };
 
 static int channel = -1; /* as long as this is a server */
 static bool holds;       /* its guest is not to run yet */
+static bool moves;       /* its machines have users: each is left alone in the namespaces where it was forked */
 static bool moved_on;    /* nobody else is in its namespaces */
+static bool is_copy;     /* of a machine */
+static unsigned next;    /* the user of what is forked */
 static int own[OWN];
 static bool serves; /* or has ever served: there is something to listen for */
 static pthread_t main_thread;
@@ -97,17 +101,42 @@ static void report_ended(int signals)
     if (read(signals, &ignored, sizeof ignored) < 0 && errno != EAGAIN)
         _exit(0);
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        tell_ended(channel, pid, status);
+        if (!spare_was(pid))
+            tell_ended(channel, pid, status);
 }
 
 /* Those that a machine is in are its own alone: it is forked in the ones that its server has just made, and leaves. Before the
- * first one; behind each, where nobody waits for it. A copy of a machine may not, and need not: it has its machine's.
+ * next one is forked. A copy of a machine may not, and need not: it has its machine's.
  */
-static bool move_on(const struct order *order)
+static bool move_on(void)
 {
-    if (geteuid() == 0 && order_user(order) > 0 && !moved_on)
+    bool must = moves && !moved_on && geteuid() == 0;
+    if (must)
         moved_on = process_moves_on();
-    return moved_on || geteuid() != 0 || order_user(order) == 0;
+    return !must || moved_on;
+}
+
+/* The first handler that is called in a child, while it has one thread. */
+static void in_child(void)
+{
+    spare_in_child();
+    if (spare_order()->length > 0)
+        next = order_user(spare_order());
+    process_becomes_in_child(next);
+    apart_in_child();
+}
+
+/* One child ahead, if there is none. True in that child, which has its order and QEMU's lock. */
+static bool fork_spare(void)
+{
+    if (is_copy || !moves || spare_waits())
+        return false;
+    guest_lock();
+    if (move_on() && threads_stand_still(0) && spare_fork() == 0)
+        return true;
+    guest_unlock();
+    moved_on = false;
+    return false;
 }
 
 /* Under QEMU's lock, which its RCU thread takes too and could not give back in a child. True in the child, which has it. One
@@ -115,13 +144,19 @@ static bool move_on(const struct order *order)
  */
 static bool fork_one(const struct order *order)
 {
+    if (order_is_fork(order) && !order_is_for_itself(order) && spare_takes(order)) {
+        order_close(order);
+        return false;
+    }
     guest_lock();
     if (order_is_for_itself(order)) {
         tell(channel, 'F', getpid());
         return true;
     }
+    moves |= order_user(order) > 0;
+    next = order_user(order);
     errno = EINVAL;
-    pid_t pid = order_is_fork(order) && move_on(order) && threads_stand_still(0) ? fork() : -1;
+    pid_t pid = order_is_fork(order) && move_on() && threads_stand_still(0) ? fork() : -1;
     if (pid == 0)
         return true;
     int error = errno;
@@ -130,8 +165,6 @@ static bool fork_one(const struct order *order)
     if (pid < 0)
         tell(channel, 'E', error);
     moved_on = false;
-    if (pid > 0)
-        move_on(order);
     return false;
 }
 
@@ -159,15 +192,25 @@ static void serve(void)
     static struct order order;
     sigset_t before;
     int signals = watch_children(&before);
+    bool is_idle = true;
     for (;;) {
         struct pollfd watched[] = {{channel, POLLIN, 0}, {signals, POLLIN, 0}};
-        if (poll(watched, 2, -1) < 0 && errno != EINTR)
+        int ready = poll(watched, 2, is_idle ? -1 : IDLE_MS);
+        if (ready < 0 && errno != EINTR)
             _exit(1);
+        is_idle = ready == 0;
+        if (is_idle && fork_spare()) {
+            become(spare_order(), signals, &before);
+            return;
+        }
         if (watched[1].revents)
             report_ended(signals);
         if (!watched[0].revents)
             continue;
-        order_receive(channel, &order);
+        if (!order_take(channel, &order)) {
+            spare_end();
+            _exit(0);
+        }
         if (order_is_save(&order)) {
             save(&order);
         } else if (fork_one(&order)) {
@@ -224,6 +267,7 @@ static void obey(void)
 static void become_server(const struct order *order, int connection)
 {
     process_open(false);
+    is_copy = true;
     if (!threads_are_sound() || !threads_left_behind())
         _exit(NO_THREADS);
     channel = dup(order->fds[0]);
@@ -399,4 +443,5 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     confinement_put_off();
     process_gains_nothing();
     apart_from_now_on();
+    pthread_atfork(NULL, NULL, in_child); /* before QEMU's own are there, which run in the same order */
 }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 
 from msgspec import Struct
 
+from pandastack.host import smallfiles
 from pandastack.host.disks import Disk
 from pandastack.host.driver import MachineConfig
 
@@ -119,8 +120,8 @@ class Groups(Struct, frozen=True):
             group.mkdir(exist_ok=True)
             settings = self._settings(controller, limits)
             for name, value in settings:
-                if (group / name).exists():  # else it is `unlimited`, and has been told
-                    (group / name).write_text(str(value))
+                with suppress(FileNotFoundError):  # it is `unlimited` then, and has been told
+                    smallfiles.put(group / name, str(value).encode())
             found.append(group / "cgroup.procs")
         return tuple(found)
 
@@ -138,11 +139,11 @@ class Groups(Struct, frozen=True):
         most = f"{disk.device} rbps={disk.bytes_per_second} wbps={disk.bytes_per_second}"
         return (*second, ("io.max", most))
 
-    def join(self, home: Path, limits: Limits, pid: int) -> None:
-        """Have a process that runs be in the groups of a home. It may take a millisecond a group."""
-        for tasks in self.make(home, limits):
+    def join(self, made: Iterable[Path], pid: int) -> None:
+        """Have a process that runs be in the groups with these lists. It may take a millisecond a group."""
+        for tasks in made:
             with suppress(ProcessLookupError):
-                tasks.write_text(str(pid))
+                smallfiles.put(tasks, str(pid).encode())
 
     def leave(self, pid: int) -> None:
         """Have a process be in no machine's group. In version 2 the group above them can have no process."""

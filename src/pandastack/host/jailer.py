@@ -91,7 +91,8 @@ def lodging(
 
 def _user(users: Users, home: Path, user: int | None, stack: ExitStack) -> int:
     own = users.lease(home) if user is None else user
-    users.hold(own, home)
+    if user is not None:
+        users.hold(own, home)
     stack.callback(users.let_go, own, home)
     return own
 

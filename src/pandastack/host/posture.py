@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pandastack.errors import MachineError, PostureViolation
+from pandastack.host import smallfiles
 
 NAMESPACES = ("mnt", "pid", "ipc", "uts", "net")
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -111,7 +112,7 @@ def violations(threads: frozenset[Thread], shared: frozenset[str], user: int) ->
 def _statuses(pid: int) -> Iterator[str]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # one that has ended since
-            yield (task / "status").read_text()
+            yield _text(f"{task}/status")
 
 
 def _thread(status: str) -> Thread:
@@ -126,9 +127,8 @@ def _thread(status: str) -> Thread:
 
 
 def _shared(pid: int) -> Iterator[str]:
-    theirs, ours = Path(f"/proc/{pid}/ns"), Path("/proc/self/ns")
     for name in NAMESPACES:
-        if (theirs / name).stat().st_ino == (ours / name).stat().st_ino:
+        if Path(f"/proc/{pid}/ns/{name}").stat().st_ino == Path(f"/proc/self/ns/{name}").stat().st_ino:
             yield name
 
 
@@ -157,4 +157,4 @@ def _writable(pid: int, number: int) -> bool:
 
 
 def _text(path: str) -> str:
-    return Path(path).read_text()
+    return smallfiles.read(path).decode(errors="replace")

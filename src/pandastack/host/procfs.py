@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pandastack.errors import MachineError
+from pandastack.host import smallfiles
 from pandastack.host.driver import Stats
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -109,6 +110,6 @@ def _memory(pid: int) -> dict[str, int]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return smallfiles.read(path).decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""

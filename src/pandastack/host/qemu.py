@@ -20,8 +20,9 @@ import msgspec
 import structlog
 from msgspec import structs
 
+from pandastack.carrying import carried_through
 from pandastack.errors import MachineError, SnapshotRefused
-from pandastack.host import jail, layers, qemu_jail, snapshots, sparse
+from pandastack.host import jail, layers, qemu_jail, smallfiles, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
 from pandastack.host.groups import limits_of
 from pandastack.host.jailer import NOT_ROOT, Jailer
@@ -39,13 +40,14 @@ from pandastack.host.qemu_command import (
     restore_command,
 )
 from pandastack.host.qemu_machine import (
+    AGENT,
     LOG,
     RECORD,
     QemuMachine,
     Record,
 )
 from pandastack.host.qemu_start import Start
-from pandastack.host.quarters import STATE_IN
+from pandastack.host.quarters import STATE_IN, Ahead, Quarters
 from pandastack.host.shortage import told
 from pandastack.host.zygote import CHANNEL, NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Beginning, Plan, Zygotes
@@ -55,6 +57,8 @@ log = structlog.get_logger("host")
 
 NO_FILTER = "no filter of system calls"
 """Of a QEMU that was built without one, what it has beside the jail's."""
+GREETED_SECONDS = 0.001
+"""By then a forked machine's guest has been greeted, and this program has nothing to do but wait for it."""
 
 
 class QemuDriver:
@@ -174,7 +178,9 @@ class QemuDriver:
             if self._means:
                 await self._means.end(home)
             return None
-        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes, self._means)
+        quarters = Quarters(home, record.user, limits_of(record.config), self._means)
+        machine = QemuMachine(home, record, child, self.machinery(record.config), self.zygotes, quarters)
+        machine.join_groups()  # whoever started it may have ended before that
         try:
             await machine.recover()
         except MachineError as error:  # it ends, or does not answer: whoever greets it finds out
@@ -290,6 +296,8 @@ class QemuDriver:
             state=become,
             files=disk[-1:],
         ).with_nic(tap) as start:
+            ahead = Ahead(self._quarters(start), unix.connect(home / AGENT))
+            ahead.quarters.make_groups()
             try:
                 child = await zygote.fork(
                     f"pandastack-{config.vm_id}",
@@ -302,12 +310,14 @@ class QemuDriver:
             except MachineError as error:
                 assert self.zygotes is not None  # noqa: S101  # the server is one of them
                 self.zygotes.abandon(key, zygote, error.message)
-                if self._means:
-                    self._means.users.let_go(start.lodging.user, home)
+                await carried_through(ahead.undo())
                 _empty(home)
                 return None
-            machine = self._recorded(start, child, "fork", disk=disk, forked=True)
-            machine.join_groups()
+            except BaseException:
+                await carried_through(ahead.undo())
+                raise
+            machine = self._recorded(start, child, "fork", disk=disk, ahead=ahead)
+            machine.join_groups(after=GREETED_SECONDS)
             return machine
 
     def _begin_zygote(
@@ -382,7 +392,7 @@ class QemuDriver:
         *,
         disk: tuple[str, ...] | None = None,
         own_memory: bool = False,
-        forked: bool = False,
+        ahead: Ahead | None = None,
     ) -> QemuMachine:
         record = Record(
             pid=child.pid,
@@ -391,11 +401,19 @@ class QemuDriver:
             own_memory=own_memory,
             phases_ms=start.phases(how),
             layers=disk or start.disk,
-            forked=forked,
+            forked=ahead is not None,
             user=start.lodging.user,
         )
-        (start.home / RECORD).write_bytes(msgspec.json.encode(record, enc_hook=str))
-        return QemuMachine(start.home, record, child, self.machinery(start.config), self.zygotes, self._means)
+        smallfiles.make(start.home / RECORD, msgspec.json.encode(record, enc_hook=str))
+        machinery = self.machinery(start.config)
+        quarters = ahead.quarters if ahead else self._quarters(start)
+        machine = QemuMachine(start.home, record, child, machinery, self.zygotes, quarters)
+        if ahead:
+            machine.has_dialed(ahead.connection)
+        return machine
+
+    def _quarters(self, start: Start) -> Quarters:
+        return Quarters(start.home, start.lodging.user, limits_of(start.config), self._means)
 
 
 def _files(

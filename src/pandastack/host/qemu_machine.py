@@ -21,7 +21,6 @@ from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, uni
 from pandastack.host.death import tail
 from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.groups import limits_of
-from pandastack.host.means import Means
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qemu_orders import on_top, opening, save_devices, standing_still, status
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
@@ -79,7 +78,7 @@ class QemuMachine:
         child: jail.Child,
         machinery: Machinery,
         copies: Zygotes | None = None,
-        means: Means | None = None,
+        quarters: Quarters | None = None,
     ) -> None:
         self.home = home
         self.pid = child.pid
@@ -89,7 +88,7 @@ class QemuMachine:
         self._child = child
         self._machinery = machinery
         self._copies = copies
-        self._quarters = Quarters(home, record.user, limits_of(record.config), means)
+        self._quarters = quarters or Quarters(home, record.user, limits_of(record.config), None)
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
         self._next_layer: str | None = None
@@ -153,9 +152,13 @@ class QemuMachine:
         dialed, self._dialed = self._dialed, None
         return dialed or unix.connect(self.guest_socket)
 
-    def join_groups(self) -> None:
+    def has_dialed(self, connection: socket.socket) -> None:
+        """It was connected to before it was there."""
+        self._dialed = connection
+
+    def join_groups(self, *, after: float = 0) -> None:
         """See `Quarters`. One that is not limited is ended."""
-        self._quarters.join_groups(self._child)
+        self._quarters.join_groups(self._child, after=after)
 
     async def check_posture(self) -> None:
         """See `posture`; one that is in no jail has none. PostureViolation, MachineError."""
@@ -336,7 +339,6 @@ class QemuMachine:
 
     async def become(self, snapshot: SnapshotFiles, base: SnapshotFiles) -> None:
         """As `load`, of a machine that is a fork of its base and is held: what was translated stays."""
-        self._dialed = unix.connect(self.guest_socket)  # the fork goes on only when it has its connection
         begun = time.perf_counter()
         async with self._turn, self._monitor() as qmp:
             await self._change_disk(qmp)
@@ -453,6 +455,7 @@ class QemuMachine:
         for.
         """
         self._hang_up()
+        await self._quarters.joined()
         await self._child.end(0)
         self._child.close()
         await self._quarters.leave()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
+from msgspec import Struct
 
 from pandastack.errors import PostureViolation
 from pandastack.host import mounts, posture, sparse
@@ -36,6 +38,7 @@ class Quarters:
         self._limits = limits
         self._number = home.stat().st_ino if means else 0
         self._joining: asyncio.Future[None] | None = None
+        self._made: tuple[Path, ...] = ()
 
     def moved(self, home: Path) -> None:
         """The home has been renamed."""
@@ -68,23 +71,40 @@ class Quarters:
         finally:
             path.unlink(missing_ok=True)
 
-    def join_groups(self, process: Child) -> None:
-        """A process that was not started in its control groups is put into them beside its start: the kernel
-        may take milliseconds for that. One that cannot be is ended.
-        """
+    def make_groups(self) -> None:
+        """Make its control groups, beside whatever comes next; or `join_groups` does."""
         if self.means is not None:
             loop = asyncio.get_running_loop()
-            self._joining = loop.run_in_executor(None, self._join, self.means.groups, process)
+            self._joining = loop.run_in_executor(None, self._make, self.means.groups)
+
+    def join_groups(self, process: Child, *, after: float = 0) -> None:
+        """A process that was not started in its control groups is put into them beside its start: the kernel
+        may take milliseconds for that. One that cannot be is ended.
+
+        It begins `after` so many seconds: what this program does beside greeting a guest holds that up.
+        """
+        if self.means is not None:
+            self._joining = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(after, self._begin, self.means, process, self._joining)
+
+    def _begin(self, means: Means, process: Child, joined: asyncio.Future[None]) -> None:
+        work = asyncio.get_running_loop().run_in_executor(None, self._join, means.groups, process)
+        work.add_done_callback(lambda _: joined.set_result(None))
 
     async def joined(self) -> None:
-        """Return once it is in them, or is ended."""
+        """Return once it is in them, or is ended, or they are made if nobody is to join them."""
         if self._joining is not None:
             await asyncio.wait((self._joining,))  # whoever is cancelled here does not cancel it for others
+
+    def _make(self, groups: Groups) -> None:
+        """In a thread."""
+        with suppress(OSError):  # told by who joins them
+            self._made = groups.make(self.home, self._limits)
 
     def _join(self, groups: Groups, process: Child) -> None:
         """In a thread."""
         try:
-            groups.join(self.home, self._limits, process.pid)
+            groups.join(self._made or groups.make(self.home, self._limits), process.pid)
             posture.check_groups(process.pid, groups.parents, str(self._number))
         except FileNotFoundError:
             return  # its home is gone, and so is it
@@ -105,3 +125,16 @@ class Quarters:
         if self.user and self.means:
             self.means.users.let_go(self.user, self.home)
             await self.means.groups.end(self._number)
+
+
+class Ahead(Struct, frozen=True):
+    """What a machine has before its process is: made while a fork server is busy with that."""
+
+    quarters: Quarters
+    connection: socket.socket
+    """To its agent's socket; the machine goes on only when it has it."""
+
+    async def undo(self) -> None:
+        """There will be no such machine."""
+        self.connection.close()
+        await self.quarters.leave()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from pandastack.host import smallfiles
 from pandastack.host.publish import write_whole
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def note(path: Path, value: object) -> None:
     data = _encoded(value)
     if not _written_over(path, data):
         fresh = path.with_name(f"{path.name}.new")
-        fresh.write_bytes(data)
+        smallfiles.make(fresh, data)
         fresh.replace(path)
 
 

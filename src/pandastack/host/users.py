@@ -9,11 +9,13 @@ share the range, and one that was killed leaves nothing that is not found out.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pandastack.errors import InvalidRequest, NoCapacity
+from pandastack.host import smallfiles
 
 
 class Users:
@@ -57,7 +59,7 @@ class Users:
         """One more that has this user."""
         folder = self._leases / str(user)
         folder.mkdir(exist_ok=True, mode=0o700)
-        (folder / _name(holder)).write_text(str(holder))
+        smallfiles.make(folder / _name(holder), os.fsencode(holder))
 
     def let_go(self, user: int, holder: Path) -> None:
         """It has it no more; fine when it never had. The last one gives the user back."""

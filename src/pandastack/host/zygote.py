@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pandastack.carrying import carried_through
@@ -36,6 +37,7 @@ NAME_PLACEHOLDER = "pandastack-" + "#" * 64
 NOT_BECOME = range(111, 117)
 """The exit statuses of a child that could not become a machine; see `zygote.c` and `apart.c`."""
 ANSWER_SECONDS = 3.0
+ENDING_SECONDS = 0.5
 DEATH_MS = 200
 """How long the word of a child's exit status may come after its end."""
 
@@ -142,6 +144,8 @@ class Zygote:
         """End the server; its machines run on, and who waits for its answer is told. Twice is fine."""
         self._fail("it was ended")
         if not self.is_machine:
+            with suppress(TimeoutError):  # it ends the child that it has ahead, and then itself
+                await asyncio.wait_for(self._child.wait(), ENDING_SECONDS)
             await self._child.end(0)
             self._child.close()
         if self._tell_ended is not None:
