@@ -82,6 +82,8 @@ def test_fast_streams_share(wire: Wire) -> None:
     while sum(got.values()) < 128 << 20:
         frame = wire.receive()
         if frame.kind == Kind.DATA:
+            if not min(got.values()):
+                got = {stream: min(count, 1) for stream, count in got.items()}  # counted once all four run
             got[frame.stream] += len(frame.payload)
     assert min(got.values()) > 8 << 20
 

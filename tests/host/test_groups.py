@@ -13,7 +13,7 @@ from pandastack.errors import NotIsolated, PostureViolation
 from pandastack.host import checks, jail, posture
 from pandastack.host.disks import Disk, disk_of
 from pandastack.host.groups import FIRST as FILES
-from pandastack.host.groups import OVERHEAD_BYTES, SECOND, Groups, Limits, find_groups, unlimited
+from pandastack.host.groups import OVERHEAD_BYTES, SECOND, Groups, Limits, find_groups, number_of, unlimited
 from pandastack.host.tenancy import demand
 from pandastack.model.sandbox import Isolation
 
@@ -85,7 +85,7 @@ def test_version_one_limits_by_a_group_for_each_controller(home: Path, tmp_path:
     (groups.parents["pids"] / name / "pids.max").touch()
     writes = groups.parents["blkio"] / name / "blkio.throttle.write_bps_device"
     writes.touch()
-    lists = groups.make(home, LIMITS)
+    lists = groups.make(number_of(home), LIMITS)
     assert sorted(path.parent.parent.parent.parent.name for path in lists) == sorted(FIRST)
     assert (memory / "memory.limit_in_bytes").read_text() == str((512 << 20) + OVERHEAD_BYTES)
     assert not (memory / "memory.memsw.limit_in_bytes").exists(), "this kernel counts no swap"
@@ -141,7 +141,7 @@ def test_version_two_has_one_group_and_the_server_moves_down(home: Path, tmp_pat
     group.mkdir()
     for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max", "io.max"):
         (group / name).touch()
-    (only,) = groups.make(home, LIMITS)
+    (only,) = groups.make(number_of(home), LIMITS)
     assert only == group / "cgroup.procs"
     assert (group / "cpu.max").read_text() == "250000 100000"
     assert (group / "memory.swap.max").read_text() == "0"
@@ -209,7 +209,7 @@ def test_memory_is_no_disk() -> None:
 @pytest.mark.anyio
 async def test_groups_go_once_nobody_is_in_them(home: Path, tmp_path: Path) -> None:
     groups = found(first(tmp_path, "pids"))
-    groups.make(home, LIMITS)
+    groups.make(number_of(home), LIMITS)
     group = groups.parents["pids"] / str(home.stat().st_ino)
     (group / "process").mkdir(parents=True)
     leaving = asyncio.create_task(groups.end(home.stat().st_ino), name="end")
@@ -230,7 +230,7 @@ def test_a_process_is_held_and_found_in_its_group_and_only_there(home: Path, tmp
     try:
         with pytest.raises(PostureViolation, match="not limited"):
             posture.check_groups(child.pid, groups.parents, name)
-        groups.join(groups.make(home, LIMITS), child.pid)
+        groups.join(groups.make(number_of(home), LIMITS), child.pid)
         posture.check_groups(child.pid, groups.parents, name)
         if device and (blkio := groups.parents.get("blkio")):
             told = (blkio / name / "blkio.throttle.write_bps_device").read_text()

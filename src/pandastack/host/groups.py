@@ -112,11 +112,11 @@ class Groups(Struct, frozen=True):
             return (*lacks, "no limit of disk traffic, since the state is on no disk of its own")
         return lacks
 
-    def make(self, home: Path, limits: Limits) -> tuple[Path, ...]:
-        """The lists of the groups of the machine in this home, made and limited."""
+    def make(self, number: int, limits: Limits) -> tuple[Path, ...]:
+        """The lists of the groups of the machine whose home has this number (`number_of`), and limits."""
         found = []
         for controller, parent in self.parents.items():
-            group = parent / _name(home)
+            group = parent / str(number)
             group.mkdir(exist_ok=True)
             settings = self._settings(controller, limits)
             for name, value in settings:
@@ -287,5 +287,6 @@ def _made(group: Path) -> Path | None:
     return group
 
 
-def _name(home: Path) -> str:
-    return str(home.stat().st_ino)
+def number_of(home: Path) -> int:
+    """Its inode: it keeps that when it is renamed."""
+    return home.stat().st_ino

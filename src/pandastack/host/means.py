@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pandastack.host.disks import Disk
-from pandastack.host.groups import Groups, find_groups
+from pandastack.host.groups import Groups, find_groups, number_of
 from pandastack.host.users import Users, users_in
 
 
@@ -20,7 +20,7 @@ class Means(Struct, frozen=True):
     async def end(self, home: Path) -> None:
         """Give back what the machine of this home had, which nobody has noted and whose process has ended."""
         self.users.let_go_all(home)
-        await self.groups.end(home.stat().st_ino)
+        await self.groups.end(number_of(home))
 
     def sweep(self) -> None:
         """Give back what machines had that are gone."""

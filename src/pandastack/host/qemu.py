@@ -24,7 +24,7 @@ from pandastack.carrying import carried_through
 from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import jail, layers, qemu_jail, smallfiles, snapshots, sparse, unix
 from pandastack.host.driver import Feature, MachineConfig, Machinery, Rehearsal, SnapshotFiles
-from pandastack.host.groups import limits_of
+from pandastack.host.groups import limits_of, number_of
 from pandastack.host.jailer import NOT_ROOT, Jailer
 from pandastack.host.means import Means
 from pandastack.host.memory import mark, read_runs
@@ -364,7 +364,8 @@ class QemuDriver:
             library = self._library if is_server else None
             binds = qemu_jail.binds(self.vmm, config, files, library)
             try:
-                groups = () if is_server else self.jailer.means.groups.make(start.home, limits_of(config))
+                limits, number = limits_of(config), number_of(start.home)
+                groups = () if is_server else self.jailer.means.groups.make(number, limits)
                 cell = self.jailer.cell(
                     start.lodging,
                     binds,

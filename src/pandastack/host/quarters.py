@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pandastack.errors import PostureViolation
 from pandastack.host import mounts, posture, sparse
-from pandastack.host.groups import Groups, Limits
+from pandastack.host.groups import Groups, Limits, number_of
 from pandastack.host.jail import Child
 from pandastack.host.means import Means
 
@@ -36,7 +36,7 @@ class Quarters:
         self.user = user
         self.means = means
         self._limits = limits
-        self._number = home.stat().st_ino if means else 0
+        self._number = number_of(home) if means else 0
         self._joining: asyncio.Future[None] | None = None
         self._made: tuple[Path, ...] = ()
 
@@ -99,15 +99,13 @@ class Quarters:
     def _make(self, groups: Groups) -> None:
         """In a thread."""
         with suppress(OSError):  # told by who joins them
-            self._made = groups.make(self.home, self._limits)
+            self._made = groups.make(self._number, self._limits)
 
     def _join(self, groups: Groups, process: Child) -> None:
         """In a thread."""
         try:
-            groups.join(self._made or groups.make(self.home, self._limits), process.pid)
+            groups.join(self._made or groups.make(self._number, self._limits), process.pid)
             posture.check_groups(process.pid, groups.parents, str(self._number))
-        except FileNotFoundError:
-            return  # its home is gone, and so is it
         except (OSError, PostureViolation) as error:
             if process.ended_within(0):
                 return

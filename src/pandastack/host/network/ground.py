@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from pandastack.host.network.ability import PLACES
 from pandastack.host.network.addresses import choose_pool, forbidden
-from pandastack.host.network.namespace import forwards, set_forwarding
+from pandastack.host.network.namespace import forwards, set_forwarding, share_folder
 from pandastack.host.network.rules import PREFIX, TABLE, host_rules
 from pandastack.host.publish import locked
 from pandastack.host.record import note, read_record
@@ -60,9 +60,10 @@ class Ground(Struct, frozen=True):
 
 async def prepare(user: Path, wanted: IPv4Network | None) -> tuple[IPv4Network, tuple[IPv4Network, ...]]:
     """The range of the slots, and all that no guest may reach. Twice is fine; servers of one machine share
-    the range of the first. NoCapacity, BuildFailed.
+    the range of the first. NoCapacity, BuildFailed, MachineError.
     """
     async with locked(FOLDER / LOCK):
+        share_folder()
         routes = [route for route in await _routes() if not route.dev.startswith(PREFIX)]
         known = _known()
         pool = IPv4Network(known.pool) if known else choose_pool(wanted, map(_network, routes))

@@ -22,6 +22,8 @@ FOLDER = Path("/run/netns")
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
+_MS_REC = 0x4000
+_MS_SHARED = 1 << 20
 _MNT_DETACH = 2
 _OWN = "/proc/thread-self/ns/net"
 
@@ -43,11 +45,28 @@ def path_of(name: str) -> Path:
     return FOLDER / name
 
 
+def share_folder() -> None:
+    """Have the folder be a mount that is shared, as `ip netns add` does at its first time: where it comes
+    later, it covers the namespaces that are bound there, and then nobody can unbind them. MachineError.
+
+    Source: ip-netns(8), and what it asks of the kernel. It holds the same lock meanwhile.
+    """
+    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    place = os.fsencode(FOLDER)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if _libc.mount(b"", place, b"none", _MS_SHARED | _MS_REC, None) != 0:  # it is no mount yet
+            _call("mount", place, place, b"none", _MS_BIND | _MS_REC, None)
+            _call("mount", b"", place, b"none", _MS_SHARED | _MS_REC, None)
+    finally:
+        os.close(folder)
+
+
 def make(name: str, sysctls: dict[str, str]) -> None:
     """A new namespace, bound to its name, with settings below /proc/sys/net; one that somebody left under
     this name loses it. MachineError.
     """
-    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     place = path_of(name)
     if place.exists():
         remove(name)
@@ -64,11 +83,17 @@ def make(name: str, sysctls: dict[str, str]) -> None:
 
 
 def remove(name: str) -> None:
-    """Unbind it; it goes with the last process and descriptor in it. Fine when there is none."""
+    """Unbind it; it goes with the last process and descriptor in it. Fine without one. MachineError."""
     place = path_of(name)
     with suppress(MachineError):
         _call("umount2", os.fsencode(place), _MNT_DETACH)
-    place.unlink(missing_ok=True)
+    try:
+        place.unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"the network namespace {name} cannot be removed ({error.strerror}): something was mounted over "
+            f"{FOLDER} since; `umount --lazy {FOLDER}` takes that away"
+        ) from error
 
 
 @contextmanager
