@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -221,6 +222,19 @@ async def test_orders_that_cannot_be_carried_out_are_refused(leak_check: LeakChe
             for each in sockets:
                 each.close()
             assert (await process.receipts(SLOT)).vm == "vm"
+
+
+async def test_a_host_that_stood_still_does_not_blame_the_process(
+    leak_check: LeakCheck, tmp_path: Path
+) -> None:
+    async with EgressProcess(tmp_path / "log") as process:
+        await process.begin(Begin(("127.0.0.1",)))
+        process.deadline = 0.5
+        for _ in range(3):
+            order = asyncio.create_task(process.detach(SLOT))
+            await asyncio.sleep(0)  # it is on its way
+            time.sleep(1)  # noqa: ASYNC251  # nothing of this program runs meanwhile
+            await order
 
 
 async def test_an_answer_that_does_not_come_is_an_unknown_outcome(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
@@ -36,17 +37,22 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._descriptors: deque[int] = deque()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     async def send(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
         """Send one message. OSError when the other end is gone, ValueError when it is too long."""
         if len(message) > MESSAGE_LIMIT:
             raise ValueError(f"a message of {len(message)} bytes is too long for the egress process")
         data = len(message).to_bytes(_LENGTH, "big") + message
-        rest = data
+        rest = memoryview(data)
         if descriptors:
             await self._ready(self._loop.add_writer, self._loop.remove_writer)
-            rest = data[socket.send_fds(self._socket, [data], list(descriptors)) :]
-        await self._loop.sock_sendall(self._socket, rest)
+            rest = rest[socket.send_fds(self._socket, [data], list(descriptors)) :]
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
 
     async def receive(self) -> bytes | None:
         """The next message; None when the other end has closed. ValueError for a length that nobody sends."""
@@ -68,8 +74,15 @@ class Channel:
         return [socket.socket(fileno=self._descriptors.popleft()) for _ in range(count)]
 
     def close(self) -> None:
-        """Close the socket, and descriptors that nobody took."""
+        """Close the socket, and descriptors that nobody took. Who waits here is told: OSError."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket)  # a closed socket never wakes anybody
+        self._loop.remove_writer(self._socket)
         self._socket.close()
+        for ready in self._waiting:
+            if not ready.done():
+                ready.set_exception(OSError(errno.EBADF, "the channel was closed"))
         while self._descriptors:
             os.close(self._descriptors.popleft())
 
@@ -94,10 +107,13 @@ class Channel:
     async def _ready(self, add: _Watch, remove: _Unwatch) -> None:
         ready: asyncio.Future[None] = self._loop.create_future()
         add(self._socket, _settle, ready)
+        self._waiting.add(ready)
         try:
             await ready
         finally:
-            remove(self._socket)
+            self._waiting.discard(ready)
+            if self._socket.fileno() >= 0:  # else `close` has done it, and the number is another's
+                remove(self._socket)
 
 
 def _settle(ready: asyncio.Future[None]) -> None:

@@ -34,7 +34,10 @@ from pandastack.host.shortage import told
 from pandastack.model.egress import BoundSecret, Egress
 
 DEADLINE = 10.0
-"""Seconds for one order."""
+PATIENCE = 10
+"""Parts of the deadline, each of which has to pass by itself: a machine that stood still, as one does that is
+moved elsewhere, comes back with one of them over, and does not take that for the process's silence.
+"""
 END_SECONDS = 5.0
 
 NOBODY_READS = "the egress process does not take orders any more"
@@ -58,7 +61,8 @@ class EgressProcess:
     def __init__(self, log: Path, *, account: Account | None = None, deadline: float = DEADLINE) -> None:
         self._log = log
         self._account = account
-        self._deadline = deadline
+        self.deadline = deadline
+        """Seconds for one order."""
         self._turn = asyncio.Lock()
         self._orders = 0
         self._channel: Channel | None = None
@@ -146,16 +150,27 @@ class EgressProcess:
             self._orders += 1
             envelope = Envelope(self._orders, len(descriptors), order)
             try:
-                async with asyncio.timeout(self._deadline):
-                    answer = await self._exchange(envelope, descriptors)
-            except TimeoutError as error:
-                raise OutcomeUnknown("the egress process has not answered in time") from error
+                answer = await self._in_time(envelope, descriptors)
             except (OSError, ValueError) as error:
                 self._hang_up()
                 raise MachineError(f"{NOBODY_READS}: {error}") from error
         if answer.error:
             raise MachineError(f"the egress process refused an order: {answer.error}")
         return answer
+
+    async def _in_time(self, envelope: Envelope, descriptors: Sequence[int]) -> Answer:
+        exchange = asyncio.ensure_future(self._exchange(envelope, descriptors))
+        try:
+            for _ in range(PATIENCE):
+                await asyncio.wait((exchange,), timeout=self.deadline / PATIENCE)
+                if exchange.done():
+                    return exchange.result()
+        finally:
+            if not exchange.done():
+                exchange.cancel()
+                await asyncio.wait((exchange,))
+        name = type(envelope.order).__name__.lower()
+        raise OutcomeUnknown(f"the egress process has not answered `{name}` in time")
 
     async def _exchange(self, envelope: Envelope, descriptors: Sequence[int]) -> Answer:
         """Send it and wait for its answer. An answer to an order that somebody gave up is passed over."""

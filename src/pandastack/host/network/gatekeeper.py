@@ -183,8 +183,8 @@ def _unless_ended(process: EgressProcess) -> Iterator[None]:
     """
     try:
         yield
-    except OutcomeUnknown:
-        log.warning("egress.silent")
+    except OutcomeUnknown as error:
+        log.warning("egress.silent", reason=error.message)
         process.end_soon()
     except MachineError:
         if process.alive():
