@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.leftovers import numbers_of
 from benchmarks.memory import Memory, memory_of
 from benchmarks.percentiles import slope, summarize
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, at_most
-from pandastack.host import procfs
 
 MB = 1_000_000
 KIB = 1024
@@ -22,7 +22,7 @@ IDLE_SECONDS = 10
 
 HOW = (
     f"So many sandboxes are created, nothing is run in them, and they are left alone for {IDLE_SECONDS} s;"
-    " then every process that the server started is measured by smaps_rollup. The server itself is measured"
+    " then every process of a machine is measured by smaps_rollup. The server itself is measured"
     " after each create: memory that it had free from its start hides what the first ones cost, so the"
     " slope over the last third counts beside the whole growth. MB are 10⁶ bytes."
 )
@@ -33,12 +33,12 @@ def measure(stage: Stage, count: int) -> Answer:
     for _ in stage.times(WARM_UP, "the server warms up"):
         stage.api.delete(stage.api.create()[0]["id"])
     _rest(stage)
-    others, server = procfs.children(stage.server.pid), [memory_of(stage.server.pid)]
+    others, server = numbers_of(stage.server.state), [memory_of(stage.server.pid)]
     sandbox_ids = []
     for _ in stage.times(count, "idle sandboxes"):
         sandbox_ids.append(stage.api.create()[0]["id"])
         server.append(memory_of(stage.server.pid))
-    processes = procfs.children(stage.server.pid) - others
+    processes = numbers_of(stage.server.state) - others
     fresh = [memory_of(pid) for pid in processes]
     _rest(stage)
     server.append(memory_of(stage.server.pid))

@@ -14,6 +14,7 @@ from pandastack.host import procfs
 from pandastack.host.network.claims import Claims
 from pandastack.host.network.namespace import FOLDER, TUN
 from pandastack.host.network.rules import PREFIX
+from pandastack.testing.fixtures import processes_below, processes_with
 from pandastack.testing.server import Server
 
 PATIENCE_SECONDS = 12.0
@@ -68,16 +69,21 @@ def networks_of(state: Path) -> list[str]:
 
 
 def processes_of(state: Path) -> list[str]:
-    """Every process of this machine that names the state directory in its arguments."""
-    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [f"{pid} {words}" for pid in numbers if str(state) in (words := _arguments(pid))]
+    """Every process of this machine that has the state directory in its arguments, or writes there."""
+    return [f"{pid} {_arguments(pid)}" for pid in sorted(numbers_of(state))]
+
+
+def numbers_of(state: Path) -> set[int]:
+    """The same, by number."""
+    return processes_with(str(state)) | processes_below(state)
 
 
 def _processes(server: Server) -> list[str]:
-    """All below the server, and those that fled from there."""
-    below = [f"{pid} {_arguments(pid)}" for pid in procfs.children(server.pid)]
-    elsewhere = processes_of(server.state)
-    return sorted({*below, *elsewhere} - {f"{server.pid} {_arguments(server.pid)}"})
+    """What all run that are below the server, or belong to it elsewhere. Not which they are: a machine that
+    is forked ahead takes the place of the one before.
+    """
+    found = (procfs.children(server.pid) | numbers_of(server.state)) - {server.pid}
+    return sorted(_arguments(pid) for pid in found)
 
 
 def _interfaces() -> list[str]:

@@ -13,6 +13,7 @@ OWNED_TASKS = {
     "carrying.py": "awaited by whoever is cancelled meanwhile; `beside` cancels and awaits its own",
     "api/server.py": "the server's own task, awaited at the end of the block that started it",
     "host/death.py": "both are cancelled and awaited before `answered` returns",
+    "host/egress/client.py": "an order on its way, cancelled and awaited by who gives it",
     "host/templates.py": "shared by all who wait for a template; `close` cancels and awaits it",
     "host/zygote.py": "a fork that nobody waits for any more is awaited and undone",
     "host/zygotes.py": "fork servers are made beside restores; `close` cancels and awaits it",

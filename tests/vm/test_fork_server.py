@@ -304,7 +304,10 @@ async def test_a_child_ahead_that_is_killed_is_not_missed(host: LocalHost) -> No
     zygote = the_zygote(host)
     await start(host, "vm")
     for number, pause in enumerate((0.0, 0.5)):
-        os.kill(await one_ahead(zygote), signal.SIGKILL)
+        waits = await one_ahead(zygote)
+        os.kill(waits, signal.SIGKILL)
+        while procfs.state(waits) not in ("", "Z"):
+            await asyncio.sleep(0)
         await asyncio.sleep(pause)
         assert "fork" in (await start(host, f"later-{number}")).phases_ms
     assert the_zygote(host) is zygote

@@ -57,6 +57,15 @@ def processes_with(word: str) -> set[int]:
     return found - {os.getpid()}
 
 
+def processes_below(folder: Path) -> set[int]:
+    """Every process of this machine that tells its words into a file in there: a machine in a jail has no
+    name of that folder, and is nobody's child here.
+    """
+    files = {_which(path) for path in folder.rglob("*.log")} - {None}
+    found = {int(link.parts[2]) for link in Path("/proc").glob("[0-9]*/fd/1") if _which(link) in files}
+    return found - {os.getpid()}
+
+
 class LeakCheck:
     """What a test must not leave: its processes, its descriptors, and files where there should be none."""
 
@@ -73,8 +82,11 @@ class LeakCheck:
         self._empty.append(directory)
 
     def processes(self) -> set[int]:
-        """New descendants of this process, zombies too, and every process that has the tag."""
-        return procfs.children(os.getpid()) - self._children | processes_with(self.tag)
+        """New descendants of this process, zombies too, and every process that has the tag or writes below
+        the folder of that name.
+        """
+        elsewhere = processes_with(self.tag) | processes_below(Path(self.tag))
+        return procfs.children(os.getpid()) - self._children | elsewhere
 
     def leaks(self) -> list[str]:
         """What is there now and was not at the start."""
@@ -131,6 +143,15 @@ def _text(path: Path) -> str:
         return path.read_text()
     except FileNotFoundError:
         return ""  # that of a network of somebody else's, which has gone meanwhile
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    """Tells a file from all others; None when it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _arguments(pid: int) -> bytes:
