@@ -29,9 +29,32 @@ subprocess.run(["ip", "netns", "del", "theirs"], check=True)
 print(sorted(path.name for path in namespace.FOLDER.iterdir()))
 """
 
+ANOTHER_ROOT = """
+import pathlib, subprocess
+from pandastack.host.network import namespace
+def run(*command): subprocess.run(command, check=True)
+run("mount", "-t", "tmpfs", "tmpfs", "/run")
+namespace.share_folder()
+run("mount", "-t", "tmpfs", "tmpfs", "/mnt")
+pathlib.Path("/mnt/run").mkdir()
+run("mount", "--rbind", "/run", "/mnt/run")
+run("mount", "--make-rslave", "/mnt/run")
+namespace.path_of("left").touch()
+run("mount", "--bind", "/proc/self/ns/net", "/mnt/run/netns/left")
+try:
+    namespace.path_of("left").unlink()
+except OSError as error:
+    print(error.strerror)
+namespace.remove("left")
+print(sorted(path.name for path in namespace.FOLDER.iterdir()))
+"""
+
 
 def told(first: str, again: str = "") -> str:
-    story = STORY.format(first=first, first_again=again)
+    return done(STORY.format(first=first, first_again=again))
+
+
+def done(story: str) -> str:
     done = subprocess.run((*APART, sys.executable, "-c", story), capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -50,3 +73,8 @@ def test_where_the_folder_is_not_shared_they_cover_ours() -> None:
     said = told(NOT_SHARED)
     assert "umount --lazy /run/netns" in said
     assert "ours" in said.splitlines()[-1]
+
+
+def test_what_was_made_in_a_root_that_shares_the_folder_can_be_removed() -> None:
+    """The first line is the control: without looking for it there, it cannot."""
+    assert done(ANOTHER_ROOT) == "Device or resource busy\n[]\n"

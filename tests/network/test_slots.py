@@ -109,6 +109,31 @@ async def test_slots_of_a_state_that_is_gone_are_anybodys(tmp_path: Path) -> Non
         assert (links(), spaces(tmp_path) - before) == (set(), set())
 
 
+async def test_a_slot_that_cannot_be_removed_holds_nobody_up(tmp_path: Path) -> None:
+    state, before = tmp_path / "state", spaces(tmp_path)
+    with lay():
+        async with pool(state) as slots:
+            stuck, other = await slots.take(Egress()), await slots.take(Egress())
+            stuck.let_go()
+            other.let_go()
+        namespace.remove(stuck.name)
+        namespace.path_of(stuck.name).mkdir()
+        try:
+            async with pool(state) as slots:
+                await slots.tidy()
+                taken = [await slots.take(Egress()) for _ in range(6)]
+                assert stuck.number not in {slot.number for slot in taken}
+                for slot in taken:
+                    slots.give_back(slot.number)
+            assert Claims(state).left() == {stuck.number}
+        finally:
+            namespace.path_of(stuck.name).rmdir()
+        async with pool(state) as slots:
+            await slots.tidy()
+        assert (links(), spaces(tmp_path) - before, tables()) == (set(), set(), "")
+        assert Claims(state).left() == set()
+
+
 async def test_a_slot_is_taken_at_once_and_made_while_others_run(tmp_path: Path) -> None:
     with lay():
         async with pool(tmp_path / "state") as slots:

@@ -85,15 +85,34 @@ def make(name: str, sysctls: dict[str, str]) -> None:
 def remove(name: str) -> None:
     """Unbind it; it goes with the last process and descriptor in it. Fine without one. MachineError."""
     place = path_of(name)
-    with suppress(MachineError):
-        _call("umount2", os.fsencode(place), _MNT_DETACH)
+    _unbind(place)
     try:
-        place.unlink(missing_ok=True)
+        with suppress(OSError):
+            return place.unlink(missing_ok=True)
+        for elsewhere in _bound_elsewhere(place):
+            _unbind(elsewhere)
+        place.unlink()
     except OSError as error:
         raise MachineError(
             f"the network namespace {name} cannot be removed ({error.strerror}): something was mounted over "
             f"{FOLDER} since; `umount --lazy {FOLDER}` takes that away"
         ) from error
+
+
+def _unbind(place: Path) -> None:
+    with suppress(MachineError):
+        _call("umount2", os.fsencode(place), _MNT_DETACH)
+
+
+def _bound_elsewhere(place: Path) -> Iterator[Path]:
+    """Where else the same file has something mounted on it: in a root that shares this folder, as chroot(8)
+    makes them, a server binds its namespaces where only that root's path leads.
+    """
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        other = Path(line.split()[4])  # proc(5): the mount point
+        with suppress(OSError):
+            if other.name == place.name and other != place and other.parent.samefile(place.parent):
+                yield other
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network
 
-from pandastack.errors import BuildFailed
+from pandastack.errors import BuildFailed, MachineError
 from pandastack.host.network import namespace
 from pandastack.host.network.ability import PLACES
 from pandastack.host.network.addresses import (
@@ -152,8 +152,9 @@ class Slot:
         )
 
 
-async def remove(numbers: Sequence[int]) -> None:
-    """Remove the namespaces of slots, and with them their devices; fine when there are none. BuildFailed.
+async def remove(numbers: Sequence[int]) -> dict[int, str]:
+    """Remove the namespaces of slots, and with them their devices; fine when there are none. Of those that
+    cannot be removed it is told why. BuildFailed.
 
     The host's ends first: with a namespace they go some time later.
     """
@@ -164,8 +165,13 @@ async def remove(numbers: Sequence[int]) -> None:
             break
         with suppress(BuildFailed):
             await _batch([f"link del {name}" for name in there], "-force")
-    for name in names:
-        namespace.remove(name)
+    kept = {}
+    for number, name in zip(numbers, names, strict=True):
+        try:
+            namespace.remove(name)
+        except MachineError as error:
+            kept[number] = error.message
+    return kept
 
 
 def _is_there(device: str) -> bool:

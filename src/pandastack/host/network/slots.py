@@ -145,10 +145,7 @@ class Slots:
 
     async def tidy(self) -> None:
         """Remove what earlier lives left and no machine has."""
-        numbers = sorted(self._left - self._used.keys())
-        await remove(numbers)
-        for number in numbers:
-            self._claims.give_back(number)
+        await self._remove(sorted(self._left - self._used.keys()))
 
     async def keep_ready(self) -> None:
         """Make slots, and make those anew that were given back, for ever."""
@@ -243,12 +240,18 @@ class Slots:
         try:
             for slot in slots:
                 await self._gatekeeper.leave(slot.number)
-            await remove(numbers)
+            await self._remove(numbers)
         except (PandastackError, OSError) as error:  # the next life takes them back
             log.warning("network.not_removed", slots=numbers, reason=str(error))
-            return
+
+    async def _remove(self, numbers: Sequence[int]) -> None:
+        """The number of one that cannot be removed stays taken: this life and the next go on without it."""
+        kept = await remove(numbers)
         for number in numbers:
-            self._claims.give_back(number)
+            if number not in kept:
+                self._claims.give_back(number)
+        if kept:
+            log.warning("network.not_removed", slots=sorted(kept), reason=next(iter(kept.values())))
 
 
 @asynccontextmanager
