@@ -15,6 +15,7 @@ from pathlib import Path
 import dns.rdata
 import uvloop
 
+from pandastack.host.egress.authority import Issuer, make_ca
 from pandastack.host.egress.channel import Channel
 from pandastack.host.egress.server import Server
 from pandastack.model.clock import Clock
@@ -45,10 +46,8 @@ def main() -> None:
 
 
 def _become(uid: int, gid: int) -> None:
-    """Give up every right for good, and be looked into by nobody but root: this memory holds values. All code
-    is loaded before: the new user may not be able to read it.
-    """
-    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]  # it has no types of its own
+    """Give up every right for good, and be looked into by nobody but root: this memory holds values."""
+    _load_all()
     for capability in range(int(LAST_CAPABILITY.read_text()) + 1):
         _prctl(PR_CAPBSET_DROP, capability)
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
@@ -57,6 +56,16 @@ def _become(uid: int, gid: int) -> None:
     os.setresuid(uid, uid, uid)
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     _prctl(PR_SET_DUMPABLE, 0)
+
+
+def _load_all() -> None:
+    """All code is loaded before the new user comes, who may not be able to read it; and from then on none is,
+    so that what is forgotten here fails on every machine.
+    """
+    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]  # it has no types of its own
+    clock = Clock(time.time, time.monotonic)
+    Issuer(make_ca(clock.now()), clock).context("example.invalid")  # cryptography loads when it is used
+    sys.meta_path.clear()
 
 
 def _prctl(option: int, argument: int) -> None:
