@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,9 @@ from pandastack.model.verdict import decide_address, policy_of
 
 PLACES = ("sent", "got", "refused")
 """The sets of `rules.slot_rules` that count."""
+
+PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
+"""Those that are counted."""
 
 EARLIER = "an earlier policy"
 """The rule of what the policy of now would decide otherwise."""
@@ -30,7 +34,7 @@ class Count(Struct, frozen=True):
 
 
 def parse(text: str) -> dict[str, dict[Place, Count]]:
-    """The counting sets of `nft -j list sets`, by name."""
+    """The counting sets of `nft -j --numeric-protocol list sets`, by name."""
     found: dict[str, dict[Place, Count]] = {name: {} for name in PLACES}
     for entry in msgspec.json.decode(text)["nftables"]:
         held = entry.get("set")
@@ -80,4 +84,5 @@ def _ordered(receipts: Iterable[Receipt]) -> list[Receipt]:
 def _counted(element: Any) -> tuple[Place, Count]:  # noqa: ANN401  # nft's JSON, read once and typed from here on
     held = element["elem"]
     address, protocol, port = held["val"]["concat"]
-    return (str(protocol), address, int(port)), Count(held["counter"]["packets"], held["counter"]["bytes"])
+    place = (PROTOCOLS[protocol], address, int(port))
+    return place, Count(held["counter"]["packets"], held["counter"]["bytes"])

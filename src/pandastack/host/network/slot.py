@@ -107,9 +107,16 @@ class Slot:
             self.policy = policy
 
     async def counted(self) -> str:
-        """What its kernel has counted, as `nft -j list sets` tells it."""
+        """What its kernel has counted, as `nft -j list sets` tells it: with numbers of protocols, whose names
+        a minimal system does not know.
+        """
         within = ("nsenter", f"--net={namespace.path_of(self.name)}")
-        return await run_tool(["nft", "-j", "list", "sets"], timeout=SECONDS, inside=within, settings=PLACES)
+        return await run_tool(
+            ["nft", "-j", "--numeric-protocol", "list", "sets"],
+            timeout=SECONDS,
+            inside=within,
+            settings=PLACES,
+        )
 
     async def renew(self) -> None:
         """As it was made, for the next machine. BuildFailed, MachineError."""
