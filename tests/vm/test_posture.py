@@ -18,7 +18,7 @@ from pandastack.host import jail, posture
 from pandastack.host.app import LocalHost
 from pandastack.host.baker import run_to_end
 from pandastack.host.qemu import QemuDriver
-from pandastack.host.qemu_machine import QMP
+from pandastack.host.qemu_record import QMP
 from pandastack.host.qmp import monitor
 from pandastack.model.host import SnapshotSpec, VmSpec
 from tests.vm.conftest import OpenHost

@@ -39,13 +39,8 @@ from pandastack.host.qemu_command import (
     devices,
     restore_command,
 )
-from pandastack.host.qemu_machine import (
-    AGENT,
-    LOG,
-    RECORD,
-    QemuMachine,
-    Record,
-)
+from pandastack.host.qemu_machine import QemuMachine
+from pandastack.host.qemu_record import AGENT, LOG, RECORD, Record
 from pandastack.host.qemu_start import Start
 from pandastack.host.quarters import STATE_IN, Ahead, Quarters
 from pandastack.host.shortage import told

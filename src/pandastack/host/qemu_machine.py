@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
-from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
+from pandastack.host.driver import Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.groups import limits_of
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
 from pandastack.host.qemu_orders import on_top, opening, save_devices, standing_still, status
+from pandastack.host.qemu_record import AGENT, LOG, ORDERS, QMP, RECORD, Record
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.quarters import STATE_IN, Quarters
 from pandastack.host.record import note
@@ -32,14 +33,6 @@ from pandastack.model.host import SnapshotSpec
 
 log = structlog.get_logger("host")
 
-AGENT = "agent"
-QMP = "qmp"
-ORDERS = "orders"
-"""Where it listens: for its agent's connection, for its monitor, and if it is a fork for the order to be
-copied.
-"""
-LOG = "vmm.log"
-RECORD = "machine.json"
 _WORDS_BYTES = 16384
 COPY_TURNS = 10
 COPY_PAUSE_SECONDS = 0.01
@@ -49,23 +42,6 @@ FLATTENING = "flatten"
 FLATTEN_POLL_SECONDS = 0.01
 LOAD_POLL_SECONDS = 0.001
 """QEMU tells that it has loaded a state by what it does next; 20 KB take a few milliseconds."""
-
-
-class Record(Struct, frozen=True):
-    """`machine.json`: what the next program needs to find this machine again."""
-
-    pid: int
-    started: int
-    config: MachineConfig
-    own_memory: bool
-    """Booted from its kernel: the file `memory` in its home is its memory."""
-    phases_ms: dict[str, float]
-    layers: tuple[str, ...] = (layers.FIRST,)
-    """Its disk layers, files of its home, the lowest first; see `layers`."""
-    forked: bool = False
-    """It can be copied while it runs."""
-    user: int = 0
-    """Whom its process belongs to; 0 when it is in no jail."""
 
 
 class QemuMachine:

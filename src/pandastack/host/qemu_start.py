@@ -12,7 +12,7 @@ from pandastack.host import layers, sparse, unix
 from pandastack.host.driver import MachineConfig
 from pandastack.host.jailer import Jailer, Lodging, lodging
 from pandastack.host.qemu_command import CONSOLE
-from pandastack.host.qemu_machine import AGENT, LOG, ORDERS, QMP
+from pandastack.host.qemu_record import AGENT, LOG, ORDERS, QMP
 from pandastack.host.quarters import STATE_IN
 
 
