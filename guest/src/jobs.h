@@ -15,5 +15,7 @@ job job_chmod;
 job job_watch;
 job job_metrics;
 job job_ports;
+job job_mount;
+job job_unmount;
 
 #endif

@@ -17,6 +17,7 @@
 #include "hooks.h"
 #include "link.h"
 #include "machine.h"
+#include "mount.h"
 #include "serve.h"
 #include "vsock.h"
 
@@ -112,6 +113,7 @@ static void own_machine(void)
     gate_own_machine();
     freezer_own_machine();
     guard_own_machine();
+    mount_own_machine();
     tell_programs("");
 }
 

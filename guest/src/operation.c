@@ -6,6 +6,7 @@
 
 #define PATH_SIZE_MAX 4095
 #define LIST_DEPTH_MAX 64
+#define DRIVES_MAX 8
 
 #define COUNT(rules) rules, sizeof rules / sizeof *rules
 #define PATH_RULE {TAG_PATH, STRING, true, false, 1, PATH_SIZE_MAX}
@@ -41,6 +42,10 @@ static const struct rule chmod_rules[] = {
     PATH_RULE, {TAG_FILE_MODE, NUMBER, true, false, 0, 0}, USER_RULE, FLAG_RULE(TAG_RECURSIVE)};
 static const struct rule watch_rules[] = {PATH_RULE, USER_RULE, FLAG_RULE(TAG_RECURSIVE)};
 
+static const struct rule mount_rules[] = {
+    PATH_RULE, {TAG_DRIVE, NUMBER, true, false, 0, 0}, {TAG_SIZE, NUMBER, true, false, 0, 0}, FLAG_RULE(TAG_READ_ONLY)};
+static const struct rule unmount_rules[] = {PATH_RULE};
+
 static const struct rule dial_rules[] = {{TAG_PORT, NUMBER, true, false, 0, 0}};
 
 static const struct operation_kind kinds[OP_LIMIT] = {
@@ -61,6 +66,8 @@ static const struct operation_kind kinds[OP_LIMIT] = {
     [OP_INPUT] = {COUNT(input_rules), NULL, CONTENT_NONE, false},
     [OP_DIAL] = {COUNT(dial_rules), NULL, CONTENT_NONE, false},
     [OP_PORTS] = {NULL, 0, job_ports, CONTENT_NONE, false},
+    [OP_MOUNT] = {COUNT(mount_rules), job_mount, CONTENT_NONE, true},
+    [OP_UNMOUNT] = {COUNT(unmount_rules), job_unmount, CONTENT_NONE, true},
 };
 
 const struct operation_kind *operation_kind(uint8_t operation)
@@ -96,7 +103,7 @@ bool operation_fits(uint8_t operation, const struct fields *fields)
     if (operation == OP_EXEC)
         return exec_fits(fields);
     return number_within(fields, TAG_SIGNAL_NUMBER, 1, 64) && number_within(fields, TAG_PORT, 1, 65535) &&
-           number_within(fields, TAG_FILE_MODE, 0, 07777) &&
+           number_within(fields, TAG_FILE_MODE, 0, 07777) && number_within(fields, TAG_DRIVE, 0, DRIVES_MAX - 1) &&
            number_within(fields, TAG_DEPTH, 1, LIST_DEPTH_MAX) &&
            number_within(fields, TAG_OFFSET, 0, INT64_MAX) && number_within(fields, TAG_LENGTH, 0, INT64_MAX);
 }

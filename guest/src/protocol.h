@@ -63,7 +63,9 @@ enum operation {
     OP_INPUT = 15,
     OP_DIAL = 16,
     OP_PORTS = 17,
-    OP_LIMIT = 18
+    OP_MOUNT = 18,
+    OP_UNMOUNT = 19,
+    OP_LIMIT = 20
 };
 
 enum tag {
@@ -143,7 +145,9 @@ enum tag {
     TAG_CTIME_NS = 0x59,
     TAG_PORT = 0x5a,
     TAG_LOOPBACK = 0x5b,
-    TAG_LIMIT = 0x5c
+    TAG_DRIVE = 0x5c,
+    TAG_READ_ONLY = 0x5d,
+    TAG_LIMIT = 0x5e
 };
 
 #endif

@@ -73,6 +73,7 @@ from pandastack.services.trail import Trail
 from pandastack.services.transfers import Transfers
 from pandastack.services.turns import Turns
 from pandastack.services.vitals import Vitals
+from pandastack.services.volumes import Volumes
 from pandastack.sshd.door import House
 from pandastack.store import accounts, sandboxes
 from pandastack.store.db import Connection, Database, open_database
@@ -212,7 +213,8 @@ class Plane:
         self.archive = Archive(self.ground)
         self.endings = Endings(self.ground, self.archive)
         self.recorder = Recorder(self.ground, self.archive)
-        self.births = Births(self.ground, self.archive, self.endings, self.recorder)
+        self.volumes = Volumes(self.ground)
+        self.births = Births(self.ground, self.archive, self.endings, self.recorder, self.volumes)
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
         self.ports = Ports(self.ground, self.sandboxes)
@@ -220,7 +222,9 @@ class Plane:
         authority, host_key = (_kept(config, name, chance) for name in ("ssh-authority.key", "ssh-host.key"))
         self.certificates = Certificates(self.ledger, self.accounts, clock, authority, host_key)
         self.litters = Litters(self.ground, self.endings)
-        self.adoption = Adoption(self.ground, self.archive, self.births, self.endings, self.litters)
+        self.adoption = Adoption(
+            self.ground, self.archive, self.births, self.endings, self.litters, self.volumes
+        )
         self.reaper = Reaper(self.activity, self.endings, self.sleep, self.metrics)
         retention = Retention(config.retention_seconds, config.audit_retention_seconds)
         self.purge = Purge(database, clock, retention)
@@ -265,6 +269,7 @@ class Plane:
             forks=Forks(ground, self.archive, self.births, self.endings, self.litters),
             rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
             timelines=timelines,
+            volumes=self.volumes,
             diffs=Diffs(ground, self.archive, self.births, self.endings, self.sandboxes, timelines),
             commands=self._commands(),
             files=Files(self.sandboxes),

@@ -10,6 +10,8 @@
      │    ├── Forbidden 403
      │    ├── Conflict 409            the object is not in the state it takes
      │    │    ├── IdempotencyMismatch 422
+     │    │    ├── VolumeBusy 409     somebody has it who cannot share it
+     │    │    ├── VolumeExists 409
      │    │    └── NotSupported 409   this host, driver or template cannot do that, and says why
      │    ├── FileRefused 409         the guest's file system refused
      │    ├── ArchiveRefused 400      a file that is to be imported is forged, damaged or cut short
@@ -120,6 +122,12 @@ class SnapshotNotFound(NotFound):
     code = "snapshot.not_found"
 
 
+class VolumeNotFound(NotFound):
+    """No such volume, or not one of the caller's."""
+
+    code = "volume.not_found"
+
+
 class FileMissing(NotFound):
     """The path does not exist in the guest."""
 
@@ -142,6 +150,18 @@ class InFlight(Conflict):
     """The same request is being carried out already; ask again for its outcome."""
 
     code, retryable, retry_after = "idempotency.in_flight", True, 1.0
+
+
+class VolumeBusy(Conflict):
+    """A sandbox has the volume, and cannot share it; `details.sandboxes` names who."""
+
+    code = "volume.busy"
+
+
+class VolumeExists(Conflict):
+    """The workspace has a volume of this name."""
+
+    code = "volume.exists"
 
 
 class NotSupported(Conflict):

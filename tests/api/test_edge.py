@@ -54,7 +54,7 @@ async def test_an_unknown_path_and_a_wrong_method(http: httpx2.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     "path",
-    ["sandboxes/x/repl", "schedules", "volumes", "functions", "apps/1"],
+    ["sandboxes/x/repl", "schedules", "functions", "apps/1"],
 )
 async def test_what_is_not_there_yet_says_so(http: httpx2.AsyncClient, path: str) -> None:
     answer = await http.post(f"/v1/{path}")

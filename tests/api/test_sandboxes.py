@@ -71,7 +71,11 @@ async def test_a_deleted_sandbox_is_gone_and_its_end_can_be_asked_for(world: Wor
         ({"from_snapshot": "s"}, 404, "There is no snapshot s"),
         ({"lifetime_seconds": 0}, 400, "`lifetime_seconds`"),
         ({"on_timeout": "explode"}, 400, "`on_timeout`"),
-        ({"volumes": [{"name": "v"}]}, 409, "not yet part of this server"),
+        ({"volumes": [{"name": "v"}]}, 404, "no volume 'v'"),
+        ({"volumes": [{"name": "v", "path": "/proc/x"}]}, 400, "the machine needs"),
+        ({"volumes": [{"name": "v", "path": "/a/../etc"}]}, 400, "without `..`"),
+        ({"volumes": [{"name": "v"}, {"name": "v", "path": "/b"}]}, 400, "asked for twice"),
+        ({"volumes": [{"name": "v"}], "checkpoints": "exec"}, 400, "leave checkpoints or volumes out"),
         ([], 400, "expected `object`"),
     ],
 )

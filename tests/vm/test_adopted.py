@@ -14,7 +14,7 @@ from pandastack.host.baker import run_to_end
 from pandastack.host.groups import Groups
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_command import BASE_DISK
-from pandastack.host.qemu_machine import FLATTENING
+from pandastack.host.qemu_orders import FLATTENING
 from pandastack.host.qemu_record import QMP
 from pandastack.host.qmp import monitor
 from pandastack.model.host import SnapshotSpec, VmSpec, VmState

@@ -18,6 +18,7 @@ from pandastack.host import jail, posture
 from pandastack.host.app import LocalHost
 from pandastack.host.baker import run_to_end
 from pandastack.host.qemu import QemuDriver
+from pandastack.host.qemu_command import DRIVES
 from pandastack.host.qemu_record import QMP
 from pandastack.host.qmp import monitor
 from pandastack.model.host import SnapshotSpec, VmSpec
@@ -33,15 +34,15 @@ DEVICES = {
     "isa-serial": 1,
     "isabus-bridge": 1,
     "kvmvapic": 1,
-    "virtio-blk-device": 1,
+    "virtio-blk-device": 1 + DRIVES,
     "virtio-mmio": 24,
     "virtio-net-device": 1,
     "virtio-serial-device": 1,
     "virtserialport": 1,
 }
 """All that QEMU's machine `microvm` has, and what the command line names. `virtio-mmio` are empty places."""
-VIRTIO = ["0x0001", "0x0002", "0x0003"]
-"""What the guest sees in three of them: a network card, a disk, a console."""
+VIRTIO = ["0x0001", *["0x0002"] * (1 + DRIVES), "0x0003"]
+"""What the guest sees in some of them: a network card, a disk and those that wait for volumes, a console."""
 
 
 def is_jailed(host: LocalHost) -> bool:

@@ -33,6 +33,7 @@ from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
 from pandastack.services.transfers import Transfers
 from pandastack.services.vitals import Vitals
+from pandastack.services.volumes import Volumes
 from pandastack.telemetry import Metrics
 
 Body = TypeVar("Body")
@@ -61,6 +62,7 @@ class Services:
     files: Files
     events: Events
     vitals: Vitals
+    volumes: Volumes
     templates: Templates
     accounts: Accounts
     trail: Trail

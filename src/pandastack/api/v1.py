@@ -12,6 +12,7 @@ from pandastack.api.egress import EGRESS
 from pandastack.api.secrets import SECRETS
 from pandastack.api.v1_ports import PORTS
 from pandastack.api.v1_state import STATE
+from pandastack.api.volumes import VOLUMES
 from pandastack.endpoint import WEBSOCKET, Endpoint, Nothing
 from pandastack.model.account import Scope
 from pandastack.model.command import ExecRequest, ExecResult, Started, StartRequest
@@ -266,6 +267,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("ports", *PORTS),
+    *_tagged("volumes", *VOLUMES),
     *_tagged(
         "history",
         Endpoint(

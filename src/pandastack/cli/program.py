@@ -33,6 +33,7 @@ COMMANDS = {
     "sandbox": Place("sandbox", is_noun=True),
     "snapshot": Place("snapshot", is_noun=True),
     "secrets": Place("secrets", is_noun=True),
+    "volume": Place("volume", is_noun=True),
     "ports": Place("ports"),
     "preview": Place("ports"),
     "forward": Place("forward"),

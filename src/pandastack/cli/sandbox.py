@@ -13,6 +13,7 @@ from pandastack.cli.lifecycle import DiskOnly, IdleTimeout, Lifetime, OnTimeout,
 from pandastack.cli.run import GREEDY, attached, standard_input
 from pandastack.cli.secrets import Secrets, secrets_of
 from pandastack.cli.session import SandboxId, age, pairs, plain, session_of, summary
+from pandastack.cli.volume import Volumes, wishes_of
 
 if TYPE_CHECKING:
     from pandastack import CreateOptions
@@ -55,6 +56,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     port: Ports = None,
     bandwidth: Bandwidth = None,
     secret: Secrets = None,
+    volume: Volumes = None,
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
@@ -76,6 +78,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
         from_snapshot=from_snapshot,
         env=pairs(env or [], "--env"),
         metadata=pairs(metadata or [], "--metadata"),
+        volumes=wishes_of(volume),
         **options,
     )
     typer.echo(summary(made), err=True)

@@ -18,6 +18,7 @@ from pandastack.client._async.ports import AsyncPortConnection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._async.terminal import AsyncTerminal
+from pandastack.client._async.volumes import AsyncVolumesAPI
 from pandastack.client._config import (
     DEFAULT_API_URL,
     ConfigFile,
@@ -72,6 +73,7 @@ from pandastack.client._sync.ports import PortConnection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._sync.terminal import Terminal
+from pandastack.client._sync.volumes import VolumesAPI
 from pandastack.client._values import (
     AwakeReason,
     EgressPolicy,
@@ -90,6 +92,8 @@ from pandastack.client._values import (
     Secret,
     Template,
     Token,
+    Volume,
+    VolumeAttachment,
     WhyAwake,
     Written,
 )
@@ -110,6 +114,7 @@ __all__ = [
     "AsyncTemplatesAPI",
     "AsyncTerminal",
     "AsyncTokensAPI",
+    "AsyncVolumesAPI",
     "AuthError",
     "AwakeReason",
     "BadRequestError",
@@ -178,6 +183,9 @@ __all__ = [
     "TimeOptions",
     "Token",
     "TokensAPI",
+    "Volume",
+    "VolumeAttachment",
+    "VolumesAPI",
     "WhyAwake",
     "Written",
     "config_path",

@@ -262,6 +262,28 @@ class Token:
         return take(cls, {"prefix": "", **data, "name": data.get("name") or data.get("label")})
 
 
+class VolumeAttachment(TypedDict):
+    """Who has a volume, where."""
+
+    sandbox_id: str
+    path: str
+    read_only: bool
+    since: str
+
+
+class Volume(TypedDict):
+    """A volume, as the server tells it."""
+
+    id: str
+    name: str
+    size_mb: int
+    """What it may hold."""
+    size_bytes: int
+    """What it takes on its host's disk now."""
+    created_at: str
+    attachments: list[VolumeAttachment]
+
+
 @dataclass(frozen=True)
 class Template:
     """A template as the server lists it. Sizes are bytes and MiB."""

@@ -212,7 +212,8 @@ def create_body(
 
 
 def _volume(volume: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": volume["name"], "read_only": bool(volume.get("read_only", volume.get("readOnly", False)))}
+    read_only = bool(volume.get("read_only", volume.get("readOnly", False)))
+    return clean(name=volume["name"], path=volume.get("path"), read_only=read_only)
 
 
 def warn_of_sizes(cpu: int | None, memory_mb: int | None) -> None:

@@ -25,7 +25,7 @@ from pandastack.host.agent import find_images_dir
 from pandastack.host.baker import Baker
 from pandastack.host.checks import Programs
 from pandastack.host.disks import Disk, disk_of
-from pandastack.host.driver import Driver
+from pandastack.host.driver import Driver, Feature
 from pandastack.host.egress.client import Account
 from pandastack.host.firecracker import FirecrackerDriver
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
@@ -48,8 +48,9 @@ from pandastack.host.templates import Shelf, Templates
 from pandastack.host.tenancy import demand
 from pandastack.host.users import users_in
 from pandastack.host.uses import Uses
-from pandastack.host.vm import Sources
+from pandastack.host.vm import Sources, Supplies
 from pandastack.host.vms import Vms, open_vms
+from pandastack.host.volumes import Volumes
 from pandastack.host.zygote import ensure_library
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.host import HostReport, Networks
@@ -64,9 +65,16 @@ class LocalHost:
     """`model.host.Host` in this process."""
 
     def __init__(
-        self, vms: Vms, templates: Templates, freight: Freight, reach: Reach, network: Networks
+        self,
+        vms: Vms,
+        templates: Templates,
+        freight: Freight,
+        reach: Reach,
+        volumes: Volumes,
+        network: Networks,
     ) -> None:
         self.vms = vms
+        self.volumes = volumes
         self.network = network
         self.templates = templates
         self.start = vms.start
@@ -79,6 +87,8 @@ class LocalHost:
         self.import_snapshot = freight.import_snapshot
         self.replace = vms.replace
         self.stats = vms.stats
+        self.make_volume = volumes.make
+        self.drop_volume = volumes.drop
         self.set_egress = reach.set_egress
         self.receipts = reach.receipts
         self.console = vms.console
@@ -103,6 +113,7 @@ class LocalHost:
             vms=self.vms.reports(),
             templates=self.templates.all(),
             snapshots=self.vms.vault.reports(),
+            volumes=self.volumes.reports(),
             network=self.network,
         )
 
@@ -167,11 +178,13 @@ async def host_of(
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     templates = Templates(shelf)
     try:
-        async with open_vms(driver, templates, state, sources, network) as vms:
+        volumes = Volumes(state / "w", able=Feature.DRIVES in driver.features)
+        await asyncio.to_thread(volumes.open)
+        async with open_vms(driver, templates, state, sources, Supplies(volumes, network)) as vms:
             seals = Seals(state / KEY, archive_keys, sources.entropy)
             freight = Freight(vms.vault, templates, driver, seals)
             reach = Reach(vms.find, network)
-            yield LocalHost(vms, templates, freight, reach, _kind(driver, network))
+            yield LocalHost(vms, templates, freight, reach, volumes, _kind(driver, network))
     finally:
         await templates.close()
 

@@ -16,18 +16,28 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from pandastack.errors import BootFailed, MachineError
 from pandastack.host import snapshots, trust
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
-from pandastack.host.driver import BakingDriver, Driver, Machine, MachineConfig, Rehearsal, SnapshotFiles
+from pandastack.host.driver import (
+    BakingDriver,
+    Drive,
+    Driver,
+    Machine,
+    MachineConfig,
+    Rehearsal,
+    SnapshotFiles,
+)
 from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
 from pandastack.host.network.addresses import GUEST_NETWORK
-from pandastack.host.publish import leftovers, locked, new_directory, sweep
+from pandastack.host.publish import leftovers, locked, new_directory, sweep, workspace
 from pandastack.host.vm import Sources
+from pandastack.host.volumes import make_disk
 from pandastack.model.guest import Command
 
 Report = Callable[[str], None]
@@ -50,6 +60,9 @@ WRITES = (
 """What is written to the disk, and flushed behind each: a guest's first flush takes 50 ms, later ones 15."""
 NOBODYS_CERTIFICATE = "nobody's\n"
 """What a machine that is had to trust it rehearses with: nothing of it is in others."""
+NOBODYS_VOLUME = "00000000-0000-4000-8000-000000000000"
+VOLUME_MB = 16
+VOLUME_PLACE = "/run/rehearsal"
 STILL_MS = 500
 BAKING = "machine"
 """The home of the machine that is baked, beside what is written of it."""
@@ -109,7 +122,7 @@ class Baker:
         programs, first = (*WRITES, *recipe.manifest.warm), (*FIRST, *FIRST)
         rehearsal = Rehearsal(
             lambda machine, agent: self._rehearsed(machine, agent, recipe, first),
-            lambda machine, agent: self._rehearsed(machine, agent, recipe, programs, trusts=True),
+            lambda machine, agent: self._rehearsed(machine, agent, recipe, programs, in_full=True),
         )
         await self._driver.speed_up(snapshot, config, rehearsal)
 
@@ -121,10 +134,10 @@ class Baker:
         recipe: Recipe,
         lines: tuple[str, ...],
         *,
-        trusts: bool = False,
+        in_full: bool = False,
     ) -> AsyncIterator[None]:
-        """A restored machine after it has run some `lines`, and perhaps was had to trust somebody, connected
-        and its gate closed.
+        """A restored machine after it has run some `lines`, connected and its gate closed. `in_full` it was
+        had to trust somebody, too, and has had a volume.
         """
         async with await GuestLink.connect(agent, workdir=recipe.manifest.workdir) as link:
             link.announce(self._sources.entropy(16), self._facts(recipe))
@@ -132,12 +145,24 @@ class Baker:
             for number, line in enumerate(lines):
                 await _must_run(link, line, f"rehearsal-{number}")
                 await _rehearse_snapshot(link)
-            if trusts:
+            if in_full:
                 with suppress(MachineError):  # an image without room for it
                     await trust.install(link, NOBODYS_CERTIFICATE)
+                await self._rehearse_volume(machine, link, self._root / recipe.name)
             await self._close_gate(machine, link, recipe)
             await asyncio.sleep(REST_SECONDS)
             yield
+
+    async def _rehearse_volume(self, machine: Machine, link: GuestLink, beside: Path) -> None:
+        """Have it mount one of nobody's, and let go of it."""
+        with workspace(beside) as folder:
+            drive = Drive(folder / "volume", VOLUME_MB << 20)
+            await make_disk(drive.path, VOLUME_MB, NOBODYS_VOLUME)
+            for read_only in (False, True):
+                await machine.attach((structs.replace(drive, read_only=read_only),))
+                await link.mount(0, VOLUME_PLACE, drive.size_bytes, read_only=read_only)
+                await link.unmount(VOLUME_PLACE)
+                await machine.detach()
 
     async def _close_gate(self, machine: Machine, link: GuestLink, recipe: Recipe) -> None:
         """Close it, after what a restore does first has been done some times."""

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from pandastack.errors import BootFailed, PandastackError, SnapshotRefused
 from pandastack.host import trust
+from pandastack.host.attachments import mount_all, with_drives
 from pandastack.host.death import answered
 from pandastack.host.driver import Driver, Machine
 from pandastack.host.guest import GateFacts, GuestLink
@@ -18,7 +19,7 @@ from pandastack.host.network.slot import Slot
 from pandastack.host.network.slots import Slots
 from pandastack.host.templates import Prepared, Templates
 from pandastack.host.vault import Vault
-from pandastack.host.vm import Sources, Vm, VmRecord, make_home, ms, proof_of, report_of
+from pandastack.host.vm import Sources, Supplies, Vm, VmRecord, make_home, ms, proof_of, report_of
 from pandastack.model.host import VmSpec, VmState
 from pandastack.model.restore import RestoreProof
 
@@ -33,10 +34,11 @@ class Birth:
     """Makes machines from templates and from snapshots."""
 
     def __init__(
-        self, driver: Driver, templates: Templates, vault: Vault, sources: Sources, network: Slots | None
+        self, driver: Driver, templates: Templates, vault: Vault, sources: Sources, supplies: Supplies
     ) -> None:
         self._driver = driver
-        self._network = network
+        self._supplies = supplies
+        self._network = supplies.network
         self._templates = templates
         self._vault = vault
         self._sources = sources
@@ -67,14 +69,20 @@ class Birth:
         async with AsyncExitStack() as stack:
             home = make_home(path, stack)
             slot = await self._slot(spec, stack)
+            drives = self._supplies.volumes.lend(spec.id, spec.volumes)
+            stack.callback(self._supplies.volumes.give_back, spec.id)
+            prepared = with_drives(prepared, drives)
             machine = await self._launch(prepared, spec, home, slot)
             stack.push_async_callback(machine.stop, 0)
             link, proof = await self._enter(machine, spec, prepared, stack)
+            if drives and not self._has_slept(spec):
+                await machine.attach(drives)
+                await mount_all(link, spec.volumes, drives)
             await machine.check_posture()
             report = report_of(spec, prepared, machine, proof, (begun, ready), slot.address if slot else None)
             written = structs.replace(spec, secrets=())
             record = VmRecord(written, report, prepared, slot.number if slot else None)
-            vm = Vm(home, record, machine, link, self._network)
+            vm = Vm(home, record, machine, link, self._supplies)
             await self._confide(vm, spec)
             vm.save()
             stack.pop_all()
@@ -155,6 +163,11 @@ class Birth:
     async def _have_trust(self, vm: Vm, link: GuestLink, network: Slots) -> None:
         await trust.install(link, network.certificate or "")
         vm.trusts = True
+
+    def _has_slept(self, spec: VmSpec) -> bool:
+        """Whether it goes on where its volumes are mounted already."""
+        kept = self._vault.find(spec.snapshot) if spec.snapshot and not spec.cold else None
+        return kept is not None and kept.held
 
     def _facts(self, spec: VmSpec, prepared: Prepared) -> GateFacts:
         return GateFacts(

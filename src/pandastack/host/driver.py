@@ -8,7 +8,7 @@ it and `adopt` finds it again; foreign exceptions become `MachineError` with the
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Flag, auto
 from pathlib import Path
@@ -30,6 +30,16 @@ class Feature(Flag):
     LAZY_MEMORY = auto()
     SOFT_EMULATION = auto()
     PAUSE = auto()
+    DRIVES = auto()
+
+
+class Drive(Struct, frozen=True):
+    """A disk that a machine has beside its own: a raw file of the host's."""
+
+    path: Path
+    size_bytes: int
+    read_only: bool = False
+    """Nothing that the machine writes reaches the file."""
 
 
 class MachineConfig(Struct, frozen=True, kw_only=True):
@@ -46,6 +56,8 @@ class MachineConfig(Struct, frozen=True, kw_only=True):
     """Largest size that any file of the machine may reach."""
     kernel: Path
     initrd: Path
+    drives: tuple[Drive, ...] = ()
+    """What a machine that goes on from a snapshot has to find put in; others are `attach`ed theirs."""
 
 
 class Machinery(Struct, frozen=True):
@@ -157,6 +169,16 @@ class Machine(Protocol):
 
     def kill(self) -> None:
         """Have it end by force; who waits for its end is told."""
+        ...
+
+    async def attach(self, drives: Sequence[Drive]) -> None:
+        """Put these drives in, the first beside the root disk first; fine when they are in. MachineError, and
+        NotSupported by a driver that has no place for any.
+        """
+        ...
+
+    async def detach(self) -> None:
+        """Take all drives out, which the guest must have let go of. MachineError."""
         ...
 
     async def tidy(self) -> None:

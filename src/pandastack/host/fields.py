@@ -88,6 +88,8 @@ class Tag(IntEnum):
     CTIME_NS = 0x59
     PORT = 0x5A
     LOOPBACK = 0x5B
+    DRIVE = 0x5C
+    READ_ONLY = 0x5D
 
 
 _WORDS = {

@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from msgspec import Struct
 from pandastack.errors import GuestUnreachable, MachineError, NotSupported
 from pandastack.host import firecracker_jail, jail, layers, procfs, snapshots, sparse
 from pandastack.host.death import tail
-from pandastack.host.driver import MachineConfig, Machinery, SnapshotFiles, Stats, Taken
+from pandastack.host.driver import Drive, MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.firecracker_api import Api, api, own_socket
 from pandastack.host.firecracker_jail import CONSOLE, LOG, Root
 from pandastack.host.firecracker_orders import (
@@ -289,6 +289,13 @@ class FirecrackerMachine:
         layers.link(pages, first)
         for change in later:
             change.unlink()
+
+    async def attach(self, drives: Sequence[Drive]) -> None:
+        """NotSupported."""
+        raise NotSupported("Machines of this driver have no place for volumes yet.")
+
+    async def detach(self) -> None:
+        """There is nothing to take out."""
 
     async def tidy(self) -> None:
         """There is nothing to do: its disk has no layers."""

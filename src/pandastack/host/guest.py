@@ -13,6 +13,7 @@ from pandastack.host.fields import Fields, Tag
 from pandastack.host.frames import malformed
 from pandastack.host.guest_dial import Dialling
 from pandastack.host.guest_files import Files
+from pandastack.host.guest_mounts import Mounting
 from pandastack.host.guest_process import Processes
 from pandastack.host.link import Entry, GateFacts, GateProof, GuestNetwork, Link
 from pandastack.host.operations import Op
@@ -24,7 +25,7 @@ __all__ = ["Deadlines", "Entry", "GateFacts", "GateProof", "GuestLink", "GuestNe
 CONNECT_SECONDS = 5.0
 
 
-class GuestLink(Processes, Files, Dialling):
+class GuestLink(Processes, Files, Dialling, Mounting):
     """Everything that a guest can be asked.
 
     A lost connection fails all that waits, with GuestUnreachable or the MachineError of a broken protocol;

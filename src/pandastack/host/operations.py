@@ -27,6 +27,8 @@ class Op(IntEnum):
     INPUT = 15
     DIAL = 16
     PORTS = 17
+    MOUNT = 18
+    UNMOUNT = 19
 
 
 class CloseMode(IntEnum):

@@ -62,7 +62,7 @@ class QemuDriver:
     """
 
     name = "qemu"
-    features = Feature.SNAPSHOT | Feature.DIFF_SNAPSHOT | Feature.LAZY_MEMORY | Feature.PAUSE
+    features = Feature.SNAPSHOT | Feature.DIFF_SNAPSHOT | Feature.LAZY_MEMORY | Feature.PAUSE | Feature.DRIVES
 
     def __init__(
         self,

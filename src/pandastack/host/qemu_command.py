@@ -14,6 +14,7 @@ from msgspec import Struct
 from pandastack.host import layers
 from pandastack.host.driver import MachineConfig
 from pandastack.host.network.addresses import GUEST_MAC
+from pandastack.model.volume import MOST_MOUNTS
 
 OVERLAY = layers.FIRST
 MEMORY = "memory"
@@ -24,6 +25,11 @@ BASE_DISK = "disk1"
 """The highest disk layer of a base, of which all machines of a template are written copies."""
 DISK_PATH = "/machine/peripheral-anon/device[2]"
 """The disk among QEMU's objects: the third device of the command line."""
+
+DRIVES = MOST_MOUNTS
+"""Devices of machines that wait for a drive: where nothing can be plugged in, a socket has to be there."""
+
+EMPTY_BYTES = 512
 
 PORT_NAME = "pandastack"
 """The guest finds the agent's port by this name."""
@@ -132,7 +138,22 @@ def _devices(top: str, netdev: str) -> list[str]:
         *("-device", f"virtio-blk-device,drive={top}"),
         *("-netdev", netdev),
         *("-device", f"virtio-net-device,netdev=net,guest_announce=off,mac={GUEST_MAC}"),
+        *(
+            word
+            for number in range(DRIVES)
+            for word in ("-device", f"virtio-blk-device,id={drive(number)},drive={empty_drive(number)}")
+        ),
     ]
+
+
+def drive(number: int) -> str:
+    """What the device of a drive is called, and what is in it."""
+    return f"drive{number}"
+
+
+def empty_drive(number: int) -> str:
+    """What is in a device whose drive has not come."""
+    return f"empty{number}"
 
 
 def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> list[str]:
@@ -158,6 +179,14 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
             "chardev:console",
         ),
         *_drives(config.root_disk, files),
+        *(
+            word
+            for number in range(DRIVES)
+            for word in (
+                "-blockdev",
+                f"null-co,node-name={empty_drive(number)},size={EMPTY_BYTES},read-zeroes=on",
+            )
+        ),
         *_devices(layers.node(files.own_layers[-1]), _netdev(vmm, files.tap_fd)),
     ]
 

@@ -8,10 +8,9 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
-from typing import Any
 
 import structlog
 from msgspec import structs
@@ -19,10 +18,19 @@ from msgspec import structs
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, layers, memory, procfs, snapshots, sparse, unix
 from pandastack.host.death import tail
-from pandastack.host.driver import Machinery, SnapshotFiles, Stats, Taken
+from pandastack.host.driver import Drive, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.groups import limits_of
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
-from pandastack.host.qemu_orders import on_top, opening, save_devices, standing_still, status
+from pandastack.host.qemu_drives import put_in, take_out
+from pandastack.host.qemu_orders import (
+    FLATTENING,
+    flattening,
+    on_top,
+    opening,
+    save_devices,
+    standing_still,
+    status,
+)
 from pandastack.host.qemu_record import AGENT, LOG, ORDERS, QMP, RECORD, Record
 from pandastack.host.qmp import DEADLINE, Qmp, QmpRefused, monitor
 from pandastack.host.quarters import STATE_IN, Quarters
@@ -38,7 +46,6 @@ COPY_TURNS = 10
 COPY_PAUSE_SECONDS = 0.01
 """How often a machine is asked to be copied, when it cannot be at the moment, and what it gets between."""
 ANSWER_SECONDS = 5.0
-FLATTENING = "flatten"
 FLATTEN_POLL_SECONDS = 0.01
 LOAD_POLL_SECONDS = 0.001
 """QEMU tells that it has loaded a state by what it does next; 20 KB take a few milliseconds."""
@@ -67,6 +74,7 @@ class QemuMachine:
         self._quarters = quarters or Quarters(home, record.user, limits_of(record.config), None)
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
+        self._drives = 0
         self._next_layer: str | None = None
         self._dialed: socket.socket | None = None
 
@@ -183,7 +191,8 @@ class QemuMachine:
         if len(self._record.layers) >= layers.MOST:
             await self.flatten()
         async with self._disk:
-            return await self._snapshot_since(base, into, spec, went_on)
+            copy = not self._record.config.drives  # two processes would have them open
+            return await self._snapshot_since(base, into, spec, went_on, copy=copy)
 
     async def _snapshot_since(
         self,
@@ -300,6 +309,7 @@ class QemuMachine:
         """
         self._dialed = unix.connect(self.guest_socket)  # QEMU goes on only when its port is open
         begun = time.perf_counter()
+        await self.attach(self._record.config.drives)
         async with self._turn, self._monitor() as qmp:
             await status(qmp)  # who answers has mapped its memory
             ready = time.perf_counter()
@@ -318,9 +328,24 @@ class QemuMachine:
         begun = time.perf_counter()
         async with self._turn, self._monitor() as qmp:
             await self._change_disk(qmp)
+        await self.attach(self._record.config.drives)
         linked = time.perf_counter()
         await loaded(self.home / ORDERS, memory.mark(base.memory), snapshot.memory, STATE_IN)
         self.phases_ms |= {"disk": _ms(begun, linked), "load": _ms(linked, time.perf_counter())}
+
+    async def attach(self, drives: Sequence[Drive]) -> None:
+        """Put drives in; fine when they are in."""
+        async with self._turn:
+            for number, drive in enumerate(drives[self._drives :], start=self._drives):
+                await put_in(self._quarters, self.home / QMP, number, drive)
+                self._drives += 1
+
+    async def detach(self) -> None:
+        """Take them out."""
+        async with self._turn, self._monitor() as qmp:
+            for number in range(self._drives):
+                await take_out(qmp, number)
+        self._drives = 0
 
     async def let_go_of_disk(self) -> None:
         """Stand still with the disk of its base, whatever it has written; for one whose memory goes too."""
@@ -397,7 +422,7 @@ class QemuMachine:
                 return
             order = {"job-id": FLATTENING, "device": layers.node(top), "base-node": BASE_DISK}
             async with self._turn, self._monitor() as qmp:
-                if not await _jobs(qmp):  # an earlier program may have begun it
+                if not await flattening(qmp):  # an earlier program may have begun it
                     await qmp.execute("block-stream", {**order, "auto-dismiss": False})
             await self._flattened()
             async with self._turn, self._monitor() as qmp:
@@ -414,7 +439,7 @@ class QemuMachine:
         """Wait for the end of the job; QEMU is asked now and then, and can be asked other things between."""
         while True:
             async with self._turn, self._monitor() as qmp:
-                (job,) = await _jobs(qmp)
+                (job,) = await flattening(qmp)
                 if job["status"] == "concluded":
                     await qmp.execute("job-dismiss", {"id": FLATTENING})
                     break
@@ -455,11 +480,6 @@ class QemuMachine:
             tail(self.home / name, _WORDS_BYTES).decode(errors="replace").strip() for name in (LOG, CONSOLE)
         ]
         return "\n".join(part for part in parts if part)
-
-
-async def _jobs(qmp: Qmp) -> list[dict[str, Any]]:
-    """The job that makes the layers one, if there is any."""
-    return [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
 
 
 def _ms(start: float, end: float) -> float:

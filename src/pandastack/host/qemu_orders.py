@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pandastack.host import layers
 from pandastack.host.qemu_command import DISK_PATH
 from pandastack.host.qmp import Order, Qmp
+
+FLATTENING = "flatten"
 
 
 async def status(qmp: Qmp) -> str:
@@ -37,6 +40,11 @@ def on_top(file: str, *, instead: str) -> tuple[Order, Order]:
     """The disk gets another top, which is open already; the one that it had is closed."""
     drive = {"path": DISK_PATH, "property": "drive", "value": layers.node(file)}
     return ("qom-set", drive), ("blockdev-del", {"node-name": layers.node(instead)})
+
+
+async def flattening(qmp: Qmp) -> list[dict[str, Any]]:
+    """The job that makes the layers of a disk one, if there is any."""
+    return [job for job in await qmp.execute("query-jobs") if job["id"] == FLATTENING]
 
 
 async def save_devices(qmp: Qmp, into: str) -> None:

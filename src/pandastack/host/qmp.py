@@ -8,6 +8,7 @@ one JSON object a line.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,15 +83,18 @@ class Qmp:
 
 
 @asynccontextmanager
-async def monitor(path: Path, *, deadline: float = DEADLINE) -> AsyncIterator[Qmp]:
+async def monitor(
+    path: Path, *, deadline: float = DEADLINE, descriptor: int | None = None
+) -> AsyncIterator[Qmp]:
     """The monitor behind `path` for the length of the block, all of which must end within `deadline` seconds.
+    A `descriptor` that comes with it is the one that the next `add-fd` takes.
 
     MachineError when nobody listens, when QEMU goes away and when the deadline passes; what else fails in the
     block, as on a full disk, is its own.
     """
     try:
         async with asyncio.timeout(deadline):
-            reader, writer = await _connected(path)
+            reader, writer = await _connected(path, descriptor)
             try:
                 yield Qmp(reader, writer)
             finally:
@@ -107,8 +111,11 @@ def _line(order: Order) -> bytes:
     return msgspec.json.encode(words) + b"\n"
 
 
-async def _connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connected(path: Path, descriptor: int | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
-        return await asyncio.open_unix_connection(sock=unix.connect(path), limit=_LINE_LIMIT)
+        connection = unix.connect(path)
+        if descriptor is not None:
+            socket.send_fds(connection, [b"\n"], [descriptor])  # white space is nothing to a reader of JSON
+        return await asyncio.open_unix_connection(sock=connection, limit=_LINE_LIMIT)
     except OSError as error:
         raise MachineError(f"QEMU's monitor cannot be reached: {error.strerror}") from error

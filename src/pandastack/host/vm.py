@@ -19,6 +19,7 @@ from pandastack.host.network.slots import Slots
 from pandastack.host.record import note
 from pandastack.host.templates import Prepared
 from pandastack.host.trust import environment
+from pandastack.host.volumes import Volumes
 from pandastack.model.egress import BoundSecret
 from pandastack.model.host import VmReport, VmSpec, VmState
 from pandastack.model.restore import RestoreProof
@@ -33,6 +34,19 @@ class Sources(Struct, frozen=True):
 
     entropy: Callable[[int], bytes]
     wall_ns: Callable[[], int]
+
+
+class Supplies(Struct, frozen=True):
+    """What a host lends its machines: networks, if it has any, and volumes."""
+
+    volumes: Volumes
+    network: Slots | None = None
+
+    def take_back(self, vm_id: str, slot: int | None) -> None:
+        """The machine has ended."""
+        self.volumes.give_back(vm_id)
+        if self.network is not None and slot is not None:
+            self.network.give_back(slot)
 
 
 class VmRecord(Struct, frozen=True):
@@ -62,7 +76,7 @@ class Vm:
         record: VmRecord,
         machine: Machine,
         link: GuestLink | None,
-        network: Slots | None = None,
+        supplies: Supplies | None = None,
     ) -> None:
         self.home = home
         self.spec = record.spec
@@ -77,7 +91,7 @@ class Vm:
         """Whether it is known to have the certificate of this host's authority."""
         self.machine = machine
         self.link = link
-        self._network = network
+        self._supplies = supplies
         self.verdict = ""
         """Why it was ended from here, when it was."""
         self.still = False
@@ -104,7 +118,7 @@ class Vm:
         self.machine.moved(home)
 
     async def release(self) -> None:
-        """End the machine and give its network back; its home stays."""
+        """End the machine and give back what it was lent; its home stays."""
         try:
             if self.link is not None:
                 await self.link.close()
@@ -112,8 +126,8 @@ class Vm:
             try:
                 await self.machine.stop(0)
             finally:
-                if self._network is not None and self.slot is not None:
-                    self._network.give_back(self.slot)
+                if self._supplies is not None:
+                    self._supplies.take_back(self.spec.id, self.slot)
 
 
 def make_home(home: Path, stack: AsyncExitStack) -> Path:

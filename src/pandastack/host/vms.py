@@ -25,11 +25,11 @@ from pandastack.errors import (
     PandastackError,
     SandboxNotFound,
 )
+from pandastack.host.attachments import unmount_all
 from pandastack.host.birth import Birth
 from pandastack.host.death import cause_of_death, end_silent, ends_soon, piece, tail
 from pandastack.host.driver import Driver
 from pandastack.host.guest import GuestLink
-from pandastack.host.network.slots import Slots
 from pandastack.host.publish import full_disk_said
 from pandastack.host.quiet import quiet, set_going
 from pandastack.host.record import read_record
@@ -39,7 +39,7 @@ from pandastack.host.shortage import told
 from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
 from pandastack.host.templates import Templates
 from pandastack.host.vault import Vault
-from pandastack.host.vm import CONSOLE, RECORD, Sources, Vm, VmRecord, check_id, found_dead
+from pandastack.host.vm import CONSOLE, RECORD, Sources, Supplies, Vm, VmRecord, check_id, found_dead
 from pandastack.host.watch import Watch
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState, VmStats
 
@@ -64,7 +64,7 @@ class Vms:
         vault: Vault,
         home: Path,
         sources: Sources,
-        network: Slots | None = None,
+        supplies: Supplies,
         *,
         patience: float | None = PATIENCE_SECONDS,
     ) -> None:
@@ -72,8 +72,9 @@ class Vms:
         self.templates = templates
         self.vault = vault
         self._home = home
-        self._network = network
-        self._birth = Birth(driver, templates, vault, sources, network)
+        self._supplies = supplies
+        self._network = supplies.network
+        self._birth = Birth(driver, templates, vault, sources, supplies)
         self._vms: dict[str, Vm] = {}
         self._dead: dict[str, VmReport] = {}
         self._starting: dict[str, asyncio.Task[VmReport]] = {}
@@ -162,6 +163,7 @@ class Vms:
         vm = self._vms.pop(vm_id, None)
         await self._unwatch(vm_id)
         if vm is not None:
+            await unmount_all(vm)
             await vm.release()
         await asyncio.to_thread(shutil.rmtree, self._home / vm_id, ignore_errors=True)
 
@@ -225,6 +227,7 @@ class Vms:
             report = await self.vault.keep(spec, vm, quiet(vm, spec))
             if spec.hold:
                 self._move(vm, VmState.PAUSED)
+                await self._supplies.volumes.flush(vm.spec.volumes)  # its memory goes on from them
         finally:
             self._resting.discard(spec.vm)
         self.spares.later(spec.vm, REST_SECONDS)
@@ -400,7 +403,8 @@ class Vms:
             return
         if self._network is not None and record.slot is not None:
             await self._network.adopt(record.slot, record.spec.egress, bound=record.bound)
-        vm = Vm(home, record, machine, None, self._network)
+        self._supplies.volumes.adopt(record.spec.id, record.spec.volumes)
+        vm = Vm(home, record, machine, None, self._supplies)
         try:
             if vm.report.state is VmState.RUNNING:
                 with suppress(MachineError):  # it may stand still for a snapshot that came to nothing
@@ -462,11 +466,11 @@ class Vms:
 
 @asynccontextmanager
 async def open_vms(
-    driver: Driver, templates: Templates, state: Path, sources: Sources, network: Slots | None = None
+    driver: Driver, templates: Templates, state: Path, sources: Sources, supplies: Supplies
 ) -> AsyncIterator[Vms]:
     """The machines and snapshots below `state`, adopted; at the end they are let go and run on."""
     vault = Vault(driver, state)
-    vms = Vms(driver, templates, vault, state / "v", sources, network)
+    vms = Vms(driver, templates, vault, state / "v", sources, supplies)
     await asyncio.to_thread(vault.open)
     await vms.adopt()
     scrub = Scrub(vault, sources.wall_ns)

@@ -17,6 +17,7 @@ from pandastack.model.guest import Guest
 from pandastack.model.image import Template
 from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import Isolation
+from pandastack.model.volume import Mount
 
 
 class VmSpec(Struct, frozen=True):
@@ -32,6 +33,8 @@ class VmSpec(Struct, frozen=True):
     """What it may reach."""
     secrets: tuple[BoundSecret, ...] = ()
     """What is put in on its way out: for this start, and never written down by a host."""
+    volumes: tuple[Mount, ...] = ()
+    """What is mounted in it that outlives it."""
     cold: bool = False
     """Boot with the snapshot's disk, for when its memory cannot be used: nothing runs, and what had not
     reached the disk is not there. Such a machine can not be snapshotted."""
@@ -124,6 +127,14 @@ class VmStats(Struct, frozen=True):
     threads: int
 
 
+class VolumeReport(Struct, frozen=True):
+    """A volume as its host holds it: what it may hold, MiB, and what it takes on the disk now, bytes."""
+
+    id: str
+    size_mb: int
+    size_bytes: int
+
+
 class Networks(StrEnum):
     """What machines have for a network. SLOTS: one of its own each, which keeps a policy. NONE: one that
     leads nowhere. SHARED: the host's own, without any rules.
@@ -144,6 +155,7 @@ class HostReport(Struct, frozen=True):
     vms: list[VmReport]
     templates: list[Template]
     snapshots: list[SnapshotReport] = []
+    volumes: list[VolumeReport] = []
     network: Networks = Networks.NONE
     degraded: list[str] = []
     """What its jails lack, in words; nothing when all of it is there."""
@@ -203,6 +215,18 @@ class Host(Protocol):
         Twice with the same id returns the same snapshot. Errors: ArchiveRefused, SnapshotRefused when this
         host cannot restore it, SnapshotQuotaExceeded, NoSpace; on any of them and on cancellation nothing of
         the snapshot is left.
+        """
+        ...
+
+    async def make_volume(self, volume_id: str, size_mb: int) -> VolumeReport:
+        """An empty volume of so many MiB; twice is the same one, which has its size. Errors: NoSpace,
+        NotSupported, BuildFailed; then nothing of it is left.
+        """
+        ...
+
+    async def drop_volume(self, volume_id: str) -> None:
+        """Remove a volume and what is in it; fine when there is none. Errors: VolumeBusy while a machine has
+        it.
         """
         ...
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from pandastack.model.egress import Egress
 from pandastack.model.restore import RestoreProof
 from pandastack.model.secret import SecretWish
+from pandastack.model.volume import Mount, VolumeWish
 
 
 class SandboxState(StrEnum):
@@ -115,7 +116,8 @@ class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     memory_mb: int | None = None
     disk_gb: int | None = None
     env: dict[str, str] = {}
-    volumes: list[dict[str, object]] = []
+    volumes: list[VolumeWish] = []
+    """Volumes of the workspace, and where they are mounted."""
     egress: Egress | None = None
     """What it may reach; without it everything but private networks, or what its snapshot's sandbox may."""
     secrets: dict[str, SecretWish] = {}
@@ -168,6 +170,8 @@ class Sandbox(Struct, frozen=True):
     keep_checkpoints: int = KEPT_CHECKPOINTS
     egress: Egress = Egress()
     """What it may reach."""
+    volumes: list[Mount] = []
+    """What is mounted in it that outlives it."""
     cause: str | None = None
     """Why it is dead, in one sentence; None while it lives."""
     ended_at: datetime | None = None

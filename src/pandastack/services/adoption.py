@@ -18,6 +18,7 @@ from pandastack.services.endings import Endings, server_of
 from pandastack.services.ground import Ground
 from pandastack.services.ledger import Story
 from pandastack.services.litters import Litters
+from pandastack.services.volumes import Volumes
 from pandastack.telemetry import logger
 
 log = logger("adoption")
@@ -33,8 +34,15 @@ class Adoption:
     """Brings rows and machines together."""
 
     def __init__(
-        self, ground: Ground, archive: Archive, births: Births, endings: Endings, litters: Litters
+        self,
+        ground: Ground,
+        archive: Archive,
+        births: Births,
+        endings: Endings,
+        litters: Litters,
+        volumes: Volumes,
     ) -> None:
+        self._volumes = volumes
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._safe = ground.safe
@@ -60,6 +68,7 @@ class Adoption:
             await self._endings.stop_quietly(unknown)
         await self._litters.end_half_made()
         await self._archive.settle(report)
+        await self._volumes.settle(report)
 
     async def settle(self) -> None:
         """Look again at the rows that hang between two states and that no request works on, at machines that
@@ -77,6 +86,7 @@ class Adoption:
             await self._end_stray(stray)
         await self._litters.end_half_made()
         await self._archive.settle(report)
+        await self._volumes.settle(report)
 
     async def bury(self, vm: VmReport) -> None:
         """As `died`, also of one whose row is just being made to say that it runs. What the database refuses

@@ -15,7 +15,14 @@ from functools import partial
 import msgspec
 from msgspec import UNSET
 
-from pandastack.errors import Conflict, InFlight, PandastackError, SnapshotNotFound, SnapshotQuotaExceeded
+from pandastack.errors import (
+    Conflict,
+    InFlight,
+    NotSupported,
+    PandastackError,
+    SnapshotNotFound,
+    SnapshotQuotaExceeded,
+)
 from pandastack.model.account import Caller, SnapshotQuota, SnapshotUsage
 from pandastack.model.host import HostReport, SnapshotReport, SnapshotSpec
 from pandastack.model.sandbox import Sandbox, SandboxState
@@ -373,6 +380,11 @@ class Archive:
         await self._placement.ordered(host.drop_snapshot(snapshot_id), "drop_snapshot")
 
     def _draft(self, sandbox: Sandbox, kind: SnapshotKind, label: SnapshotRequest) -> Snapshot:
+        if sandbox.volumes and kind is not SnapshotKind.HIBERNATION:
+            raise NotSupported(
+                f"Sandbox {sandbox.id} has volumes, which would not be in its snapshot, or be in two "
+                "machines at once. Keep what is to be forked on its own disk."
+            )
         return Snapshot(
             id=self._new_id(),
             sandbox_id=sandbox.id,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pandastack.errors import Conflict, InFlight, OutcomeUnknown, PandastackError
 from pandastack.model.account import Caller
@@ -24,6 +24,7 @@ from pandastack.services.ledger import Story
 from pandastack.services.recorder import Recorder
 from pandastack.services.requests import Sizes, check_create, check_egress, check_secrets
 from pandastack.services.safe import Bound
+from pandastack.services.volumes import Volumes
 from pandastack.store import idempotency
 from pandastack.store.db import Connection
 from pandastack.store.idempotency import Identity
@@ -47,7 +48,10 @@ class Given(Struct, frozen=True):
 class Births:
     """All ways to make a sandbox, which end in one: `bear`."""
 
-    def __init__(self, ground: Ground, archive: Archive, endings: Endings, recorder: Recorder) -> None:
+    def __init__(
+        self, ground: Ground, archive: Archive, endings: Endings, recorder: Recorder, volumes: Volumes
+    ) -> None:
+        self._volumes = volumes
         self._ledger = ground.ledger
         self._placement = ground.placement
         self._line = ground.line
@@ -85,6 +89,9 @@ class Births:
             sizes = Sizes(origin.template, origin.cpu, origin.memory_mb)
         check_create(request, sizes)
         sandbox = self.draft(caller, request, sizes, origin)
+        if request.volumes:
+            mounts = await self._volumes.wished(caller, request.volumes)
+            sandbox = structs.replace(sandbox, volumes=mounts)
         check_egress(sandbox.egress, self._placement.report.network)
         if request.secrets:
             check_secrets(request.secrets, request.env, self._placement.report.network)
@@ -160,13 +167,13 @@ class Births:
             snapshot=sandbox.from_snapshot,
             egress=sandbox.egress,
             secrets=given.secrets,
+            volumes=tuple(sandbox.volumes),
             cold=disk_only,
         )
+        before = self._volumes.taken(sandbox, self._safe.kept(sandbox, given.secrets, before))
         async with self._line.turn():
             with self._being_created(sandbox.id):
-                await self._reserve(
-                    sandbox, story or Story(), self._safe.kept(sandbox, given.secrets, before)
-                )
+                await self._reserve(sandbox, story or Story(), before)
                 await self._failpoint("create.reserved")
                 return await self._start(caller, sandbox, spec, origin, after)
 

@@ -17,7 +17,7 @@ from pandastack.model.clock import Clock
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.events import Bell
-from pandastack.store import accounts, audit, events, idempotency, sandboxes, secrets, snapshots
+from pandastack.store import accounts, audit, events, idempotency, sandboxes, secrets, snapshots, volumes
 from pandastack.store.db import Connection, Database
 
 T = TypeVar("T")
@@ -263,7 +263,7 @@ class Ledger:
         await self.write_soon(sandbox_id, transaction)
 
     async def complete_end(self, sandbox_id: str, story: Story) -> list[str]:
-        """Move from STOPPING to DELETED; its secrets are forgotten.
+        """Move from STOPPING to DELETED; its secrets are forgotten, and others can have its volumes.
 
         Returns the hibernation images and the checkpoints that nobody needs any more.
         """
@@ -272,6 +272,7 @@ class Ledger:
             if sandboxes.move(connection, sandbox_id, SandboxState.DELETED, ended_at=self._clock.now()):
                 self.tell(connection, sandbox_id, story)
             secrets.forget(connection, sandbox_id)
+            volumes.release(connection, sandbox_id)
             return snapshots.doom_with_sandbox(connection, sandbox_id)
 
         return await self.write(sandbox_id, transaction)

@@ -10,7 +10,7 @@ from pandastack.errors import InvalidRequest, NotSupported
 from pandastack.model.egress import Egress
 from pandastack.model.host import Networks
 from pandastack.model.image import Template
-from pandastack.model.sandbox import SandboxCreate
+from pandastack.model.sandbox import Checkpoints, SandboxCreate
 from pandastack.model.secret import check_names
 
 METADATA_KEYS = 64
@@ -35,8 +35,11 @@ class Sizes(Struct, frozen=True):
 
 def check_create(request: SandboxCreate, sizes: Sizes) -> None:
     """Errors: InvalidRequest for what cannot be, NotSupported for what this server cannot do yet."""
-    if request.volumes:
-        raise NotSupported("Volumes are not yet part of this server: leave volumes out.")
+    if request.volumes and request.checkpoints is not Checkpoints.OFF:
+        raise InvalidRequest(
+            "checkpoints keep the state of a sandbox, and its volumes would not go back with it: "
+            "leave checkpoints or volumes out."
+        )
     if request.disk_only and request.from_snapshot is None:
         raise InvalidRequest("disk_only is for a sandbox that is made from a snapshot: say from_snapshot.")
     check_ttl(request.ttl_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from pandastack.carrying import carried_through
-from pandastack.errors import Conflict, SnapshotNotFound
+from pandastack.errors import Conflict, NotSupported, SnapshotNotFound
 from pandastack.model.account import Caller
 from pandastack.model.host import VmSpec
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
@@ -97,7 +97,13 @@ class Rollbacks:
         return await self._ledger.find(caller, found.id)
 
     async def _check(self, sandbox: Sandbox, snapshot: Snapshot) -> None:
-        """Errors: Conflict for a snapshot that is not its own, SnapshotNotFound for one that nobody names."""
+        """Errors: Conflict for a snapshot that is not its own, SnapshotNotFound for one that nobody names,
+        NotSupported for a sandbox whose volumes would not go back with it.
+        """
+        if sandbox.volumes:
+            raise NotSupported(
+                f"Sandbox {sandbox.id} cannot be rolled back: its volumes would not go back with it."
+            )
         if snapshot.kind not in SHOWN and snapshot.id != sandbox.snapshot_id:
             raise SnapshotNotFound(f"There is no snapshot {snapshot.id}.")
         if snapshot.state is not SnapshotState.READY:

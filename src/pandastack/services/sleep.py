@@ -98,6 +98,7 @@ class Sleep:
                         snapshot=snapshot_id,
                         egress=asleep.egress,
                         secrets=await self._safe.of(asleep),
+                        volumes=tuple(asleep.volumes),
                         cold=disk_only,
                     )
                     return await self._restore(asleep, spec, story)

@@ -13,6 +13,7 @@ from pandastack.model.account import Limits, Usage
 from pandastack.model.egress import Egress
 from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import ALIVE, MOVES, Checkpoints, Isolation, OnTimeout, Sandbox, SandboxState
+from pandastack.model.volume import Mount
 from pandastack.store import accounts
 from pandastack.store.tables import sandboxes
 
@@ -184,6 +185,7 @@ def _sandbox(row: sa.Row[Any]) -> Sandbox:
         checkpoints=Checkpoints(row.checkpoints),
         keep_checkpoints=row.keep_checkpoints,
         egress=msgspec.convert(row.egress, Egress),
+        volumes=[msgspec.convert(each, Mount) for each in row.volumes],
         cause=row.cause,
         ended_at=row.ended_at,
     )

@@ -99,6 +99,7 @@ sandboxes = sa.Table(
     _number("lifetime_seconds", nullable=True), _seconds("used_seconds"),
     _moment("awake_since", nullable=True), _json("restore_proof", nullable=True),
     _text("checkpoints"), _number("keep_checkpoints"), _json("egress"), _json("degraded", nullable=True),
+    _json("volumes"),
     sa.Index("sandboxes_by_state", "state", "workspace"), sa.Index("sandboxes_by_age", "created_at"),
     sa.Index("sandboxes_by_parent", "parent_id"), sa.Index("sandboxes_by_tree", "tree_id"),
 )  # fmt: skip
@@ -113,6 +114,20 @@ snapshots = sa.Table(
     _json("egress", nullable=True),
     sa.Index("snapshots_by_sandbox", "sandbox_id", "kind"),
     sa.Index("snapshots_by_workspace", "workspace", "created_at"),
+)  # fmt: skip
+
+volumes = sa.Table(
+    "volumes", metadata,
+    _text("id", primary_key=True), _text("workspace"), _text("name"), _text("host"), _text("state"),
+    _number("size_mb"), _number("size_bytes"), _number("generation"), _text("writer_id", nullable=True),
+    _moment("created_at"), sa.Index("volumes_by_name", "workspace", "name", unique=True),
+)  # fmt: skip
+
+attachments = sa.Table(
+    "attachments", metadata,
+    _text("volume_id", primary_key=True), _text("sandbox_id", primary_key=True), _text("path"),
+    sa.Column("read_only", Flag, nullable=False), _moment("since"),
+    sa.Index("attachments_by_sandbox", "sandbox_id"),
 )  # fmt: skip
 
 secrets = sa.Table(

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import jail, procfs, snapshots, unix
-from pandastack.host.driver import Feature, MachineConfig, Machinery, SnapshotFiles, Stats, Taken
+from pandastack.host.driver import Drive, Feature, MachineConfig, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.record import read_record
 from pandastack.model.host import SnapshotSpec
 from pandastack.model.sandbox import Isolation
@@ -112,6 +112,12 @@ class ProcessMachine:
             went_on()
         return Taken(files, (time.perf_counter() - begun) * 1000, {})
 
+    async def attach(self, drives: Sequence[Drive]) -> None:
+        """Its agent mounts none: what is written to their places is written to the host's own disk."""
+
+    async def detach(self) -> None:
+        """There is nothing to take out."""
+
     async def tidy(self) -> None:
         """There is nothing to do."""
 
@@ -161,7 +167,7 @@ class ProcessDriver:
     version = "1"
     isolation = Isolation.NONE
     degraded: tuple[str, ...] = ()
-    features = Feature.PAUSE | Feature.SNAPSHOT
+    features = Feature.PAUSE | Feature.DRIVES | Feature.SNAPSHOT
 
     def __init__(self, agent: Path, *, insecure_no_isolation: bool) -> None:
         if insecure_no_isolation is not True:

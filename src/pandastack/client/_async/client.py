@@ -14,6 +14,7 @@ from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection, set_default_connection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
+from pandastack.client._async.volumes import AsyncVolumesAPI
 from pandastack.client._config import Surroundings, read_surroundings, settle
 from pandastack.client._diff import Diff, Place, diff_call
 from pandastack.client._lineage import ForkTree, Promotion
@@ -206,6 +207,7 @@ class AsyncClient:
         self.snapshots = AsyncSnapshotsAPI(connection)
         self.templates = AsyncTemplatesAPI(connection)
         self.tokens = AsyncTokensAPI(connection)
+        self.volumes = AsyncVolumesAPI(connection)
 
     @property
     def api_url(self) -> str:

@@ -20,6 +20,7 @@ from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection, set_default_connection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
+from pandastack.client._sync.volumes import VolumesAPI
 from pandastack.client._values import Template, Token
 from pandastack.client._wire import Call, CreateOptions
 
@@ -207,6 +208,7 @@ class Client:
         self.snapshots = SnapshotsAPI(connection)
         self.templates = TemplatesAPI(connection)
         self.tokens = TokensAPI(connection)
+        self.volumes = VolumesAPI(connection)
 
     @property
     def api_url(self) -> str:

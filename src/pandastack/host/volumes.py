@@ -1,0 +1,185 @@
+"""The volumes of this host: one directory each, with a raw disk that no program of the host ever looks into.
+
+`w/ID/` holds `disk`, a sparse file with an ext4 file system that was empty when it was made, and
+`volume.json`, without which there is no volume. A machine gets the disk by a descriptor. Who may have it is
+the control plane's to decide; that no two write to it is kept here too, by the generation of its writer and
+by QEMU's own lock on the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from msgspec import Struct, structs
+
+from pandastack.errors import Conflict, NoSpace, NotSupported, VolumeBusy, VolumeNotFound
+from pandastack.host.driver import Drive
+from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
+from pandastack.host.record import note, read_record, write_record
+from pandastack.host.tool import run_tool
+from pandastack.model.host import VolumeReport
+from pandastack.model.volume import Mount
+
+DISK = "disk"
+RECORD = "volume.json"
+MAKE_SECONDS = 60.0
+BYTES_PER_INODE = 16384
+SPARE_BYTES = 1 << 30
+"""So much of the host's disk is left to the machines: what would leave less is refused."""
+OVERCOMMIT = 3
+"""All volumes together may be so many times what their disk holds."""
+
+log = structlog.get_logger("host")
+
+
+class Kept(Struct, frozen=True):
+    """`volume.json`."""
+
+    id: str
+    size_mb: int
+    generation: int = 0
+    """That of the last one who was given it to write."""
+
+
+class Volumes:
+    """All volumes below one directory. None can be made for machines that are not `able` to have any."""
+
+    def __init__(self, root: Path, *, able: bool) -> None:
+        self._root = root
+        self._able = able
+        self._kept: dict[str, Kept] = {}
+        self._holders: dict[str, dict[str, bool]] = {}
+        """By volume: the machines that have it, and whether they only read."""
+        self._making = asyncio.Lock()
+
+    def open(self) -> None:
+        """Find what an earlier program has made; what was half made goes."""
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sweep(self._root)
+        for home in self._root.iterdir():
+            kept = read_record(home / RECORD, Kept)
+            if kept is None:
+                log.warning("volume.unreadable", volume=home.name)
+            else:
+                self._kept[home.name] = kept
+
+    def reports(self) -> list[VolumeReport]:
+        """All volumes."""
+        return [self._report(kept) for kept in self._kept.values()]
+
+    def path_of(self, volume_id: str) -> Path:
+        """The disk of a volume, if there is such."""
+        return self._root / volume_id / DISK
+
+    async def make(self, volume_id: str, size_mb: int) -> VolumeReport:
+        """See `model.host.Host.make_volume`."""
+        if not self._able:
+            raise NotSupported("Machines of this host's driver cannot have volumes yet.")
+        UUID(volume_id)
+        async with self._making:
+            if (kept := self._kept.get(volume_id)) is None:
+                self._check_room(size_mb)
+                kept = Kept(volume_id, size_mb)
+                with full_disk_said(), new_directory(self._root / volume_id) as draft:
+                    await make_disk(draft / DISK, size_mb, volume_id)
+                    write_record(draft / RECORD, kept)
+                    await asyncio.to_thread(flush_tree, draft)
+                self._kept[volume_id] = kept
+        return self._report(kept)
+
+    async def drop(self, volume_id: str) -> None:
+        """See `model.host.Host.drop_volume`."""
+        if holders := self._holders.get(volume_id):
+            raise VolumeBusy(f"Machine {next(iter(holders))} has volume {volume_id}.")
+        if self._kept.pop(volume_id, None) is not None:
+            gone = taken_away(self._root / volume_id)
+            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+    def lend(self, vm_id: str, mounts: Iterable[Mount]) -> tuple[Drive, ...]:
+        """The drives of a machine that is to be, which it has until `give_back`. VolumeNotFound, VolumeBusy,
+        Conflict for one who was given it before another was; then it has none.
+        """
+        try:
+            return tuple(self._lend(vm_id, mount) for mount in mounts)
+        except BaseException:
+            self.give_back(vm_id)
+            raise
+
+    def adopt(self, vm_id: str, mounts: Iterable[Mount]) -> None:
+        """A machine that runs has these since an earlier life of this program."""
+        for mount in mounts:
+            self._holders.setdefault(mount.id, {})[vm_id] = mount.read_only
+
+    def give_back(self, vm_id: str) -> None:
+        """The machine has ended. Fine when it has none."""
+        for holders in self._holders.values():
+            holders.pop(vm_id, None)
+
+    async def flush(self, mounts: Iterable[Mount]) -> None:
+        """Have what machines have written to them be on the disk."""
+        for mount in mounts:
+            if not mount.read_only:
+                await asyncio.to_thread(_flush, self.path_of(mount.id))
+
+    def _lend(self, vm_id: str, mount: Mount) -> Drive:
+        kept = self._kept.get(mount.id)
+        if kept is None:
+            raise VolumeNotFound(f"This host has no volume {mount.name!r}.")
+        others = {vm: reads for vm, reads in self._holders.get(mount.id, {}).items() if vm != vm_id}
+        if others and not (mount.read_only and all(others.values())):
+            raise VolumeBusy(f"Volume {mount.name!r} is in machine {next(iter(others))}.")
+        if mount.generation < kept.generation:
+            raise Conflict(f"Volume {mount.name!r} has been another's to write since.")
+        if mount.generation > kept.generation:
+            kept = structs.replace(kept, generation=mount.generation)
+            note(self._root / mount.id / RECORD, kept)
+            self._kept[mount.id] = kept
+        self._holders.setdefault(mount.id, {})[vm_id] = mount.read_only
+        return Drive(self.path_of(mount.id), kept.size_mb << 20, read_only=mount.read_only)
+
+    def _report(self, kept: Kept) -> VolumeReport:
+        used = self.path_of(kept.id).stat().st_blocks * 512
+        return VolumeReport(kept.id, kept.size_mb, used)
+
+    def _check_room(self, more_mb: int) -> None:
+        """NoSpace when the host has promised too much already."""
+        disk = shutil.disk_usage(self._root)
+        promised = sum(kept.size_mb for kept in self._kept.values()) << 20
+        if promised + (more_mb << 20) > disk.total * OVERCOMMIT or disk.free < SPARE_BYTES:
+            raise NoSpace(
+                f"A volume of {more_mb} MiB does not fit: this host's disk holds {disk.total >> 20} MiB, "
+                f"{disk.free >> 20} of them free, and volumes have been promised {promised >> 20}.",
+                reason="headroom",
+                provisioned_bytes=promised,
+                fs_size_bytes=disk.total,
+                fs_free_bytes=disk.free,
+                oversub_factor=OVERCOMMIT,
+                free_reserve_bytes=SPARE_BYTES,
+            )
+
+
+async def make_disk(disk: Path, size_mb: int, volume_id: str) -> None:
+    """An empty ext4 file system in a sparse file. NoSpace, BuildFailed."""
+    with full_disk_said(), disk.open("xb") as file:
+        file.truncate(size_mb << 20)
+    await run_tool(
+        [
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"),
+            *("-L", f"vol-{volume_id[:8]}", "-U", volume_id),
+            *("-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard"),
+            *("-i", str(BYTES_PER_INODE), str(disk)),
+        ],
+        timeout=MAKE_SECONDS,
+        settings={"MKE2FS_CONFIG": "/dev/null"},
+    )
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,208 @@
+"""Disks that outlive sandboxes: made, grown, deleted; and who has them.
+
+A row is written first and says CREATING; the host makes the file; the row says READY, and only then is
+anybody told. It goes the other way round. What is interrupted between is finished or undone by `settle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+
+from msgspec import structs
+
+from pandastack.errors import PandastackError, VolumeBusy, VolumeExists, VolumeNotFound
+from pandastack.model.account import Caller
+from pandastack.model.host import HostReport
+from pandastack.model.sandbox import Sandbox
+from pandastack.model.volume import Mount, Volume, VolumeCreate, VolumeState, VolumeWish, check_wishes
+from pandastack.services.ground import Ground
+from pandastack.store import audit, volumes
+from pandastack.store.db import Connection
+from pandastack.telemetry import logger
+
+log = logger("volumes")
+
+
+class Volumes:
+    """All volumes of all workspaces. A caller sees its workspace's alone: another's is VolumeNotFound."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._database = ground.database
+        self._ledger = ground.ledger
+        self._placement = ground.placement
+        self._clock = ground.clock
+        self._new_id = ground.new_id
+        self._working: set[str] = set()
+
+    async def create(self, caller: Caller, request: VolumeCreate) -> Volume:
+        """An empty volume. On any error nothing of it is left. Errors: VolumeExists, NoSpace, NotSupported,
+        OutcomeUnknown.
+        """
+        draft = Volume(
+            id=self._new_id(),
+            name=request.name,
+            workspace=caller.workspace,
+            host=self._placement.report.id,
+            state=VolumeState.CREATING,
+            size_mb=request.size_mb,
+            created_at=self._clock.now(),
+        )
+        self._working.add(draft.id)
+        try:
+            await self._database.write_soon(partial(_draft, volume=draft))
+            made = await self._make(draft)
+            await self._database.write(partial(self._publish, caller=caller, volume=made))
+        except BaseException:
+            await self._discard(draft)
+            raise
+        finally:
+            self._working.discard(draft.id)
+        return made
+
+    async def get(self, caller: Caller, name: str) -> Volume:
+        """Errors: VolumeNotFound."""
+        return (await self._measured([await self._find(caller.workspace, name)]))[0]
+
+    async def all(self, caller: Caller) -> list[Volume]:
+        """All of the workspace, by name."""
+        rows = await self._database.read(partial(volumes.listing, workspace=caller.workspace))
+        return await self._measured([row for row in rows if row.state is VolumeState.READY])
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """Remove it and all that is in it. Errors: VolumeNotFound, VolumeBusy while a sandbox has it."""
+        found = await self._find(caller.workspace, name)
+
+        def transaction(connection: Connection) -> None:
+            if not volumes.move(connection, found.id, VolumeState.DELETING, [VolumeState.READY]):
+                now = volumes.find(connection, caller.workspace, name)
+                raise busy(now) if now and now.state is VolumeState.READY else _unknown(name)
+            _audit(connection, caller, self._clock.now(), 204, found)
+
+        await self._database.write(transaction)
+        await self._drop(found)
+
+    # -- who has them
+
+    async def wished(self, caller: Caller, wishes: Sequence[VolumeWish]) -> list[Mount]:
+        """What a sandbox that is to be would have mounted. Errors: VolumeNotFound, InvalidRequest."""
+        check_wishes(wishes)
+        mounts = []
+        for wish in wishes:
+            found = await self._find(caller.workspace, wish.name)
+            generation = found.generation + (not wish.read_only)
+            mounts.append(Mount(found.id, found.name, wish.place, wish.read_only, generation))
+        return mounts
+
+    def taken(self, sandbox: Sandbox, before: Callable[[Connection], None]) -> Callable[[Connection], None]:
+        """What comes `before` in the transaction that makes a sandbox, and then has it have its volumes.
+        Errors of the transaction: VolumeNotFound, VolumeBusy.
+        """
+        if not sandbox.volumes:
+            return before
+        now = self._clock.now()
+
+        def transaction(connection: Connection) -> None:
+            before(connection)
+            for mount in sandbox.volumes:
+                if not volumes.attach(connection, mount, sandbox.id, now):
+                    held = volumes.find(connection, sandbox.workspace, mount.name)
+                    raise busy(held) if held and held.id == mount.id else _unknown(mount.name)
+
+        return transaction
+
+    # -- rows and files
+
+    async def settle(self, report: HostReport) -> None:
+        """Undo what was never acknowledged, finish what is being deleted, drop what nobody knows.
+
+        `report` is older than the rows that are read here, so whatever it tells of has a row by now.
+        """
+        rows = await self._database.read(volumes.listing)
+        for row in rows:
+            if row.id in self._working:
+                continue
+            if row.state is VolumeState.CREATING:
+                await self._discard(row)
+            elif row.state is VolumeState.DELETING:
+                await self._drop(row)
+        known = {row.id for row in rows} | self._working
+        for stray in report.volumes:
+            if stray.id not in known:
+                log.warning("volume.unknown", volume_id=stray.id)
+                await self._order_drop(stray.id)
+
+    async def _make(self, draft: Volume) -> Volume:
+        host = self._placement.host_of(draft.id)
+        report = await self._placement.ordered(host.make_volume(draft.id, draft.size_mb), "make_volume")
+        return structs.replace(draft, size_bytes=report.size_bytes, state=VolumeState.READY)
+
+    def _publish(self, connection: Connection, caller: Caller, volume: Volume) -> None:
+        done = volumes.move(
+            connection, volume.id, VolumeState.READY, [VolumeState.CREATING], size_bytes=volume.size_bytes
+        )
+        if not done:
+            raise _unknown(volume.name)
+        _audit(connection, caller, self._clock.now(), 201, volume)
+
+    async def _measured(self, rows: list[Volume]) -> list[Volume]:
+        """With what each takes now, as far as its host tells."""
+        report = await self._placement.refresh()
+        sizes = {held.id: held.size_bytes for held in report.volumes}
+        return [structs.replace(row, size_bytes=sizes.get(row.id, row.size_bytes)) for row in rows]
+
+    async def _find(self, workspace: str, name: str) -> Volume:
+        found = await self._database.glance(partial(volumes.find, workspace=workspace, name=name))
+        if found is None or found.state is not VolumeState.READY:
+            raise _unknown(name)
+        return found
+
+    async def _discard(self, draft: Volume) -> None:
+        """Leave nothing of one that was never acknowledged."""
+        dooming = partial(
+            volumes.move, volume_id=draft.id, to=VolumeState.DELETING, only_from=[VolumeState.CREATING]
+        )
+        if await self._database.write_soon(dooming):
+            await self._drop(draft)
+
+    async def _drop(self, volume: Volume) -> None:
+        """Have its host remove it, and forget its row; what cannot be now is done by `settle`."""
+        if await self._order_drop(volume.id):
+            forgetting = partial(volumes.forget, volume_id=volume.id, only_from=[VolumeState.DELETING])
+            await self._database.write_soon(forgetting)
+
+    async def _order_drop(self, volume_id: str) -> bool:
+        host = self._placement.host_of(volume_id)
+        try:
+            await self._placement.ordered(host.drop_volume(volume_id), "drop_volume")
+        except PandastackError as error:
+            log.warning("volume.not_dropped", volume_id=volume_id, error=error.message)
+            return False
+        return True
+
+
+def busy(volume: Volume) -> VolumeBusy:
+    """The refusal for one that others have."""
+    holders = ", ".join(
+        f"{each.sandbox_id} ({'reads' if each.read_only else 'writes'})" for each in volume.attachments
+    )
+    return VolumeBusy(
+        f"Volume {volume.name!r} is attached: {holders}. One sandbox can write it, or any number read it: "
+        "delete those sandboxes first.",
+        sandboxes=[each.sandbox_id for each in volume.attachments],
+    )
+
+
+def _draft(connection: Connection, volume: Volume) -> None:
+    if not volumes.insert(connection, volume):
+        raise VolumeExists(f"volume already exists: {volume.name!r}.")
+
+
+def _audit(connection: Connection, caller: Caller, now: datetime, status: int, volume: Volume) -> None:
+    if caller.method:
+        audit.add(connection, audit.Deed(caller, now, status, {"volume": volume.name}))
+
+
+def _unknown(name: str) -> VolumeNotFound:
+    return VolumeNotFound(f"There is no volume {name!r}.")
