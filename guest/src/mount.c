@@ -87,7 +87,8 @@ void job_mount(const struct fields *fields, int content)
     device[sizeof device - 2] = (char)('b' + fields_number(fields, TAG_DRIVE, 0));
     await_drive(device, size);
     make_place(path);
-    if (mount(device, path, "ext4", MS_NODEV | MS_NOSUID | (read_only ? MS_RDONLY : 0), "noinit_itable") != 0)
+    int failed = mount(device, path, "ext4", MS_NODEV | MS_NOSUID | (read_only ? MS_RDONLY : 0), "noinit_itable");
+    if (failed != 0 && (errno != EBUSY || read_only)) /* EBUSY: it is mounted there already, and may have to grow */
         answer_done(errno, path);
     if (!read_only)
         grow(path, size);

@@ -144,6 +144,64 @@ async def test_what_was_interrupted_is_settled(world: World) -> None:
     assert files(world) == {kept["id"]}
 
 
+async def test_a_copy_is_a_volume_of_its_own(world: World) -> None:
+    await make(world, "data", size_mb=32)
+    (world.host.volumes.path_of(str((await make(world, "marked", size_mb=16))["id"]))).write_bytes(
+        b"x" * 4096
+    )
+    copy = await make(world, "copy", from_volume="marked")
+    assert (copy["size_mb"], copy["source"], copy["frozen"]) == (16, "marked", False)
+    assert world.host.volumes.path_of(str(copy["id"])).read_bytes()[:4096] == b"x" * 4096
+    larger = await make(world, "larger", from_volume="marked", size_mb=48)
+    assert world.host.volumes.path_of(str(larger["id"])).stat().st_size == 48 << 20
+    for body, status in (
+        ({"name": "small", "from_volume": "data", "size_mb": 16}, 400),
+        ({"name": "none", "from_volume": "missing"}, 404),
+        ({"name": "copy", "from_volume": "data"}, 409),
+    ):
+        assert (await world.http.post(ALL, json=body)).status_code == status
+    await world.create(volumes=[{"name": "data"}])
+    refused = await world.http.post(ALL, json={"name": "torn", "from_volume": "data"})
+    assert refused.status_code == 409 and refused.json()["code"] == "volume.busy"
+    assert {each["name"] for each in (await world.http.get(ALL)).json()} == {
+        "data",
+        "marked",
+        "copy",
+        "larger",
+    }
+    assert len(files(world)) == 4
+
+
+async def test_a_snapshot_is_never_written(world: World) -> None:
+    await make(world, "data")
+    kept = await world.http.post(f"{ALL}/data/snapshots", json={"name": "monday"})
+    assert kept.status_code == 201 and kept.json()["frozen"] and kept.json()["source"] == "data"
+    refused = await world.http.post(
+        "/v1/sandboxes", json={"template": "base", "volumes": [{"name": "monday"}]}
+    )
+    assert refused.status_code == 400 and "is a snapshot" in refused.json()["error"]
+    assert (await world.http.patch(f"{ALL}/monday", json={"size_mb": 1024})).status_code == 400
+    await world.create(volumes=[{"name": "monday", "read_only": True}])
+    back = await make(world, "back", from_volume="monday")
+    assert not back["frozen"]
+    await world.create(volumes=[{"name": "back"}])
+
+
+async def test_a_volume_grows_and_never_shrinks(world: World) -> None:
+    made = await make(world, "data", size_mb=32)
+    grown = await world.http.patch(f"{ALL}/data", json={"size_mb": 64})
+    assert grown.status_code == 200 and grown.json()["size_mb"] == 64
+    assert world.host.volumes.path_of(str(made["id"])).stat().st_size == 64 << 20
+    assert (await world.http.patch(f"{ALL}/data", json={"size_mb": 64})).status_code == 200, "it has that"
+    assert (await world.http.patch(f"{ALL}/data", json={"size_mb": 32})).status_code == 400
+    assert (await world.http.patch(f"{ALL}/data", json={"size_mb": 1 << 20})).status_code == 400
+    box = (await world.create(volumes=[{"name": "data"}]))["id"]
+    assert (await world.http.patch(f"{ALL}/data", json={"size_mb": 96})).status_code == 200
+    await world.http.post(f"/v1/sandboxes/{box}/pause")
+    assert (await world.http.patch(f"{ALL}/data", json={"size_mb": 128})).status_code == 409
+    assert (await world.http.get(f"{ALL}/data")).json()["size_mb"] == 96
+
+
 async def test_others_do_not_see_it(world: World, foreigner: httpx2.AsyncClient) -> None:
     await make(world, "data")
     assert (await foreigner.get(ALL)).json() == []

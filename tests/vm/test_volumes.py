@@ -68,6 +68,17 @@ async def test_what_is_written_outlives_the_machine(host: LocalHost) -> None:
     assert 8 << 20 < report.size_bytes < 24 << 20
 
 
+async def test_open_files_keep_nothing_from_being_flushed(host: LocalHost) -> None:
+    one, two = await volume(host), await volume(host)
+    await start(host, "first", mount(one, "/mnt/one"), mount(two, "/mnt/two"))
+    await say(host, "first", "(exec 3> /mnt/one/open; echo said >&3; sleep 60) > /dev/null 2>&1 & sleep 0.2")
+    await say(host, "first", "echo unflushed > /mnt/two/file")
+    await host.stop("first")
+    again = [mount(each, f"/mnt/{name}", generation=2) for each, name in ((one, "one"), (two, "two"))]
+    await start(host, "second", *again)
+    assert await say(host, "second", "cat /mnt/one/open /mnt/two/file") == "said\nunflushed\n"
+
+
 async def test_no_byte_that_was_flushed_is_lost_with_the_machine(host: LocalHost) -> None:
     name = await volume(host)
     await start(host, "first", mount(name))
@@ -158,6 +169,37 @@ async def test_it_sleeps_and_goes_on_with_open_files(host: LocalHost) -> None:
     await host.stop("thief")
     with pytest.raises(Conflict):  # its memory knows the volume as it was before
         await start(host, "box", mount(name), snapshot="asleep")
+
+
+async def test_it_grows_while_it_is_written(host: LocalHost) -> None:
+    name = await volume(host)
+    await start(host, "box", mount(name))
+    size = "df --output=size -m /mnt/data | tail -1"
+    before = int(await say(host, "box", size))
+    fill = "cd /mnt/data; head -c 80M /dev/zero 2>&1 > zeros; rm zeros"
+    assert "No space left" in await say(host, "box", fill)
+    await host.grow_volume(name, 256)
+    assert int(await say(host, "box", size)) > before + 150
+    assert await say(host, "box", "head -c 80M /dev/zero > /mnt/data/zeros && sync && echo fits") == "fits\n"
+    await host.stop("box")
+    await host.grow_volume(name, 300)  # while nobody has it
+    await start(host, "box", mount(name, generation=2))
+    assert int(await say(host, "box", size)) > before + 190
+    assert await say(host, "box", "stat -c %s /mnt/data/zeros") == f"{80 << 20}\n"
+
+
+async def test_a_copy_goes_its_own_way(host: LocalHost) -> None:
+    name, copy = await volume(host), str(uuid4())
+    await start(host, "box", mount(name))
+    await say(host, "box", "echo first > /mnt/data/file")
+    with pytest.raises(VolumeBusy):
+        await host.copy_volume(name, copy, SIZE_MB)
+    await host.stop("box")
+    await host.copy_volume(name, copy, 2 * SIZE_MB)
+    await start(host, "both", mount(name, generation=2), Mount(copy, "copy", "/mnt/copy", generation=1))
+    told = "cat /mnt/data/file /mnt/copy/file; echo second > /mnt/copy/file; cat /mnt/data/file"
+    assert await say(host, "both", told) == "first\nfirst\nfirst\n"
+    assert int(await say(host, "both", "df --output=size -m /mnt/copy | tail -1")) > SIZE_MB * 3 // 2
 
 
 async def test_a_server_that_starts_finds_who_has_them(open_state: OpenHost) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pandastack.api.calls import Api
 from pandastack.endpoint import Endpoint, Nothing, Reply
 from pandastack.model.account import Scope
-from pandastack.model.volume import Volume, VolumeCreate
+from pandastack.model.volume import Volume, VolumeChange, VolumeCreate, VolumeSnapshot
 
 ALL = "/v1/volumes"
 ONE = "/v1/volumes/{name}"
@@ -23,6 +23,14 @@ async def get(call: Api[None, Nothing]) -> Volume:
     return await call.app.volumes.get(call.caller, call.path["name"])
 
 
+async def change(call: Api[VolumeChange, Nothing]) -> Volume:
+    return await call.app.volumes.grow(call.caller, call.path["name"], call.body.size_mb)
+
+
+async def snapshot(call: Api[VolumeSnapshot, Nothing]) -> Reply:
+    return Reply(await call.app.volumes.snapshot(call.caller, call.path["name"], call.body), status=201)
+
+
 async def delete(call: Api[None, Nothing]) -> None:
     await call.app.volumes.delete(call.caller, call.path["name"])
 
@@ -32,7 +40,7 @@ VOLUMES: tuple[Endpoint, ...] = (
         "POST",
         ALL,
         create,
-        "Make a volume",
+        "Make a volume, empty or as a copy",
         body=VolumeCreate,
         answer=Volume,
         status=201,
@@ -41,5 +49,19 @@ VOLUMES: tuple[Endpoint, ...] = (
     ),
     Endpoint("GET", ALL, list_all, "List volumes", scope=Scope.READ, answer=list[Volume]),
     Endpoint("GET", ONE, get, "Get a volume", scope=Scope.READ, answer=Volume),
+    Endpoint(
+        "PATCH", ONE, change, "Grow a volume", body=VolumeChange, answer=Volume, audited=True, patient=True
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/snapshots",
+        snapshot,
+        "Keep what is on a volume now as one that is never written",
+        body=VolumeSnapshot,
+        answer=Volume,
+        status=201,
+        audited=True,
+        patient=True,
+    ),
     Endpoint("DELETE", ONE, delete, "Delete a volume and what is in it", status=204, audited=True),
 )

@@ -33,13 +33,14 @@ def list_all(ctx: typer.Context) -> None:
         (
             each["name"],
             f"{each['size_mb']} MiB",
+            "snapshot" if each["frozen"] else "",
             f"{each['size_bytes'] / 1e6:.1f} MB",
             age(each["created_at"]),
             ", ".join(map(_holder, each["attachments"])),
         )
         for each in found
     ]
-    head = ("NAME", "SIZE", "TAKES", "AGE", "ATTACHED TO")
+    head = ("NAME", "SIZE", "KIND", "TAKES", "AGE", "ATTACHED TO")
     session.table(found, head, rows)
 
 
@@ -47,12 +48,33 @@ def list_all(ctx: typer.Context) -> None:
 def create(
     ctx: typer.Context,
     name: Name,
-    size: Annotated[int, typer.Option("--size", metavar="MIB", min=16, help="What it may hold.")] = 256,
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="MIB", min=16, help="What it may hold; else 256.")
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", metavar="VOLUME", help="With what is on this one now.")
+    ] = None,
 ) -> None:
-    """Make an empty volume."""
+    """Make a volume, empty or as a copy."""
     session = session_of(ctx)
-    made = session.client().volumes.create(name, size_mb=size)
+    made = session.client().volumes.create(name, size, from_volume=origin)
     session.show(made, made["name"])
+
+
+@app.command()
+def snapshot(ctx: typer.Context, name: Name, to: Annotated[str, typer.Argument(metavar="SNAPSHOT")]) -> None:
+    """Keep what is on a volume now as one that is never written."""
+    session = session_of(ctx)
+    made = session.client().volumes.snapshot(name, to)
+    session.show(made, made["name"])
+
+
+@app.command()
+def grow(ctx: typer.Context, name: Name, size: Annotated[int, typer.Argument(metavar="MIB", min=16)]) -> None:
+    """Have a volume hold more, whoever has it."""
+    session = session_of(ctx)
+    grown = session.client().volumes.grow(name, size)
+    session.show(grown, f"{grown['size_mb']} MiB")
 
 
 @app.command()

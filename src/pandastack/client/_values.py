@@ -281,6 +281,10 @@ class Volume(TypedDict):
     size_bytes: int
     """What it takes on its host's disk now."""
     created_at: str
+    frozen: bool
+    """A snapshot: it is never written."""
+    source: str | None
+    """What it was copied from."""
     attachments: list[VolumeAttachment]
 
 

@@ -22,6 +22,7 @@ from pandastack.config import DriverName, HostConfig, NetworkMode
 from pandastack.errors import InvalidRequest, NotSupported
 from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
+from pandastack.host.attachments import Growth
 from pandastack.host.baker import Baker
 from pandastack.host.checks import Programs
 from pandastack.host.disks import Disk, disk_of
@@ -88,6 +89,8 @@ class LocalHost:
         self.replace = vms.replace
         self.stats = vms.stats
         self.make_volume = volumes.make
+        self.copy_volume = volumes.copy
+        self.grow_volume = Growth(volumes, vms.find).grow
         self.drop_volume = volumes.drop
         self.set_egress = reach.set_egress
         self.receipts = reach.receipts

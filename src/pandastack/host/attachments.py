@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 from msgspec import structs
 
-from pandastack.errors import PandastackError
+from pandastack.errors import GuestUnreachable, PandastackError, VolumeBusy
 from pandastack.host.driver import Drive
 from pandastack.host.guest import GuestLink
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
-from pandastack.model.host import VmState
-from pandastack.model.volume import Mount
+from pandastack.host.volumes import Volumes
+from pandastack.model.host import VmState, VolumeReport
+from pandastack.model.volume import MOST_MB, Mount
 
 FLUSH_SECONDS = 10.0
 """How long a machine that is being stopped may take to write what its volumes have not got yet."""
@@ -23,9 +25,11 @@ log = structlog.get_logger("host")
 
 
 def with_drives(prepared: Prepared, drives: tuple[Drive, ...]) -> Prepared:
-    """The same for a machine that has these, each of which its process may write to its end."""
+    """The same for a machine that has these, each of which its process may write to its end, however large it
+    becomes.
+    """
     machine = prepared.any_machine
-    limit = max((machine.disk_limit_bytes, *(drive.size_bytes for drive in drives)))
+    limit = max(machine.disk_limit_bytes, MOST_MB << 20) if drives else machine.disk_limit_bytes
     machine = structs.replace(machine, drives=drives, disk_limit_bytes=limit)
     return structs.replace(prepared, any_machine=machine)
 
@@ -46,6 +50,30 @@ async def unmount_all(vm: Vm) -> None:
     try:
         async with asyncio.timeout(FLUSH_SECONDS):
             for mount in written:
-                await vm.link.unmount(mount.path)
+                with suppress(VolumeBusy):  # it has been flushed
+                    await vm.link.unmount(mount.path)
     except (PandastackError, TimeoutError) as error:
         log.warning("volume.not_unmounted", vm=vm.spec.id, reason=str(error))
+
+
+class Growth:
+    """The verb on volumes that machines may have."""
+
+    def __init__(self, volumes: Volumes, find: Callable[[str], Vm]) -> None:
+        self._volumes = volumes
+        self._find = find
+
+    async def grow(self, volume_id: str, size_mb: int) -> VolumeReport:
+        """See `model.host.Host.grow_volume`."""
+        report = await self._volumes.grow(volume_id, size_mb)
+        if (writer := self._volumes.writer(volume_id)) is not None:
+            vm = self._find(writer)
+            if vm.link is None or vm.report.state is not VmState.RUNNING:
+                raise GuestUnreachable("The machine that has the volume cannot be told that it is larger.")
+            number, mount = next(
+                (number, each) for number, each in enumerate(vm.spec.volumes) if each.id == volume_id
+            )
+            size = report.size_mb << 20
+            await vm.machine.resize(number, size)
+            await vm.link.mount(number, mount.path, size)
+        return report

@@ -177,6 +177,10 @@ class Machine(Protocol):
         """
         ...
 
+    async def resize(self, number: int, size_bytes: int) -> None:
+        """Have the guest see that a drive has become larger, as its file has. MachineError."""
+        ...
+
     async def detach(self) -> None:
         """Take all drives out, which the guest must have let go of. MachineError."""
         ...

@@ -294,6 +294,9 @@ class FirecrackerMachine:
         """NotSupported."""
         raise NotSupported("Machines of this driver have no place for volumes yet.")
 
+    async def resize(self, number: int, size_bytes: int) -> None:
+        """There is no drive that it could see."""
+
     async def detach(self) -> None:
         """There is nothing to take out."""
 

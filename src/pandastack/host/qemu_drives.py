@@ -41,9 +41,14 @@ async def put_in(quarters: Quarters, qmp: Path, number: int, drive: Drive) -> No
                 ("add-fd", {"fdset-id": number}),
                 *(_layered(quarters, name, number, drive) if drive.read_only else _plain(name, number)),
                 ("qom-set", {"path": f"/machine/peripheral/{name}", "property": "drive", "value": name}),
-                ("block_resize", {"node-name": name, "size": drive.size_bytes}),  # the guest is told by this
+                resized(number, drive.size_bytes),
                 ("remove-fd", {"fdset-id": number}),
             )
+
+
+def resized(number: int, size_bytes: int) -> Order:
+    """Have the guest told of a drive's size, which its file has already."""
+    return "block_resize", {"node-name": name_of(number), "size": size_bytes}
 
 
 async def take_out(qmp: Qmp, number: int) -> None:

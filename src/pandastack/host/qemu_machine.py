@@ -21,7 +21,7 @@ from pandastack.host.death import tail
 from pandastack.host.driver import Drive, Machinery, SnapshotFiles, Stats, Taken
 from pandastack.host.groups import limits_of
 from pandastack.host.qemu_command import BASE_DISK, CONSOLE, DISK_PATH, MEMORY, OVERLAY
-from pandastack.host.qemu_drives import put_in, take_out
+from pandastack.host.qemu_drives import put_in, resized, take_out
 from pandastack.host.qemu_orders import (
     FLATTENING,
     flattening,
@@ -339,6 +339,11 @@ class QemuMachine:
             for number, drive in enumerate(drives[self._drives :], start=self._drives):
                 await put_in(self._quarters, self.home / QMP, number, drive)
                 self._drives += 1
+
+    async def resize(self, number: int, size_bytes: int) -> None:
+        """Tell the guest of a drive's new size."""
+        async with self._turn, self._monitor() as qmp:
+            await qmp.execute(*resized(number, size_bytes))
 
     async def detach(self) -> None:
         """Take them out."""

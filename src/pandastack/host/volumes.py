@@ -18,7 +18,8 @@ from uuid import UUID
 import structlog
 from msgspec import Struct, structs
 
-from pandastack.errors import Conflict, NoSpace, NotSupported, VolumeBusy, VolumeNotFound
+from pandastack.errors import Conflict, InvalidRequest, NoSpace, NotSupported, VolumeBusy, VolumeNotFound
+from pandastack.host import sparse
 from pandastack.host.driver import Drive
 from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.record import note, read_record, write_record
@@ -93,6 +94,45 @@ class Volumes:
                 self._kept[volume_id] = kept
         return self._report(kept)
 
+    async def copy(self, source_id: str, volume_id: str, size_mb: int) -> VolumeReport:
+        """See `model.host.Host.copy_volume`."""
+        UUID(volume_id)
+        async with self._making:
+            if (kept := self._kept.get(volume_id)) is None:
+                source = self._found(source_id)
+                if not all(self._holders.get(source_id, {}).values()):
+                    raise VolumeBusy(f"A machine writes volume {source_id}.")
+                size_mb = max(size_mb, source.size_mb)
+                self._check_room(size_mb)
+                kept = Kept(volume_id, size_mb)
+                with full_disk_said(), new_directory(self._root / volume_id) as draft:
+                    await asyncio.to_thread(_copy, self.path_of(source_id), draft / DISK, size_mb)
+                    write_record(draft / RECORD, kept)
+                    await asyncio.to_thread(flush_tree, draft)
+                self._kept[volume_id] = kept
+        return self._report(kept)
+
+    async def grow(self, volume_id: str, size_mb: int) -> VolumeReport:
+        """Have its file be so large; the file system in it is grown by who writes it next. VolumeNotFound,
+        InvalidRequest, NoSpace.
+        """
+        kept = self._found(volume_id)
+        if size_mb < kept.size_mb:
+            raise InvalidRequest(f"The volume has {kept.size_mb} MiB, and cannot shrink to {size_mb}.")
+        if size_mb > kept.size_mb:
+            self._check_room(size_mb - kept.size_mb)
+            with full_disk_said():
+                os.truncate(self.path_of(volume_id), size_mb << 20)
+                kept = structs.replace(kept, size_mb=size_mb)
+                write_record(self._root / volume_id / RECORD, kept)
+            self._kept[volume_id] = kept
+        return self._report(kept)
+
+    def writer(self, volume_id: str) -> str | None:
+        """The machine that writes it."""
+        holders = self._holders.get(volume_id, {})
+        return next((vm for vm, reads in holders.items() if not reads), None)
+
     async def drop(self, volume_id: str) -> None:
         """See `model.host.Host.drop_volume`."""
         if holders := self._holders.get(volume_id):
@@ -128,9 +168,7 @@ class Volumes:
                 await asyncio.to_thread(_flush, self.path_of(mount.id))
 
     def _lend(self, vm_id: str, mount: Mount) -> Drive:
-        kept = self._kept.get(mount.id)
-        if kept is None:
-            raise VolumeNotFound(f"This host has no volume {mount.name!r}.")
+        kept = self._found(mount.id)
         others = {vm: reads for vm, reads in self._holders.get(mount.id, {}).items() if vm != vm_id}
         if others and not (mount.read_only and all(others.values())):
             raise VolumeBusy(f"Volume {mount.name!r} is in machine {next(iter(others))}.")
@@ -142,6 +180,12 @@ class Volumes:
             self._kept[mount.id] = kept
         self._holders.setdefault(mount.id, {})[vm_id] = mount.read_only
         return Drive(self.path_of(mount.id), kept.size_mb << 20, read_only=mount.read_only)
+
+    def _found(self, volume_id: str) -> Kept:
+        kept = self._kept.get(volume_id)
+        if kept is None:
+            raise VolumeNotFound(f"This host has no volume {volume_id}.")
+        return kept
 
     def _report(self, kept: Kept) -> VolumeReport:
         used = self.path_of(kept.id).stat().st_blocks * 512
@@ -178,6 +222,11 @@ async def make_disk(disk: Path, size_mb: int, volume_id: str) -> None:
         timeout=MAKE_SECONDS,
         settings={"MKE2FS_CONFIG": "/dev/null"},
     )
+
+
+def _copy(source: Path, target: Path, size_mb: int) -> None:
+    sparse.copy(source, target)
+    os.truncate(target, size_mb << 20)
 
 
 def _flush(path: Path) -> None:

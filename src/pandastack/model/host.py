@@ -224,6 +224,18 @@ class Host(Protocol):
         """
         ...
 
+    async def copy_volume(self, source_id: str, volume_id: str, size_mb: int) -> VolumeReport:
+        """A volume with what another one has, of that size or more; twice is the same one. Errors:
+        VolumeNotFound, VolumeBusy while a machine writes the other one, NoSpace; then nothing of it is left.
+        """
+        ...
+
+    async def grow_volume(self, volume_id: str, size_mb: int) -> VolumeReport:
+        """Have it hold so many MiB; fine when it does. A machine that writes it sees that before this
+        returns. Errors: VolumeNotFound, InvalidRequest for less than it has, NoSpace, MachineError.
+        """
+        ...
+
     async def drop_volume(self, volume_id: str) -> None:
         """Remove a volume and what is in it; fine when there is none. Errors: VolumeBusy while a machine has
         it.

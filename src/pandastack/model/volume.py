@@ -56,10 +56,25 @@ class VolumeWish(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VolumeCreate(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/volumes`. The size is MiB, and may grow later."""
+    """The body of `POST /v1/volumes`. The size is MiB, and may grow later. With `from_volume` it has what
+    that one has now, and at least its size, which it has without a size of its own.
+    """
 
     name: VolumeName
-    size_mb: SizeMb = SIZE_MB
+    size_mb: SizeMb | None = None
+    from_volume: VolumeName | None = None
+
+
+class VolumeSnapshot(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/volumes/{name}/snapshots`: what it is to be called."""
+
+    name: VolumeName
+
+
+class VolumeChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PATCH /v1/volumes/{name}`: its new size in MiB, which is no less than it was."""
+
+    size_mb: SizeMb
 
 
 class Attachment(Struct, frozen=True):
@@ -85,6 +100,10 @@ class Volume(Struct, frozen=True):
     created_at: datetime
     size_bytes: int = 0
     generation: int = 0
+    frozen: bool = False
+    """It is a snapshot: it can be read and copied, and nobody writes it any more."""
+    source: str | None = None
+    """The name of the volume that it was copied from, as that was called then."""
     attachments: list[Attachment] = []
 
 

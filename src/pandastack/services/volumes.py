@@ -12,11 +12,20 @@ from functools import partial
 
 from msgspec import structs
 
-from pandastack.errors import PandastackError, VolumeBusy, VolumeExists, VolumeNotFound
+from pandastack.errors import InvalidRequest, PandastackError, VolumeBusy, VolumeExists, VolumeNotFound
 from pandastack.model.account import Caller
 from pandastack.model.host import HostReport
-from pandastack.model.sandbox import Sandbox
-from pandastack.model.volume import Mount, Volume, VolumeCreate, VolumeState, VolumeWish, check_wishes
+from pandastack.model.sandbox import Sandbox, SandboxState
+from pandastack.model.volume import (
+    SIZE_MB,
+    Mount,
+    Volume,
+    VolumeCreate,
+    VolumeSnapshot,
+    VolumeState,
+    VolumeWish,
+    check_wishes,
+)
 from pandastack.services.ground import Ground
 from pandastack.store import audit, volumes
 from pandastack.store.db import Connection
@@ -34,32 +43,47 @@ class Volumes:
         self._placement = ground.placement
         self._clock = ground.clock
         self._new_id = ground.new_id
+        self._patience = ground.terms.create_timeout_seconds
         self._working: set[str] = set()
 
     async def create(self, caller: Caller, request: VolumeCreate) -> Volume:
-        """An empty volume. On any error nothing of it is left. Errors: VolumeExists, NoSpace, NotSupported,
-        OutcomeUnknown.
+        """A volume, empty or a copy of another one. On any error nothing of it is left. Errors: VolumeExists,
+        VolumeNotFound, VolumeBusy, InvalidRequest, NoSpace, NotSupported, OutcomeUnknown.
         """
-        draft = Volume(
-            id=self._new_id(),
-            name=request.name,
-            workspace=caller.workspace,
-            host=self._placement.report.id,
-            state=VolumeState.CREATING,
-            size_mb=request.size_mb,
-            created_at=self._clock.now(),
-        )
-        self._working.add(draft.id)
-        try:
-            await self._database.write_soon(partial(_draft, volume=draft))
-            made = await self._make(draft)
-            await self._database.write(partial(self._publish, caller=caller, volume=made))
-        except BaseException:
-            await self._discard(draft)
-            raise
-        finally:
-            self._working.discard(draft.id)
-        return made
+        if request.from_volume is None:
+            return await self._made(caller, self._draft(caller, request.name, request.size_mb or SIZE_MB))
+        source = await self._find(caller.workspace, request.from_volume)
+        size_mb = source.size_mb if request.size_mb is None else request.size_mb
+        if size_mb < source.size_mb:
+            raise InvalidRequest(f"Volume {source.name!r} has {source.size_mb} MiB; a copy has no less.")
+        return await self._made(caller, self._draft(caller, request.name, size_mb, source), source)
+
+    async def snapshot(self, caller: Caller, name: str, request: VolumeSnapshot) -> Volume:
+        """What it has now, as a volume that is never written. Errors: as `create`."""
+        source = await self._find(caller.workspace, name)
+        draft = self._draft(caller, request.name, source.size_mb, source)
+        return await self._made(caller, structs.replace(draft, frozen=True), source)
+
+    async def grow(self, caller: Caller, name: str, size_mb: int) -> Volume:
+        """Have it hold more; a running sandbox that writes it sees that at once. Errors: VolumeNotFound,
+        VolumeBusy, InvalidRequest, NoSpace, OutcomeUnknown, MachineError.
+        """
+        found = await self._find(caller.workspace, name)
+        if found.frozen:
+            raise InvalidRequest(f"Volume {name!r} is a snapshot, which stays as it is: grow a copy of it.")
+        if size_mb < found.size_mb:
+            raise InvalidRequest(f"Volume {name!r} has {found.size_mb} MiB, and cannot shrink to {size_mb}.")
+        await self._check_awake(caller, found)
+        host = self._placement.host_of(found.id)
+        report = await self._placement.ordered(host.grow_volume(found.id, size_mb), "grow_volume")
+
+        def transaction(connection: Connection) -> None:
+            if not volumes.change(connection, found.id, size_mb=report.size_mb):
+                raise _unknown(name)
+            _audit(connection, caller, self._clock.now(), 200, found)
+
+        await self._database.write(transaction)
+        return await self.get(caller, name)
 
     async def get(self, caller: Caller, name: str) -> Volume:
         """Errors: VolumeNotFound."""
@@ -91,6 +115,8 @@ class Volumes:
         mounts = []
         for wish in wishes:
             found = await self._find(caller.workspace, wish.name)
+            if found.frozen and not wish.read_only:
+                raise InvalidRequest(f"Volume {found.name!r} is a snapshot: attach it read_only, or copy it.")
             generation = found.generation + (not wish.read_only)
             mounts.append(Mount(found.id, found.name, wish.place, wish.read_only, generation))
         return mounts
@@ -133,10 +159,51 @@ class Volumes:
                 log.warning("volume.unknown", volume_id=stray.id)
                 await self._order_drop(stray.id)
 
-    async def _make(self, draft: Volume) -> Volume:
+    def _draft(self, caller: Caller, name: str, size_mb: int, source: Volume | None = None) -> Volume:
+        """A volume to be; its row is not written yet."""
+        return Volume(
+            id=self._new_id(),
+            name=name,
+            workspace=caller.workspace,
+            host=self._placement.report.id if source is None else source.host,
+            state=VolumeState.CREATING,
+            size_mb=size_mb,
+            created_at=self._clock.now(),
+            source=None if source is None else source.name,
+        )
+
+    async def _made(self, caller: Caller, draft: Volume, source: Volume | None = None) -> Volume:
+        self._working.add(draft.id)
+        try:
+            await self._database.write_soon(partial(_insert, volume=draft))
+            made = await self._filled(draft, source)
+            await self._database.write(partial(self._publish, caller=caller, volume=made))
+        except BaseException:
+            await self._discard(draft)
+            raise
+        finally:
+            self._working.discard(draft.id)
+        return made
+
+    async def _filled(self, draft: Volume, source: Volume | None) -> Volume:
+        """As its host has made it."""
         host = self._placement.host_of(draft.id)
-        report = await self._placement.ordered(host.make_volume(draft.id, draft.size_mb), "make_volume")
+        if source is None:
+            order = self._placement.ordered(host.make_volume(draft.id, draft.size_mb), "make_volume")
+        else:
+            copying = host.copy_volume(source.id, draft.id, draft.size_mb)
+            order = self._placement.ordered(copying, "copy_volume", seconds=self._patience)
+        report = await order
         return structs.replace(draft, size_bytes=report.size_bytes, state=VolumeState.READY)
+
+    async def _check_awake(self, caller: Caller, volume: Volume) -> None:
+        """Errors: VolumeBusy when who writes it does not run, and could not be told anything."""
+        for each in volume.attachments:
+            if each.read_only:
+                continue
+            holder = await self._ledger.find_any(caller, each.sandbox_id)
+            if holder.status is not SandboxState.RUNNING:
+                raise busy(volume)
 
     def _publish(self, connection: Connection, caller: Caller, volume: Volume) -> None:
         done = volumes.move(
@@ -194,7 +261,7 @@ def busy(volume: Volume) -> VolumeBusy:
     )
 
 
-def _draft(connection: Connection, volume: Volume) -> None:
+def _insert(connection: Connection, volume: Volume) -> None:
     if not volumes.insert(connection, volume):
         raise VolumeExists(f"volume already exists: {volume.name!r}.")
 

@@ -120,7 +120,8 @@ volumes = sa.Table(
     "volumes", metadata,
     _text("id", primary_key=True), _text("workspace"), _text("name"), _text("host"), _text("state"),
     _number("size_mb"), _number("size_bytes"), _number("generation"), _text("writer_id", nullable=True),
-    _moment("created_at"), sa.Index("volumes_by_name", "workspace", "name", unique=True),
+    sa.Column("frozen", Flag, nullable=False), _text("source", nullable=True), _moment("created_at"),
+    sa.Index("volumes_by_name", "workspace", "name", unique=True),
 )  # fmt: skip
 
 attachments = sa.Table(

@@ -11,6 +11,9 @@ import sqlalchemy as sa
 from pandastack.model.volume import Attachment, Mount, Volume, VolumeState
 from pandastack.store.tables import attachments, volumes
 
+WRITABLE = False
+"""What a volume that can be written says of being frozen."""
+
 _COLUMNS = [column.name for column in volumes.columns if column.name != "writer_id"]
 
 
@@ -77,7 +80,9 @@ def attach(connection: sa.Connection, mount: Mount, sandbox_id: str, now: dateti
     if mount.read_only:  # the row is written all the same: who would write waits, and finds the reader
         query = query.values(generation=volumes.c.generation)
     else:
-        query = query.where(~_is_read(), volumes.c.generation < mount.generation)
+        query = query.where(
+            ~_is_read(), volumes.c.generation < mount.generation, volumes.c.frozen == WRITABLE
+        )
         query = query.values(generation=mount.generation, writer_id=sandbox_id)
     if connection.execute(query).rowcount != 1:
         return False

@@ -115,6 +115,9 @@ class ProcessMachine:
     async def attach(self, drives: Sequence[Drive]) -> None:
         """Its agent mounts none: what is written to their places is written to the host's own disk."""
 
+    async def resize(self, number: int, size_bytes: int) -> None:
+        """There is no drive that it could see."""
+
     async def detach(self) -> None:
         """There is nothing to take out."""
 

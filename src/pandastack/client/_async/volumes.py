@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
@@ -17,10 +17,24 @@ class AsyncVolumesAPI:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def create(self, name: str, size_mb: int = 256) -> Volume:
-        """Make an empty volume of so many MiB; refused when there is one of this name."""
-        call = Call(method="POST", path="/volumes", json={"name": name, "size_mb": size_mb})
-        return cast("Volume", await self._connection.request(call))
+    async def create(
+        self, name: str, size_mb: int | None = None, *, from_volume: str | None = None
+    ) -> Volume:
+        """Make a volume of so many MiB (256): empty, or with what `from_volume` has now, and its size.
+        Refused when there is one of this name.
+        """
+        body = _wire.clean(name=name, size_mb=size_mb, from_volume=from_volume)
+        return await self._asked("POST", "", body)
+
+    async def snapshot(self, name: str, to: str) -> Volume:
+        """Keep what it has now as the volume `to`, which can be read and copied and is never written. Refused
+        while a sandbox writes it.
+        """
+        return await self._asked("POST", f"/{_wire.segment(name)}/snapshots", {"name": to})
+
+    async def grow(self, name: str, size_mb: int) -> Volume:
+        """Have it hold so many MiB; a running sandbox that writes it sees that at once."""
+        return await self._asked("PATCH", f"/{_wire.segment(name)}", {"size_mb": size_mb})
 
     async def list(self) -> Sequence[Volume]:
         """Every volume."""
@@ -29,10 +43,13 @@ class AsyncVolumesAPI:
 
     async def get(self, name: str) -> Volume:
         """One volume, with who has it; NotFoundError when there is none of this name."""
-        call = Call(method="GET", path=f"/volumes/{_wire.segment(name)}")
-        return cast("Volume", await self._connection.request(call))
+        return await self._asked("GET", f"/{_wire.segment(name)}")
 
     async def delete(self, name: str) -> None:
         """Remove it and all that is in it; refused while a sandbox has it."""
         call = Call(method="DELETE", path=f"/volumes/{_wire.segment(name)}")
         await self._connection.request(call)
+
+    async def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> Volume:
+        call = Call(method=method, path=f"/volumes{path}", json=body)
+        return cast("Volume", await self._connection.request(call))

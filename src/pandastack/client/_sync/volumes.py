@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from pandastack.client import _wire
 from pandastack.client._sync.connection import Connection
@@ -18,10 +18,22 @@ class VolumesAPI:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def create(self, name: str, size_mb: int = 256) -> Volume:
-        """Make an empty volume of so many MiB; refused when there is one of this name."""
-        call = Call(method="POST", path="/volumes", json={"name": name, "size_mb": size_mb})
-        return cast("Volume", self._connection.request(call))
+    def create(self, name: str, size_mb: int | None = None, *, from_volume: str | None = None) -> Volume:
+        """Make a volume of so many MiB (256): empty, or with what `from_volume` has now, and its size.
+        Refused when there is one of this name.
+        """
+        body = _wire.clean(name=name, size_mb=size_mb, from_volume=from_volume)
+        return self._asked("POST", "", body)
+
+    def snapshot(self, name: str, to: str) -> Volume:
+        """Keep what it has now as the volume `to`, which can be read and copied and is never written. Refused
+        while a sandbox writes it.
+        """
+        return self._asked("POST", f"/{_wire.segment(name)}/snapshots", {"name": to})
+
+    def grow(self, name: str, size_mb: int) -> Volume:
+        """Have it hold so many MiB; a running sandbox that writes it sees that at once."""
+        return self._asked("PATCH", f"/{_wire.segment(name)}", {"size_mb": size_mb})
 
     def list(self) -> Sequence[Volume]:
         """Every volume."""
@@ -30,10 +42,13 @@ class VolumesAPI:
 
     def get(self, name: str) -> Volume:
         """One volume, with who has it; NotFoundError when there is none of this name."""
-        call = Call(method="GET", path=f"/volumes/{_wire.segment(name)}")
-        return cast("Volume", self._connection.request(call))
+        return self._asked("GET", f"/{_wire.segment(name)}")
 
     def delete(self, name: str) -> None:
         """Remove it and all that is in it; refused while a sandbox has it."""
         call = Call(method="DELETE", path=f"/volumes/{_wire.segment(name)}")
         self._connection.request(call)
+
+    def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> Volume:
+        call = Call(method=method, path=f"/volumes{path}", json=body)
+        return cast("Volume", self._connection.request(call))

@@ -9,6 +9,8 @@ CREATE TABLE volumes (
     size_bytes INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     writer_id TEXT,
+    frozen INTEGER NOT NULL,
+    source TEXT,
     created_at BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX volumes_by_name ON volumes (workspace, name);
