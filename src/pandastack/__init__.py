@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandastack.client import (
         APIConnectionError,
         AsyncClient,
+        AsyncFiles,
         AsyncPortConnection,
         AsyncProcess,
         AsyncSandbox,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         FileChange,
         FileEvent,
         FileInfo,
+        Files,
         ForkFailure,
         ForkTree,
         Lifecycle,
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APIConnectionError",
     "AsyncClient",
+    "AsyncFiles",
     "AsyncPortConnection",
     "AsyncProcess",
     "AsyncSandbox",
@@ -133,6 +136,7 @@ __all__ = [
     "FileChange",
     "FileEvent",
     "FileInfo",
+    "Files",
     "ForkFailure",
     "ForkTree",
     "Lifecycle",

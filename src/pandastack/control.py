@@ -43,12 +43,14 @@ from pandastack.services.books import Books
 from pandastack.services.causes import Causes
 from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
+from pandastack.services.contents import Contents
 from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
 from pandastack.services.events import Bell, Events
 from pandastack.services.exits import Exits
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
+from pandastack.services.glimpses import Glimpses
 from pandastack.services.ground import Ground, Terms
 from pandastack.services.keys import Keys
 from pandastack.services.ledger import Ledger
@@ -255,6 +257,7 @@ class Plane:
         }
         ground = self.ground
         timelines = Timelines(ground, self.archive, self.births)
+        glimpses = Glimpses(ground, self.archive, self.births, self.endings, self.volumes)
         services = Services(
             sandboxes=self.sandboxes,
             births=self.births,
@@ -270,7 +273,9 @@ class Plane:
             rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
             timelines=timelines,
             volumes=self.volumes,
-            diffs=Diffs(ground, self.archive, self.births, self.endings, self.sandboxes, timelines),
+            glimpses=glimpses,
+            contents=Contents(glimpses, self.sandboxes),
+            diffs=Diffs(ground, self.archive, glimpses, self.sandboxes, timelines),
             commands=self._commands(),
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),

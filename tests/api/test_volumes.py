@@ -219,3 +219,17 @@ async def test_a_volume_that_the_disk_cannot_hold_is_refused(world: World) -> No
     refused = answers[-1]
     assert refused.status_code == 507 and refused.json()["details"]["reason"] == "headroom"
     assert len(files(world)) == sum(answer.status_code == 201 for answer in answers)
+
+
+async def test_what_is_on_a_volume_is_asked_for_by_a_path_of_it(world: World) -> None:
+    """Machines that are processes have none to be looked at; `tests/wire` has others."""
+    await make(world, "data")
+    at = f"{ALL}/data/fs"
+    for path in ("relative", "/a/../../etc/passwd", "/.."):
+        assert (await world.http.get(at, params={"path": path})).status_code == 400
+        assert (await world.http.put(at, params={"path": path}, content=b"x")).status_code == 400
+    missing = await world.http.get(f"{ALL}/missing/fs/dir")
+    assert missing.status_code == 404 and missing.json()["code"] == "volume.not_found"
+    answer = await world.http.get(at, params={"path": "/file"})
+    assert answer.status_code == 409 and answer.json()["code"] == "not_supported"
+    assert world.host.vms.reports() == []

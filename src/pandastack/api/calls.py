@@ -12,12 +12,14 @@ from pandastack.services.accounts import Accounts
 from pandastack.services.births import Births
 from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
+from pandastack.services.contents import Contents
 from pandastack.services.diffs import Diffs
 from pandastack.services.endings import Endings
 from pandastack.services.events import Events
 from pandastack.services.exits import Exits
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
+from pandastack.services.glimpses import Glimpses
 from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
@@ -63,6 +65,8 @@ class Services:
     events: Events
     vitals: Vitals
     volumes: Volumes
+    glimpses: Glimpses
+    contents: Contents
     templates: Templates
     accounts: Accounts
     trail: Trail

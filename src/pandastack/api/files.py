@@ -131,12 +131,17 @@ async def head(call: Api[None, At]) -> Response:
 
 async def write(call: Api[None, WriteAt]) -> Written:
     place, limit = _place(call, call.query), call.app.sizes["max_upload_bytes"]
+    size = await call.app.files.write(place, body_of(call, limit), mode=mode_of(call.query.mode))
+    return Written(place.path, size)
+
+
+def body_of(call: Api[None, Query], limit: int) -> AsyncIterator[bytes]:
+    """What is uploaded, at most so many bytes. Errors: TooLarge, at once where it was declared."""
     request = cast(Request, call.connection)  # PUT is no WebSocket
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge(f"The file has {declared} bytes; at most {limit} are taken.")
-    size = await call.app.files.write(place, _upload(request, limit), mode=_mode(call.query.mode))
-    return Written(place.path, size)
+    return _upload(request, limit)
 
 
 async def remove(call: Api[None, RemoveAt]) -> None:
@@ -146,18 +151,18 @@ async def remove(call: Api[None, RemoveAt]) -> None:
 async def list_directory(call: Api[None, ListAt]) -> Listing:
     place = _place(call, call.query)
     entries = await call.app.files.list(place, call.query.depth)
-    return Listing(place.path, [_entry(entry, join(place.path, entry.name)) for entry in entries])
+    return Listing(place.path, [entry_of(entry, join(place.path, entry.name)) for entry in entries])
 
 
 async def stat(call: Api[None, StatAt]) -> Entry:
     place = _place(call, call.query)
-    return _entry(await call.app.files.stat(place, follow=call.query.follow), place.path)
+    return entry_of(await call.app.files.stat(place, follow=call.query.follow), place.path)
 
 
 async def make_directory(call: Api[MakeDirectory, Nothing]) -> Reply:
     place = _place(call, call.body)
-    await call.app.files.make_directory(place, _mode(call.body.mode))
-    return Reply(_entry(await call.app.files.stat(place), place.path), 201)
+    await call.app.files.make_directory(place, mode_of(call.body.mode))
+    return Reply(entry_of(await call.app.files.stat(place), place.path), 201)
 
 
 async def move(call: Api[Move, Nothing]) -> None:
@@ -259,11 +264,13 @@ def _place(call: Api[Body, Query], at: At | ListAt | MakeDirectory | Move | Chan
     return Place(call.caller, call.path["sandbox_id"], at.path, at.user)
 
 
-def _mode(text: str | None) -> int | None:
+def mode_of(text: str | None) -> int | None:
+    """The permissions that octal digits say."""
     return None if text is None else int(text.replace("o", ""), 8)
 
 
-def _entry(entry: FileEntry, path: str) -> Entry:
+def entry_of(entry: FileEntry, path: str) -> Entry:
+    """A file as it is told."""
     return Entry(
         name=basename(path.rstrip("/")) or "/",
         path=path,

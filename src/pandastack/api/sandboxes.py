@@ -73,9 +73,9 @@ async def list_all(call: Api[None, WhichOnes]) -> list[SandboxView]:
 
 async def listed(services: Services, caller: Caller) -> list[SandboxView]:
     """All that its owner is shown, oldest first."""
-    before = services.diffs.glimpses()  # some may be over by the time that the rows have come
+    before = services.glimpses.there()  # some may be over by the time that the rows have come
     found = await services.sandboxes.list(caller)
-    hidden = before | services.diffs.glimpses()
+    hidden = before | services.glimpses.there()
     return [view(sandbox) for sandbox in found if sandbox.id not in hidden]
 
 

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
 from pandastack.api.calls import Api
+from pandastack.api.contents import CONTENTS
 from pandastack.api.egress import EGRESS
 from pandastack.api.secrets import SECRETS
 from pandastack.api.v1_ports import PORTS
@@ -267,7 +268,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("ports", *PORTS),
-    *_tagged("volumes", *VOLUMES),
+    *_tagged("volumes", *VOLUMES, *CONTENTS),
     *_tagged(
         "history",
         Endpoint(

@@ -161,7 +161,8 @@ def copy_files(
     target: Annotated[str, typer.Argument(metavar="DST", help="A path, or ID:/path.")],
 ) -> None:
     """Copy a file or directory into a sandbox or out of it."""
-    copy.between(session_of(ctx), source, target)
+    session = session_of(ctx)
+    copy.between(lambda sandbox_id: session.sandbox(sandbox_id).files, source, target)
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pandastack.cli import copy
 from pandastack.cli.session import age, session_of
 
 if TYPE_CHECKING:
@@ -82,6 +84,29 @@ def get(ctx: typer.Context, name: Name) -> None:
     """Show everything about a volume."""
     session = session_of(ctx)
     session.fields(dict(session.client().volumes.get(name)))
+
+
+@app.command("cp")
+def copy_files(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC")],
+    target: Annotated[str, typer.Argument(metavar="DST")],
+) -> None:
+    """Copy a file or directory; one side is NAME:/path. No sandbox may write the volume meanwhile."""
+    copy.between(session_of(ctx).client().volumes.files, source, target)
+
+
+@app.command("files")
+def list_files(
+    ctx: typer.Context, name: Name, path: Annotated[str, typer.Argument(metavar="PATH")] = "/"
+) -> None:
+    """List a directory of a volume."""
+    session = session_of(ctx)
+    found = sorted(session.client().volumes.files(name).listdir(path), key=lambda each: each.name)
+    rows = [
+        (f"{each.name}{'/' * each.is_dir}", str(each.size), f"{each.permissions or 0:04o}") for each in found
+    ]
+    session.table([dataclasses.asdict(each) for each in found], ("NAME", "BYTES", "MODE"), rows)
 
 
 @app.command("rm")

@@ -13,7 +13,7 @@ from pandastack.client._async.client import (
 from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.explore import explore_async
-from pandastack.client._async.files import AsyncSandboxFilesystem
+from pandastack.client._async.files import AsyncFiles, AsyncSandboxFilesystem
 from pandastack.client._async.ports import AsyncPortConnection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
@@ -68,7 +68,7 @@ from pandastack.client._sync.client import (
 from pandastack.client._sync.commands import Process, SandboxCommands
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.explore import explore
-from pandastack.client._sync.files import SandboxFilesystem
+from pandastack.client._sync.files import Files, SandboxFilesystem
 from pandastack.client._sync.ports import PortConnection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
@@ -104,6 +104,7 @@ __all__ = [
     "APIConnectionError",
     "AsyncClient",
     "AsyncConnection",
+    "AsyncFiles",
     "AsyncPortConnection",
     "AsyncProcess",
     "AsyncSandbox",
@@ -142,6 +143,7 @@ __all__ = [
     "FileChange",
     "FileEvent",
     "FileInfo",
+    "Files",
     "ForkFailure",
     "ForkTree",
     "Lifecycle",

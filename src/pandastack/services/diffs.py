@@ -1,7 +1,6 @@
 """What differs between two points: sandboxes as they are, steps of a timeline, snapshots.
 
-A snapshot is looked at by restoring it: for as long as that takes there is a sandbox of it, in no list and no
-lineage, which counts against the quota as any.
+A snapshot is looked at by restoring it, for as long as that takes.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
-
-from msgspec import structs
 
 from pandastack.errors import Conflict, InvalidRequest
 from pandastack.model.account import Caller
@@ -29,19 +26,13 @@ from pandastack.model.diff import (
     ProcessDiff,
 )
 from pandastack.model.guest import FileEntry, FileKind, Guest
-from pandastack.model.sandbox import SandboxCreate
 from pandastack.model.snapshot import Snapshot, SnapshotState
 from pandastack.services.archive import Archive
-from pandastack.services.births import Births, Given
-from pandastack.services.endings import Endings
+from pandastack.services.glimpses import Glimpses
 from pandastack.services.ground import Ground
-from pandastack.services.requests import Sizes
 from pandastack.services.sandboxes import Sandboxes
 from pandastack.services.sights import Sight, digests, sight
 from pandastack.services.timelines import Timelines
-
-GLIMPSE_TTL_SECONDS = 120
-"""So long a sandbox that was made to be looked at outlives a server that died while it looked."""
 
 HASHED = 2000
 HASHED_AT_ONCE = 200
@@ -58,18 +49,15 @@ class Diffs:
         self,
         ground: Ground,
         archive: Archive,
-        births: Births,
-        endings: Endings,
+        glimpses: Glimpses,
         sandboxes: Sandboxes,
         timelines: Timelines,
     ) -> None:
         self._new_id: Callable[[], str] = ground.new_id
         self._archive = archive
-        self._births = births
-        self._endings = endings
+        self._glimpses = glimpses
         self._sandboxes = sandboxes
         self._timelines = timelines
-        self._glimpses: set[str] = set()
 
     async def diff(self, caller: Caller, request: DiffRequest) -> Diff:
         """What leads from `a` to `b`. A hibernated sandbox is woken to be asked.
@@ -90,10 +78,6 @@ class Diffs:
                 changed = await self._changed((a, b), (before, after))
         return told(before, after, changed, request.limit)
 
-    def glimpses(self) -> frozenset[str]:
-        """The sandboxes that are there only to be looked at by a diff."""
-        return frozenset(self._glimpses)
-
     @asynccontextmanager
     async def _standing(self, caller: Caller, point: Point) -> AsyncIterator[str]:
         """The sandbox to ask about a point: the one that it is of, or one of its snapshot for the block."""
@@ -102,7 +86,7 @@ class Diffs:
         if point.sandbox_id is not None and point.step is None:
             yield (await self._sandboxes.get(caller, point.sandbox_id)).id
             return
-        async with self._glimpse(caller.quietly(), await self._snapshot(caller, point)) as sandbox_id:
+        async with self._glimpses.of_snapshot(caller, await self._snapshot(caller, point)) as sandbox_id:
             yield sandbox_id
 
     async def _snapshot(self, caller: Caller, point: Point) -> Snapshot:
@@ -112,23 +96,6 @@ class Diffs:
         if found.state is not SnapshotState.READY:
             raise Conflict(f"Snapshot {found.id} is still being taken.")
         return found
-
-    @asynccontextmanager
-    async def _glimpse(self, caller: Caller, snapshot: Snapshot) -> AsyncIterator[str]:
-        """A sandbox of a snapshot, while the block lasts."""
-        sizes = Sizes(snapshot.template, snapshot.cpu, snapshot.memory_mb)
-        draft = self._births.draft(caller, SandboxCreate(ttl_seconds=GLIMPSE_TTL_SECONDS), sizes, snapshot)
-        draft = structs.replace(draft, parent_id=None)  # it is in no lineage either
-        self._glimpses.add(draft.id)
-        try:
-            with self._archive.pinned(snapshot.id):
-                await self._births.bear(caller, draft, Given())
-            try:
-                yield draft.id
-            finally:
-                await self._endings.end_quietly(draft, "it was looked at")
-        finally:
-            self._glimpses.discard(draft.id)
 
     async def _changed(
         self, guests: tuple[Guest, Guest], seen: tuple[Sight, Sight]

@@ -1,4 +1,4 @@
-"""`sandbox.files`: the file system of a sandbox."""
+"""`sandbox.files`: the file system of a sandbox; and what is on a volume."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ LocalFile = str | Path | BinaryIO
 """A path on this machine, or a binary file that is open."""
 
 
-class AsyncSandboxFilesystem:
-    """Files of one sandbox. Paths are absolute; `user` is the guest's user whose rights count (root by
-    default).
+class AsyncFiles:
+    """Files of a sandbox, or of a volume. Paths are absolute; `user` is the guest's user whose rights count
+    (root by default; a volume knows no other).
 
     Errors of every verb: NotFoundError for a path that is not there, BadRequestError for one that is relative
     or that the guest's file system refuses, ConnectionError when the server is gone.
     """
 
-    def __init__(self, connection: AsyncConnection, sandbox_id: str) -> None:
+    def __init__(self, connection: AsyncConnection, root: str) -> None:
         self._connection = connection
-        self._root = f"/sandboxes/{_wire.segment(sandbox_id)}/fs"
+        self._root = root
 
     async def read(
         self, path: str, *, user: str | None = None, offset: int | None = None, length: int | None = None
@@ -161,6 +161,17 @@ class AsyncSandboxFilesystem:
         call = Call(method="DELETE", path=self._root, params=params)
         await self._connection.request(call)
 
+    async def _post(self, verb: str, **fields: object) -> None:
+        body = _wire.clean(**fields)
+        await self._connection.request(Call(method="POST", path=f"{self._root}/{verb}", json=body))
+
+
+class AsyncSandboxFilesystem(AsyncFiles):
+    """Files of one sandbox."""
+
+    def __init__(self, connection: AsyncConnection, sandbox_id: str) -> None:
+        super().__init__(connection, f"/sandboxes/{_wire.segment(sandbox_id)}/fs")
+
     @asynccontextmanager
     async def watch(
         self, path: str, *, user: str | None = None, recursive: bool = False
@@ -174,10 +185,6 @@ class AsyncSandboxFilesystem:
             Call(method="GET", path=f"{self._root}/watch", params=params)
         ) as records:
             yield _changes(aiter(records))
-
-    async def _post(self, verb: str, **fields: object) -> None:
-        body = _wire.clean(**fields)
-        await self._connection.request(Call(method="POST", path=f"{self._root}/{verb}", json=body))
 
 
 async def _changes(records: AsyncIterator[ServerSentEvent]) -> AsyncIterator[FileEvent]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
+from pandastack.client._async.files import AsyncFiles
 from pandastack.client._values import Volume
 from pandastack.client._wire import Call
 
@@ -44,6 +45,12 @@ class AsyncVolumesAPI:
     async def get(self, name: str) -> Volume:
         """One volume, with who has it; NotFoundError when there is none of this name."""
         return await self._asked("GET", f"/{_wire.segment(name)}")
+
+    def files(self, name: str) -> AsyncFiles:
+        """What is on it, for who has no sandbox. Each verb is refused while a sandbox writes it; those that
+        write are while one reads it.
+        """
+        return AsyncFiles(self._connection, f"/volumes/{_wire.segment(name)}/fs")
 
     async def delete(self, name: str) -> None:
         """Remove it and all that is in it; refused while a sandbox has it."""

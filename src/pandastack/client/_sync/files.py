@@ -1,5 +1,5 @@
 # Made from `../_async/files.py` by `scripts/unasync`: change that file.
-"""`sandbox.files`: the file system of a sandbox."""
+"""`sandbox.files`: the file system of a sandbox; and what is on a volume."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ LocalFile = str | Path | BinaryIO
 """A path on this machine, or a binary file that is open."""
 
 
-class SandboxFilesystem:
-    """Files of one sandbox. Paths are absolute; `user` is the guest's user whose rights count (root by
-    default).
+class Files:
+    """Files of a sandbox, or of a volume. Paths are absolute; `user` is the guest's user whose rights count
+    (root by default; a volume knows no other).
 
     Errors of every verb: NotFoundError for a path that is not there, BadRequestError for one that is relative
     or that the guest's file system refuses, ConnectionError when the server is gone.
     """
 
-    def __init__(self, connection: Connection, sandbox_id: str) -> None:
+    def __init__(self, connection: Connection, root: str) -> None:
         self._connection = connection
-        self._root = f"/sandboxes/{_wire.segment(sandbox_id)}/fs"
+        self._root = root
 
     def read(
         self, path: str, *, user: str | None = None, offset: int | None = None, length: int | None = None
@@ -162,6 +162,17 @@ class SandboxFilesystem:
         call = Call(method="DELETE", path=self._root, params=params)
         self._connection.request(call)
 
+    def _post(self, verb: str, **fields: object) -> None:
+        body = _wire.clean(**fields)
+        self._connection.request(Call(method="POST", path=f"{self._root}/{verb}", json=body))
+
+
+class SandboxFilesystem(Files):
+    """Files of one sandbox."""
+
+    def __init__(self, connection: Connection, sandbox_id: str) -> None:
+        super().__init__(connection, f"/sandboxes/{_wire.segment(sandbox_id)}/fs")
+
     @contextmanager
     def watch(
         self, path: str, *, user: str | None = None, recursive: bool = False
@@ -175,10 +186,6 @@ class SandboxFilesystem:
             Call(method="GET", path=f"{self._root}/watch", params=params)
         ) as records:
             yield _changes(iter(records))
-
-    def _post(self, verb: str, **fields: object) -> None:
-        body = _wire.clean(**fields)
-        self._connection.request(Call(method="POST", path=f"{self._root}/{verb}", json=body))
 
 
 def _changes(records: Iterator[ServerSentEvent]) -> Iterator[FileEvent]:

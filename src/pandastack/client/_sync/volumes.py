@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from pandastack.client import _wire
 from pandastack.client._sync.connection import Connection
+from pandastack.client._sync.files import Files
 from pandastack.client._values import Volume
 from pandastack.client._wire import Call
 
@@ -43,6 +44,12 @@ class VolumesAPI:
     def get(self, name: str) -> Volume:
         """One volume, with who has it; NotFoundError when there is none of this name."""
         return self._asked("GET", f"/{_wire.segment(name)}")
+
+    def files(self, name: str) -> Files:
+        """What is on it, for who has no sandbox. Each verb is refused while a sandbox writes it; those that
+        write are while one reads it.
+        """
+        return Files(self._connection, f"/volumes/{_wire.segment(name)}/fs")
 
     def delete(self, name: str) -> None:
         """Remove it and all that is in it; refused while a sandbox has it."""
