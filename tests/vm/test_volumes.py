@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pandastack.errors import Conflict, MachineError, VolumeBusy
+from pandastack.errors import Conflict, MachineError, NotSupported, VolumeBusy
 from pandastack.host.app import LocalHost
 from pandastack.host.driver import Drive
 from pandastack.host.qemu_drives import put_in
@@ -186,6 +186,24 @@ async def test_it_grows_while_it_is_written(host: LocalHost) -> None:
     await start(host, "box", mount(name, generation=2))
     assert int(await say(host, "box", size)) > before + 190
     assert await say(host, "box", "stat -c %s /mnt/data/zeros") == f"{80 << 20}\n"
+
+
+async def test_what_a_machine_could_not_write_to_its_end_is_refused(host: LocalHost) -> None:
+    """Its process may write no larger files; what is smaller is written to its end."""
+    name = str(uuid4())
+    await host.make_volume(name, 5000)
+    await start(host, "box", mount(name))
+    with pytest.raises(NotSupported, match="at most 5120"):
+        await host.grow_volume(name, 6000)
+    await host.grow_volume(name, 5120)
+    last = "umount /mnt/data && dd if=/dev/zero of=/dev/vdb bs=1M seek=5119 count=1 conv=fsync 2>&1"
+    assert "1+0 records out" in await say(host, "box", last)
+    await host.stop("box")
+    await host.grow_volume(name, 6000)
+    with pytest.raises(NotSupported, match="6000 MiB"):
+        await start(host, "box", mount(name, generation=2))
+    await start(host, "reader", mount(name, read_only=True, generation=2))
+    assert "lost+found" in await say(host, "reader", "ls /mnt/data")
 
 
 async def test_a_copy_goes_its_own_way(host: LocalHost) -> None:

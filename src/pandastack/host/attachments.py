@@ -9,14 +9,14 @@ from contextlib import suppress
 import structlog
 from msgspec import structs
 
-from pandastack.errors import GuestUnreachable, PandastackError, VolumeBusy
-from pandastack.host.driver import Drive
+from pandastack.errors import GuestUnreachable, NotSupported, PandastackError, VolumeBusy
+from pandastack.host.driver import Drive, MachineConfig
 from pandastack.host.guest import GuestLink
 from pandastack.host.templates import Prepared
 from pandastack.host.vm import Vm
 from pandastack.host.volumes import Volumes
 from pandastack.model.host import VmState, VolumeReport
-from pandastack.model.volume import MOST_MB, Mount
+from pandastack.model.volume import Mount
 
 FLUSH_SECONDS = 10.0
 """How long a machine that is being stopped may take to write what its volumes have not got yet."""
@@ -25,13 +25,22 @@ log = structlog.get_logger("host")
 
 
 def with_drives(prepared: Prepared, drives: tuple[Drive, ...]) -> Prepared:
-    """The same for a machine that has these, each of which its process may write to its end, however large it
-    becomes.
+    """The same for a machine that has these. NotSupported for one that it could not write to its end."""
+    for drive in drives:
+        if not drive.read_only:
+            _check_writable(prepared.any_machine, drive.size_bytes)
+    return structs.replace(prepared, any_machine=structs.replace(prepared.any_machine, drives=drives))
+
+
+def _check_writable(machine: MachineConfig, size_bytes: int) -> None:
+    """A fork of a fork server has its limit for files (RLIMIT_FSIZE), which nobody raises later: root may not
+    everywhere, and a process in a jail nowhere.
     """
-    machine = prepared.any_machine
-    limit = max(machine.disk_limit_bytes, MOST_MB << 20) if drives else machine.disk_limit_bytes
-    machine = structs.replace(machine, drives=drives, disk_limit_bytes=limit)
-    return structs.replace(prepared, any_machine=machine)
+    if size_bytes > machine.disk_limit_bytes:
+        raise NotSupported(
+            f"The volume has {size_bytes >> 20} MiB, and a machine of this template can write one of at most "
+            f"{machine.disk_limit_bytes >> 20}: attach it read_only, or use a template with a larger disk."
+        )
 
 
 async def mount_all(link: GuestLink, mounts: Sequence[Mount], drives: Sequence[Drive]) -> None:
@@ -65,9 +74,12 @@ class Growth:
 
     async def grow(self, volume_id: str, size_mb: int) -> VolumeReport:
         """See `model.host.Host.grow_volume`."""
+        writer = self._volumes.writer(volume_id)
+        vm = None if writer is None else self._find(writer)
+        if vm is not None and vm.prepared is not None:
+            _check_writable(vm.prepared.any_machine, size_mb << 20)
         report = await self._volumes.grow(volume_id, size_mb)
-        if (writer := self._volumes.writer(volume_id)) is not None:
-            vm = self._find(writer)
+        if vm is not None:
             if vm.link is None or vm.report.state is not VmState.RUNNING:
                 raise GuestUnreachable("The machine that has the volume cannot be told that it is larger.")
             number, mount = next(
