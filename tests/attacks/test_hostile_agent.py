@@ -22,6 +22,7 @@ from pandastack.testing.fixtures import LeakCheck, eventually
 from tests.api.test_kills import ALL, PROCESSES, server
 from tests.attacks import hostile_agent
 from tests.attacks.neighbour import MOST, TRIED_AGAIN, Neighbour
+from tests.descriptors import sockets
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), TRIED_AGAIN]
 
@@ -95,7 +96,7 @@ class Ward:
 
     def _sockets(self) -> int:
         """How many Unix sockets the server holds: the lines to its agents are such."""
-        held = {str(each.readlink()) for each in Path(f"/proc/{self.pid}/fd").iterdir() if each.is_symlink()}
+        held = sockets(self.pid)
         lines = Path(f"/proc/{self.pid}/net/unix").read_text().splitlines()[1:]
         return len(held & {f"socket:[{line.split()[6]}]" for line in lines})
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ from pandastack.host.probe import probe_kvm
 from pandastack.model.host import SnapshotSpec
 from pandastack.testing.fixtures import CACHE as HOST_CACHE
 from pandastack.testing.fixtures import LeakCheck, eventually
+from tests.descriptors import opened
 from tests.vm.conftest import quiet
 from tests.vm.firecracker_yard import Corner, corner, left
 from tests.vm.tiny_guest import CODE, FIRST_LETTER, LOAD_AT, counter_in, counter_of
@@ -168,10 +169,9 @@ async def test_its_files_are_its_own_and_its_memory_is_shared(yard: Corner) -> N
 
 def inode_of_open(machine: FirecrackerMachine, name: str) -> int:
     """The inode of a file that it has open."""
-    for link in Path(f"/proc/{machine.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            if str(link.readlink()) == name:
-                return link.stat().st_ino
+    for target, status in opened(machine.pid):
+        if target == name:
+            return status.st_ino
     raise AssertionError(f"it has no {name}")
 
 

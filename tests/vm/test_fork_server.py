@@ -23,6 +23,7 @@ from pandastack.model.guest import Command
 from pandastack.model.host import VmReport, VmSpec
 from pandastack.testing.fixtures import eventually
 from pandastack.testing.real import CACHE, small_host
+from tests.descriptors import opened, sockets
 from tests.vm.conftest import OpenHost, quiet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(300)]
@@ -121,9 +122,7 @@ def _arguments(pid: int) -> str:
 def sockets_and_files(pid: int) -> set[str]:
     """What a process has open that belongs to one machine alone: files of its home by what they are."""
     home = {path.stat().st_ino for path in Path(f"/proc/{pid}/cwd").iterdir()}
-    links = list(Path(f"/proc/{pid}/fd").iterdir())
-    files = {str(path.stat().st_ino) for path in links if path.stat().st_ino in home}
-    return files | {str(path.readlink()) for path in links if path.is_socket()}
+    return {str(status.st_ino) for _, status in opened(pid) if status.st_ino in home} | sockets(pid)
 
 
 def confinement(pid: int) -> set[tuple[str, str]]:

@@ -22,6 +22,7 @@ from pandastack.host.qemu_command import DRIVES
 from pandastack.host.qemu_record import QMP
 from pandastack.host.qmp import monitor
 from pandastack.model.host import SnapshotSpec, VmSpec
+from tests.descriptors import opened
 from tests.vm.conftest import OpenHost
 from tests.vm.test_fork_server import until_forked
 
@@ -182,7 +183,7 @@ async def test_members_of_a_family_cannot_reach_what_is_the_others(host: LocalHo
     assert shared, "layers that nobody writes any more"
     for name, pid in family.items():
         seen = _seen(Path(f"/proc/{pid}/root")) | _seen(Path(f"/proc/{pid}/cwd"))
-        seen |= {link.stat().st_ino for link in Path(f"/proc/{pid}/fd").iterdir()}
+        seen |= {status.st_ino for _, status in opened(pid)}
         assert homes[name] & seen, "its own"
         others = set().union(*(homes[other] for other in family if other != name)) - shared
         assert not others & seen

@@ -19,6 +19,7 @@ from pandastack.host.egress.client import EgressProcess
 from pandastack.host.egress.orders import Attach, Begin
 from pandastack.model.egress import BoundSecret, Egress
 from pandastack.testing.fixtures import LeakCheck, descriptors
+from tests.descriptors import targets
 
 from .wire import get, hello
 from .world import OURS, OWN, PUBLIC, SLOT, World, all_of, namespace, server, world
@@ -63,11 +64,6 @@ async def waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 def sockets_of(pid: int) -> int:
     """How many sockets a process holds."""
     return sum(target.startswith("socket:") for target in targets(pid))
-
-
-def targets(pid: int) -> list[str]:
-    """What the descriptors of a process are."""
-    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 async def test_it_is_killed_and_started_anew(leak_check: LeakCheck, tmp_path: Path) -> None:
