@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -84,6 +85,12 @@ void job_mount(const struct fields *fields, int content)
     bool read_only = fields_flag(fields, TAG_READ_ONLY);
     if (!own_machine)
         return;
+    if (strcmp(path, "/") == 0) { /* it is mounted, and its disk may have been made larger than it was */
+        device[sizeof device - 2] = 'a';
+        await_drive(device, size);
+        grow(path, size);
+        return;
+    }
     device[sizeof device - 2] = (char)('b' + fields_number(fields, TAG_DRIVE, 0));
     await_drive(device, size);
     make_place(path);

@@ -40,6 +40,8 @@ from pandastack.services.adoption import Adoption
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.books import Books
+from pandastack.services.building import Building
+from pandastack.services.builds import Builds
 from pandastack.services.causes import Causes
 from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
@@ -76,6 +78,7 @@ from pandastack.services.transfers import Transfers
 from pandastack.services.turns import Turns
 from pandastack.services.vitals import Vitals
 from pandastack.services.volumes import Volumes
+from pandastack.services.workshops import Workshops
 from pandastack.sshd.door import House
 from pandastack.store import accounts, sandboxes
 from pandastack.store.db import Connection, Database, open_database
@@ -181,8 +184,10 @@ async def open_control(
         first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
         deaths = await stack.enter_async_context(host.deaths())
         await plane.recorder.missed()
+        await plane.builds.missed()
         await plane.adoption.adopt()
         jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
+        jobs += [plane.builds.work()]
         jobs += [run_errands(plane.errands())] if work else []
         await stack.enter_async_context(beside(*jobs))
         if config.on_exit is OnExit.DESTROY:
@@ -216,9 +221,14 @@ class Plane:
         self.endings = Endings(self.ground, self.archive)
         self.recorder = Recorder(self.ground, self.archive)
         self.volumes = Volumes(self.ground)
-        self.births = Births(self.ground, self.archive, self.endings, self.recorder, self.volumes)
+        self.templates = self._templates()
+        self.births = Births(
+            self.ground, self.archive, self.endings, self.recorder, self.volumes, self.templates
+        )
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
+        self.glimpses = Glimpses(self.ground, self.archive, self.births, self.endings, self.volumes)
+        self.builds = self._builds()
         self.ports = Ports(self.ground, self.sandboxes)
         self.previews = Previews(self.ledger, clock, _preview_secret(config, self._chance))
         authority, host_key = (_kept(config, name, chance) for name in ("ssh-authority.key", "ssh-host.key"))
@@ -257,7 +267,7 @@ class Plane:
         }
         ground = self.ground
         timelines = Timelines(ground, self.archive, self.births)
-        glimpses = Glimpses(ground, self.archive, self.births, self.endings, self.volumes)
+        glimpses = self.glimpses
         services = Services(
             sandboxes=self.sandboxes,
             births=self.births,
@@ -280,7 +290,8 @@ class Plane:
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),
             vitals=Vitals(self.sandboxes, ground.placement, self._database),
-            templates=self._templates(),
+            templates=self.templates,
+            builds=self.builds,
             accounts=self.accounts,
             trail=self.trail,
             ports=self.ports,
@@ -316,6 +327,7 @@ class Plane:
             Errand("audit", REAP_SECONDS, self.trail.flush),
             Errand("receipts", GATHER_SECONDS, self.ground.books.gather_some),
             Errand("settle", TEND_SECONDS, self.adoption.settle),
+            Errand("templates", TEND_SECONDS, self.templates.settle),
             Errand("flush", TEND_SECONDS, self.flush),
             Errand("purge", PURGE_SECONDS, self.purge.purge),
         ]
@@ -372,10 +384,15 @@ class Plane:
     def _templates(self) -> Templates:
         config = self._config
         return Templates(
-            self.ground.placement,
+            self.ground,
             preferred=config.default_template,
             bake_seconds=config.create_timeout_seconds,
         )
+
+    def _builds(self) -> Builds:
+        workshops = Workshops(self.glimpses, self.volumes, self.sandboxes, self._chance.new_id)
+        building = Building(self.ground, workshops, self.templates)
+        return Builds(self.ground, self._bell, building, self._config.state_dir / "builds")
 
 
 async def _bury(deaths: AsyncIterator[VmReport], adoption: Adoption) -> None:

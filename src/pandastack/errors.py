@@ -12,6 +12,7 @@
      │    │    ├── IdempotencyMismatch 422
      │    │    ├── VolumeBusy 409     somebody has it who cannot share it
      │    │    ├── VolumeExists 409
+     │    │    ├── TemplateExists 409
      │    │    └── NotSupported 409   this host, driver or template cannot do that, and says why
      │    ├── FileRefused 409         the guest's file system refused
      │    ├── ArchiveRefused 400      a file that is to be imported is forged, damaged or cut short
@@ -164,6 +165,12 @@ class VolumeExists(Conflict):
     code = "volume.exists"
 
 
+class TemplateExists(Conflict):
+    """The workspace has a template of that name."""
+
+    code = "template.exists"
+
+
 class NotSupported(Conflict):
     """This host, driver or template cannot do that; the sentence says why."""
 
@@ -180,6 +187,12 @@ class SnapshotQuotaExceeded(QuotaExceeded):
     """The workspace keeps as many snapshots, or bytes of them, as it may; nothing was paused or taken."""
 
     code = "quota.snapshots_exceeded"
+
+
+class TemplateQuotaExceeded(QuotaExceeded):
+    """The workspace has as many versions of templates as it may."""
+
+    code = "quota.templates_exceeded"
 
 
 class ArchiveRefused(RequestRefused):

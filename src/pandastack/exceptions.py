@@ -16,6 +16,7 @@ from pandastack.client import (
     PandastackError,
     SandboxTimeout,
     ServerError,
+    TemplateBuildError,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "PandastackError",
     "SandboxTimeout",
     "ServerError",
+    "TemplateBuildError",
 ]

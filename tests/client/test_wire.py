@@ -138,11 +138,6 @@ def test_a_create_says_only_what_was_said() -> None:
     }
 
 
-def test_sizes_are_warned_of() -> None:
-    with pytest.warns(DeprecationWarning, match="size of its template"):
-        _wire.warn_of_sizes(2, None)
-
-
 @pytest.mark.parametrize(
     ("stdin", "fields"),
     [

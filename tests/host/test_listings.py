@@ -37,7 +37,7 @@ async def tell(peer: Peer, stream: int, frames: int = HALF) -> None:
 
 async def test_too_much_at_once_may_be_asked_for_again() -> None:
     async with welcomed() as (link, peer):
-        guest = GuestLink(link, Deadlines(), None)
+        guest = GuestLink(link, Deadlines(), None, None)
         one, other = (asyncio.ensure_future(guest.list(f"/{name}")) for name in ("one", "other"))
         streams = [(await peer.frame(FrameType.OPEN)).stream for _ in range(2)]
         for stream in streams:
@@ -56,7 +56,7 @@ async def test_too_much_at_once_may_be_asked_for_again() -> None:
 
 async def test_a_listing_that_is_too_large_by_itself_is_refused() -> None:
     async with welcomed() as (link, peer):
-        guest = GuestLink(link, Deadlines(), None)
+        guest = GuestLink(link, Deadlines(), None, None)
         asked = asyncio.ensure_future(guest.list("/large"))
         stream = (await peer.frame(FrameType.OPEN)).stream
         await tell(peer, stream, 2 * HALF)

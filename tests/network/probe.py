@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
+from pandastack.host.readiness import run_to_end
 
 PROGRAM = """
 import json, select, socket, struct, sys, time

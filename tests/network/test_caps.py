@@ -12,9 +12,9 @@ import pytest
 from msgspec import Struct
 
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
 from pandastack.host.network import namespace
 from pandastack.host.network.rules import BURST
+from pandastack.host.readiness import run_to_end
 from pandastack.model.egress import Egress
 from pandastack.model.host import VmSpec
 from tests.network.world import INTERNET, SERVERS

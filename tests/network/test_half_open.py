@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pandastack.host.baker import run_to_end
 from pandastack.host.network import namespace
+from pandastack.host.readiness import run_to_end
 from tests.api.conftest import World
 from tests.network.test_policies import world
 from tests.network.world import SERVERS, sniffer, space_of

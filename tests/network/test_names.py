@@ -12,7 +12,7 @@ import pytest
 
 from pandastack.host import procfs
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
+from pandastack.host.readiness import run_to_end
 from pandastack.model.egress import Egress
 from tests.network.probe import reach
 from tests.network.test_reach import OPEN, start

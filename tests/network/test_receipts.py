@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pandastack.host import procfs
-from pandastack.host.baker import run_to_end
+from pandastack.host.readiness import run_to_end
 from tests.api.conftest import World
 from tests.network.test_egress_deaths import the_process
 from tests.network.test_names import FETCH, TABLE, others

@@ -20,9 +20,9 @@ import pytest
 
 from pandastack.host import procfs
 from pandastack.host.app import open_host
-from pandastack.host.baker import run_to_end
 from pandastack.host.egress.authority import Issuer, make_ca
 from pandastack.host.network import namespace
+from pandastack.host.readiness import run_to_end
 from pandastack.host.trust import TRUSTING
 from pandastack.model.clock import Clock
 from pandastack.model.egress import BoundSecret, Egress

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
 from pandastack.host.network import namespace
+from pandastack.host.readiness import run_to_end
 from tests.network.test_reach import start
 from tests.network.world import HOST, SERVERS, sniffer, space_of
 

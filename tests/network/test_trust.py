@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pandastack.host.app import LocalHost, open_host
-from pandastack.host.baker import run_to_end
+from pandastack.host.readiness import run_to_end
 from pandastack.host.trust import CERTIFICATE, HASHED
 from pandastack.model.egress import BoundSecret, Egress
 from pandastack.model.host import VmSpec

@@ -10,13 +10,13 @@ import pytest
 from pandastack.errors import PostureViolation
 from pandastack.host import layers, posture
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
 from pandastack.host.groups import Groups
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_command import BASE_DISK
 from pandastack.host.qemu_orders import FLATTENING
 from pandastack.host.qemu_record import QMP
 from pandastack.host.qmp import monitor
+from pandastack.host.readiness import run_to_end
 from pandastack.model.host import SnapshotSpec, VmSpec, VmState
 from pandastack.testing.fixtures import eventually
 from tests.vm.conftest import OpenHost

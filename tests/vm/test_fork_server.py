@@ -15,8 +15,8 @@ from pandastack.config import HostConfig
 from pandastack.errors import MachineError, NotSupported
 from pandastack.host import procfs
 from pandastack.host.app import LocalHost, open_host
-from pandastack.host.baker import run_to_end
 from pandastack.host.qemu import QemuDriver
+from pandastack.host.readiness import run_to_end
 from pandastack.host.zygote import NAME_PLACEHOLDER, Zygote
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.guest import Command

@@ -13,8 +13,8 @@ import pytest
 
 from pandastack.errors import BootFailed, MachineError, PandastackError
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
 from pandastack.host.guest import GuestLink
+from pandastack.host.readiness import run_to_end
 from pandastack.testing.fixtures import processes_with
 from pandastack.testing.machines import gate_facts
 from tests.vm.test_snapshots import CHANCE, forget_copy, keep, say, start

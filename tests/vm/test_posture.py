@@ -16,11 +16,11 @@ import pytest
 from pandastack.errors import MachineError, PostureViolation
 from pandastack.host import jail, posture
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_command import DRIVES
 from pandastack.host.qemu_record import QMP
 from pandastack.host.qmp import monitor
+from pandastack.host.readiness import run_to_end
 from pandastack.model.host import SnapshotSpec, VmSpec
 from tests.descriptors import opened
 from tests.vm.conftest import OpenHost

@@ -12,8 +12,8 @@ import pytest
 from pandastack.errors import SnapshotNotFound, SnapshotRefused
 from pandastack.host import fsck, layers, memory
 from pandastack.host.app import LocalHost, open_host
-from pandastack.host.baker import run_to_end
 from pandastack.host.fsck import State
+from pandastack.host.readiness import run_to_end
 from pandastack.host.scrub import Scrub
 from pandastack.model.guest import Command
 from pandastack.model.host import SnapshotReport, SnapshotSpec, VmReport, VmSpec, VmState

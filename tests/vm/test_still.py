@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
 from pandastack.host.guest import GuestLink
+from pandastack.host.readiness import run_to_end
 from pandastack.model.guest import Command
 from pandastack.model.host import SnapshotSpec
 from pandastack.testing.fixtures import LeakCheck

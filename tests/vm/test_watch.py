@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pandastack.host.app import LocalHost
-from pandastack.host.baker import run_to_end
+from pandastack.host.readiness import run_to_end
 from pandastack.host.watch import LOG_LIMIT, UNRESPONSIVE, Watch
 from pandastack.model.host import VmSpec, VmState
 

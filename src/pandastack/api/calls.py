@@ -10,6 +10,7 @@ from pandastack.endpoint import Call
 from pandastack.model.account import Limits
 from pandastack.services.accounts import Accounts
 from pandastack.services.births import Births
+from pandastack.services.builds import Builds
 from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
 from pandastack.services.contents import Contents
@@ -68,6 +69,7 @@ class Services:
     glimpses: Glimpses
     contents: Contents
     templates: Templates
+    builds: Builds
     accounts: Accounts
     trail: Trail
     ports: Ports

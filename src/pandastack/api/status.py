@@ -1,22 +1,20 @@
-"""The server about itself: health, version, metrics, capabilities, templates."""
+"""The server about itself: health, version, metrics, capabilities."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
 
-import msgspec
 from msgspec import Struct
 from starlette.responses import Response
 
 from pandastack.api.calls import Api
 from pandastack.endpoint import Nothing, Reply
 from pandastack.errors import PandastackError
-from pandastack.model.image import Template
 from pandastack.model.sandbox import Isolation
 
 ABSENT = (
-    "repl", "volumes", "functions", "schedules", "databases", "apps",
+    "repl", "functions", "schedules", "databases", "apps",
 )  # fmt: skip
 """What the product knows and this server does not do yet."""
 
@@ -52,13 +50,6 @@ class Capabilities(Struct, frozen=True):
     sizes: Mapping[str, int]
     absent: list[str]
     degraded: list[str] = []
-
-
-class TemplateView(Template, frozen=True, kw_only=True):
-    """A template on the wire."""
-
-    rootfs_path: str = ""
-    meta: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 async def health(call: Api[None, Nothing]) -> Reply:
@@ -99,19 +90,3 @@ async def capabilities(call: Api[None, Nothing]) -> Capabilities:
         [*ABSENT],
         [f"degraded: {reason}" for reason in report.degraded],
     )
-
-
-async def list_templates(call: Api[None, Nothing]) -> list[TemplateView]:
-    return [_template(template) for template in await call.app.templates.list()]
-
-
-async def get_template(call: Api[None, Nothing]) -> TemplateView:
-    return _template(await call.app.templates.get(call.path["name"]))
-
-
-async def bake_template(call: Api[None, Nothing]) -> TemplateView:
-    return _template(await call.app.templates.bake(call.path["name"]))
-
-
-def _template(template: Template) -> TemplateView:
-    return TemplateView(**{name: getattr(template, name) for name in template.__struct_fields__})

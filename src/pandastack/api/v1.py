@@ -11,6 +11,7 @@ from pandastack.api.calls import Api
 from pandastack.api.contents import CONTENTS
 from pandastack.api.egress import EGRESS
 from pandastack.api.secrets import SECRETS
+from pandastack.api.templates import TEMPLATES
 from pandastack.api.v1_ports import PORTS
 from pandastack.api.v1_state import STATE
 from pandastack.api.volumes import VOLUMES
@@ -308,34 +309,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             answer=history.AuditList,
         ),
     ),
-    *_tagged(
-        "templates",
-        Endpoint(
-            "GET",
-            "/v1/templates",
-            status.list_templates,
-            "List templates",
-            scope=READ,
-            answer=list[status.TemplateView],
-        ),
-        Endpoint(
-            "GET",
-            "/v1/templates/{name}",
-            status.get_template,
-            "Get a template",
-            scope=READ,
-            answer=status.TemplateView,
-        ),
-        Endpoint(
-            "POST",
-            "/v1/templates/{name}/bake",
-            status.bake_template,
-            "Make sure that a template has a snapshot",
-            scope=ADMIN,
-            answer=status.TemplateView,
-            patient=True,
-        ),
-    ),
+    *_tagged("templates", *TEMPLATES),
     *_tagged(
         "account",
         Endpoint("GET", "/v1/me", accounts.me, "Who asks", scope=READ, answer=accounts.Me),

@@ -57,6 +57,11 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     bandwidth: Bandwidth = None,
     secret: Secrets = None,
     volume: Volumes = None,
+    cpu: Annotated[int | None, typer.Option("--cpu", help="Processors; else the template's.")] = None,
+    memory: Annotated[
+        int | None, typer.Option("--memory", metavar="MIB", help="Else the template's.")
+    ] = None,
+    disk: Annotated[int | None, typer.Option("--disk", metavar="GIB", help="Else the template's.")] = None,
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
@@ -71,8 +76,12 @@ def create(  # noqa: PLR0913  # each is an option of the command line
         options["egress"] = policy
     if secrets := secrets_of(secret):
         options["secrets"] = secrets
+    if disk is not None:
+        options["disk_gb"] = disk
     made = session.client().sandboxes.create(
         template,
+        cpu,
+        memory,
         ttl_seconds=ttl,
         persistent=persistent,
         from_snapshot=from_snapshot,

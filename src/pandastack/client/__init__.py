@@ -5,7 +5,6 @@ from __future__ import annotations
 from pandastack.client._async.client import (
     AsyncClient,
     AsyncSandboxAPI,
-    AsyncTemplatesAPI,
     AsyncTokensAPI,
     get_default_async_client,
     set_default_async_client,
@@ -17,6 +16,7 @@ from pandastack.client._async.files import AsyncFiles, AsyncSandboxFilesystem
 from pandastack.client._async.ports import AsyncPortConnection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
+from pandastack.client._async.templates import AsyncTemplatesAPI
 from pandastack.client._async.terminal import AsyncTerminal
 from pandastack.client._async.volumes import AsyncVolumesAPI
 from pandastack.client._config import (
@@ -42,6 +42,7 @@ from pandastack.client._errors import (
     PandastackError,
     SandboxTimeout,
     ServerError,
+    TemplateBuildError,
 )
 from pandastack.client._explore import BranchOutcome, Candidate, ExploreError, ExploreResult
 from pandastack.client._lineage import (
@@ -60,7 +61,6 @@ from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.client import (
     Client,
     SandboxAPI,
-    TemplatesAPI,
     TokensAPI,
     get_default_client,
     set_default_client,
@@ -72,6 +72,7 @@ from pandastack.client._sync.files import Files, SandboxFilesystem
 from pandastack.client._sync.ports import PortConnection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
+from pandastack.client._sync.templates import TemplatesAPI
 from pandastack.client._sync.terminal import Terminal
 from pandastack.client._sync.volumes import VolumesAPI
 from pandastack.client._values import (
@@ -91,6 +92,7 @@ from pandastack.client._values import (
     RestoreProof,
     Secret,
     Template,
+    TemplateBuild,
     Token,
     Volume,
     VolumeAttachment,
@@ -180,6 +182,8 @@ __all__ = [
     "Step",
     "Surroundings",
     "Template",
+    "TemplateBuild",
+    "TemplateBuildError",
     "TemplatesAPI",
     "Terminal",
     "TimeOptions",

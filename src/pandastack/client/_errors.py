@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pandastack.errors import (
     CommandTimeout,
     NotFound,
@@ -31,6 +33,9 @@ AuthError = Unauthorized
 NotFoundError = NotFound
 BadRequestError = RequestRefused
 SandboxTimeout = CommandTimeout
+
+if TYPE_CHECKING:
+    from pandastack.client._values import TemplateBuild
 
 
 class ConnectionError(PandastackError):  # the official SDK's public name
@@ -66,6 +71,16 @@ class CommandFailed(PandastackError):
         self.exit_code = exit_code
         self.stdout = stdout
         self.stderr = stderr
+
+
+class TemplateBuildError(PandastackError):
+    """A template was not built; `build` is the record of that."""
+
+    code = "client.build_failed"
+
+    def __init__(self, message: str, *, build: TemplateBuild | None = None) -> None:
+        super().__init__(message)
+        self.build = build
 
 
 class CreateCancelled(PandastackError):

@@ -308,8 +308,52 @@ class Template:
     disk_mb: int | None = None
     digest: str | None = None
     baked: bool | None = None
+    version: int | None = None
+    """Of one of the workspace's own."""
+    tags: list[str] | None = None
+    """Further names of this version, told as `name:tag`."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Template:
         """Read one template."""
         return take(cls, {"name": "", **data})
+
+
+@dataclass(frozen=True)
+class TemplateBuild:
+    """A build as it stands: `step` is what is being done, `template` what came of it, as `name:version`."""
+
+    id: str
+    name: str
+    status: str
+    error: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    size_mb: int | None = None
+    bytes: int | None = None
+    image_ref: str | None = None
+    cpu: int | None = None
+    memory_mb: int | None = None
+    step: str | None = None
+    code: str | None = None
+    template: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the template is there."""
+        return self.status == "done"
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it ended without one; `error` says why."""
+        return self.status == "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.is_done or self.is_failed
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TemplateBuild:
+        """Read one build."""
+        return take(cls, {"id": "", "name": "", "status": "", **data})

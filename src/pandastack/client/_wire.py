@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
@@ -39,6 +38,9 @@ SNAPSHOT_SECONDS = 180.0
 """Longest wait for a snapshot, a fork, a hibernation or what goes on from one."""
 
 BAKE_SECONDS = 900.0
+
+UPLOAD_SECONDS = 300.0
+"""Longest silence of a server that is sent what a template is to be built of."""
 
 DEFAULT_TEMPLATE = "code-interpreter"
 
@@ -168,10 +170,12 @@ class CreateOptions(TimeOptions, total=False):
     """The same, and what is kept of a sandbox by itself: with `checkpoints` "exec" (else "off") its state
     behind each command, the newest `keep_checkpoints` (20) of them. With `disk_only` one that is made from a
     snapshot boots with the disk of that, without what was in memory. `egress` is what it may reach, `secrets`
-    what is put into its requests, by the names of the variables that stand for it.
+    what is put into its requests, by the names of the variables that stand for it, `disk_gb` the least that
+    its root disk is to hold.
     """
 
     checkpoints: str
+    disk_gb: int
     keep_checkpoints: int
     disk_only: bool
     egress: EgressPolicy
@@ -187,9 +191,10 @@ class LifecycleOptions(TimeOptions, total=False):
     persistent: bool
 
 
-def create_body(
+def create_body(  # noqa: PLR0913  # each is a field of the body
     *,
     template: str,
+    sizes: tuple[int | None, int | None] = (None, None),
     metadata: Mapping[str, str] | None,
     ttl_seconds: int | None,
     persistent: bool,
@@ -198,9 +203,11 @@ def create_body(
     env: Mapping[str, str] | None,
     times: CreateOptions,
 ) -> dict[str, Any]:
-    """The body of a create: only what was said."""
+    """The body of a create: only what was said. `sizes`: processors, and MiB of memory."""
     return clean(
         template=template,
+        cpu=sizes[0],
+        memory_mb=sizes[1],
         metadata=dict(metadata) if metadata else None,
         ttl_seconds=ttl_seconds,
         persistent=True if persistent else None,
@@ -214,16 +221,6 @@ def create_body(
 def _volume(volume: Mapping[str, Any]) -> dict[str, Any]:
     read_only = bool(volume.get("read_only", volume.get("readOnly", False)))
     return clean(name=volume["name"], path=volume.get("path"), read_only=read_only)
-
-
-def warn_of_sizes(cpu: int | None, memory_mb: int | None) -> None:
-    """Tell a caller who asks for a size that the template owns it; the sizes are not sent."""
-    if cpu is not None or memory_mb is not None:
-        warnings.warn(
-            "cpu and memory_mb are deprecated and not sent: a sandbox has the size of its template.",
-            DeprecationWarning,
-            stacklevel=4,
-        )
 
 
 class PlaceOptions(TypedDict, total=False):

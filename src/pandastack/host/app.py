@@ -19,7 +19,7 @@ import structlog
 
 from pandastack.carrying import beside
 from pandastack.config import DriverName, HostConfig, NetworkMode
-from pandastack.errors import InvalidRequest, NotSupported
+from pandastack.errors import InvalidRequest, NotSupported, VolumeBusy
 from pandastack.host import prune
 from pandastack.host.agent import find_images_dir
 from pandastack.host.attachments import Growth
@@ -37,6 +37,7 @@ from pandastack.host.jailer import find_jailer
 from pandastack.host.means import find_means
 from pandastack.host.network.ability import lacking
 from pandastack.host.network.slots import Slots, name_servers_of, open_slots
+from pandastack.host.own_images import OwnImages
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
 from pandastack.host.probe import choose_vmm, host_cpu, probe_kvm
@@ -55,7 +56,7 @@ from pandastack.host.volumes import Volumes
 from pandastack.host.zygote import ensure_library
 from pandastack.host.zygotes import Zygotes
 from pandastack.model.host import HostReport, Networks
-from pandastack.model.image import Template
+from pandastack.model.image import ImageSpec, Template
 from pandastack.model.sandbox import Isolation
 
 HOST_ID = "local"
@@ -73,10 +74,13 @@ class LocalHost:
         reach: Reach,
         volumes: Volumes,
         network: Networks,
+        *,
+        images: OwnImages | None,
     ) -> None:
         self.vms = vms
         self.volumes = volumes
         self.network = network
+        self.images = images
         self.templates = templates
         self.start = vms.start
         self.stop = vms.stop
@@ -101,6 +105,25 @@ class LocalHost:
 
     def guest(self, vm_id: str) -> GuestLink:
         return self.vms.guest(vm_id)
+
+    async def make_image(self, spec: ImageSpec) -> Template:
+        if self.images is None:
+            raise NotSupported("Machines of this host's driver have no disks, so it takes no images.")
+        if self.volumes.writer(spec.volume) is not None:
+            raise VolumeBusy(f"A machine writes volume {spec.volume}.")
+        await self.images.make(spec, self.volumes.path_of(spec.volume))
+        try:
+            return await self.bake(spec.id)
+        except BaseException:
+            await self.drop_image(spec.id)
+            raise
+
+    async def drop_image(self, image_id: str) -> None:
+        for ready in await self.templates.forget(image_id):
+            if ready.snapshot is not None:
+                await self.vms.driver.release(ready.snapshot.directory.name)
+        if self.images is not None:
+            await self.images.drop(image_id)
 
     async def bake(self, template: str) -> Template:
         return (await self.templates.prepare(template)).template
@@ -143,12 +166,26 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
                 beside(_tidy(cache, shelf.made, sources)),
                 _networks(config) if taps else nullcontext() as network,
                 host_of(
-                    driver, shelf, config.state_dir, sources, config.archive_keys, network=network
+                    driver,
+                    shelf,
+                    config.state_dir,
+                    sources,
+                    config.archive_keys,
+                    network=network,
+                    images=_own_images(driver, config.state_dir / "i", cache, sources, progress),
                 ) as host,
             ):
                 yield host
         finally:
             await driver.close()
+
+
+def _own_images(
+    driver: QemuDriver | FirecrackerDriver, root: Path, cache: Cache, sources: Sources, progress: Progress
+) -> OwnImages:
+    """The images of tenants, baked beside them."""
+    baker = Baker(driver, root, cache.lock("bake").parent, sources)
+    return OwnImages(root, cache, baker, progress)
 
 
 async def _tidy(cache: Cache, made: asyncio.Queue[str], sources: Sources) -> None:
@@ -176,10 +213,13 @@ async def host_of(
     archive_keys: Path | None = None,
     *,
     network: Slots | None = None,
+    images: OwnImages | None = None,
 ) -> AsyncIterator[LocalHost]:
     """A host with any driver; its machines live below `state`, and so does the key of its exports."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    templates = Templates(shelf)
+    if images is not None:
+        await asyncio.to_thread(images.open)
+    templates = Templates(shelf, *([images] if images else []))
     try:
         volumes = Volumes(state / "w", able=Feature.DRIVES in driver.features)
         await asyncio.to_thread(volumes.open)
@@ -187,7 +227,7 @@ async def host_of(
             seals = Seals(state / KEY, archive_keys, sources.entropy)
             freight = Freight(vms.vault, templates, driver, seals)
             reach = Reach(vms.find, network)
-            yield LocalHost(vms, templates, freight, reach, volumes, _kind(driver, network))
+            yield LocalHost(vms, templates, freight, reach, volumes, _kind(driver, network), images=images)
     finally:
         await templates.close()
 

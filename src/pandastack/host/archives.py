@@ -79,6 +79,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     base: Side | None = None
     """What the snapshot lies over."""
     base_data_bytes: Size = 0
+    user: str | None = None
 
 
 class Frame(Struct, frozen=True):

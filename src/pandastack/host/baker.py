@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import structs
 
-from pandastack.errors import BootFailed, MachineError
+from pandastack.errors import MachineError
 from pandastack.host import snapshots, trust
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
@@ -36,14 +36,10 @@ from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
 from pandastack.host.network.addresses import GUEST_NETWORK
 from pandastack.host.publish import leftovers, locked, new_directory, sweep, workspace
+from pandastack.host.readiness import Report, make_ready, must_run
 from pandastack.host.vm import Sources
 from pandastack.host.volumes import make_disk
-from pandastack.model.guest import Command
 
-Report = Callable[[str], None]
-"""Takes one line about what is being done."""
-
-WARM_SECONDS = 300.0
 SETTLE_SECONDS = 3.0
 """Between the last command and the snapshot: the guest's kernel finishes what it does in the background."""
 REST_SECONDS = 0.5
@@ -66,7 +62,6 @@ VOLUME_PLACE = "/run/rehearsal"
 STILL_MS = 500
 BAKING = "machine"
 """The home of the machine that is baked, beside what is written of it."""
-_RETRY_SECONDS = 0.25
 
 
 class Baker:
@@ -143,7 +138,7 @@ class Baker:
             link.announce(self._sources.entropy(16), self._facts(recipe))
             await answered(machine, link, GATE_SECONDS)
             for number, line in enumerate(lines):
-                await _must_run(link, line, f"rehearsal-{number}")
+                await must_run(link, line, f"rehearsal-{number}")
                 await _rehearse_snapshot(link)
             if in_full:
                 with suppress(MachineError):  # an image without room for it
@@ -180,7 +175,9 @@ class Baker:
             async with await _connect(machine, image.recipe) as link:
                 link.announce(self._sources.entropy(16), self._facts(image.recipe))
                 await answered(machine, link, BOOT_SECONDS)
-                await _make_ready(link, image.recipe, report)
+                if config.disk_bytes is not None:
+                    await link.grow_root(config.disk_bytes)
+                await make_ready(link, image.recipe, report)
                 await self._close_gate(machine, link, image.recipe)
                 await asyncio.sleep(SETTLE_SECONDS)
                 report(f"writing the snapshot of {image.name}")
@@ -202,6 +199,7 @@ class Baker:
         """Tells everything that the snapshot depends on."""
         machinery = self._driver.machinery(config)
         parts = [image.digest, config.kernel.resolve(), config.initrd, image.recipe.digest, machinery]
+        parts += [config.cpus, config.memory_mb, config.disk_bytes]
         return hashlib.sha256(msgspec.json.encode(parts, enc_hook=str)).hexdigest()[:16]
 
 
@@ -235,50 +233,6 @@ async def booted(driver: BakingDriver, config: MachineConfig, home: Path) -> Asy
 
 async def _connect(machine: Machine, recipe: Recipe) -> GuestLink:
     return await GuestLink.connect(await machine.dial(), workdir=recipe.manifest.workdir)
-
-
-async def _make_ready(link: GuestLink, recipe: Recipe, report: Report) -> None:
-    manifest = recipe.manifest
-    if manifest.start:
-        report(f"starting {recipe.name}")
-        await _start(link, manifest.start)
-    if manifest.ready:
-        report(f"waiting until {recipe.name} is ready")
-        await _until_ready(link, manifest.ready.command, manifest.ready.timeout_seconds)
-    for index, line in enumerate((*manifest.warm, "true", "sync"), start=1):
-        report(f"warming {recipe.name} ({index})")
-        await _must_run(link, line, f"warm-{index}")
-
-
-async def _start(link: GuestLink, line: str) -> None:
-    async with link.run(Command(process_id="start", shell=line, detached=True)) as process:
-        await process.detach()
-
-
-async def _until_ready(link: GuestLink, line: str, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            while (await run_to_end(link, line, "ready"))[0] != 0:  # noqa: ASYNC110  # only the guest knows
-                await asyncio.sleep(_RETRY_SECONDS)
-    except TimeoutError as error:
-        raise BootFailed(f"The ready command did not succeed within {seconds:g} s: {line}") from error
-
-
-async def _must_run(link: GuestLink, line: str, name: str) -> None:
-    code, words = await run_to_end(link, line, name)
-    if code != 0:
-        raise BootFailed(f"The warm command ended with {code}: {line}\n{words[-1000:]}")
-
-
-async def run_to_end(link: GuestLink, line: str, name: str) -> tuple[int, str]:
-    """Exit code and all output of a shell line."""
-    words: list[bytes] = []
-    timeout_ms = int(WARM_SECONDS * 1000)
-    async with link.run(Command(process_id=name, shell=line, timeout_ms=timeout_ms)) as process:
-        async for piece in process.output():
-            words.append(piece.data)
-        ended = await process.wait()
-    return ended.exit_code, b"".join(words).decode(errors="replace")
 
 
 def _remove_tree(folder: Path) -> None:

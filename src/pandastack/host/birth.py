@@ -123,7 +123,7 @@ class Birth:
         self, machine: Machine, spec: VmSpec, prepared: Prepared, stack: AsyncExitStack
     ) -> tuple[GuestLink, RestoreProof | None]:
         """Greet the agent and open its gate, or say why the machine died instead."""
-        link = await GuestLink.connect(await machine.dial(), workdir=prepared.workdir)
+        link = await GuestLink.connect(await machine.dial(), workdir=prepared.workdir, user=prepared.user)
         stack.push_async_callback(link.close)
         facts = self._facts(spec, prepared)
         link.announce(self._sources.entropy(16), facts)
@@ -183,7 +183,7 @@ class Birth:
         """A paused guest cannot answer: its HELLO waits in the socket until it is resumed. One that runs, and
         that secrets were set for while it could not be asked, trusts this host before it gets a placeholder.
         """
-        link = await GuestLink.connect(await vm.machine.dial(), workdir=vm.workdir)
+        link = await GuestLink.connect(await vm.machine.dial(), workdir=vm.workdir, user=vm.user)
         link.announce(self._sources.entropy(16))
         if vm.report.state is VmState.RUNNING:
             await answered(vm.machine, link, GATE_SECONDS)

@@ -52,6 +52,8 @@ class MachineConfig(Struct, frozen=True, kw_only=True):
     """The immutable base image (raw ext4)."""
     overlay: Path
     """The empty copy-on-write layer over it; the driver copies it into the machine's home."""
+    disk_bytes: int | None = None
+    """What the disk holds when that is more than its image does: then it is to be grown in the guest."""
     disk_limit_bytes: int
     """Largest size that any file of the machine may reach."""
     kernel: Path

@@ -32,10 +32,11 @@ class GuestLink(Processes, Files, Dialling, Mounting):
     the link stays lost, and its owner makes a new one. Use it as `async with`, or `close` it.
     """
 
-    def __init__(self, link: Link, deadlines: Deadlines, workdir: str | None) -> None:
+    def __init__(self, link: Link, deadlines: Deadlines, workdir: str | None, user: str | None) -> None:
         self._link = link
         self._deadlines = deadlines
         self._workdir = workdir
+        self._user = user
         self.defaults = {}
 
     @classmethod
@@ -46,12 +47,14 @@ class GuestLink(Processes, Files, Dialling, Mounting):
         deadline: float = CONNECT_SECONDS,
         deadlines: Deadlines | None = None,
         workdir: str | None = None,
+        user: str | None = None,
     ) -> Self:
         """Connect to the machine's socket, or take one that is connected; GuestUnreachable.
 
-        `workdir` is where commands start that name no directory; None is their user's home.
+        `workdir` is where commands start that name no directory; None is their user's home. `user` is as whom
+        they run when they name nobody; None is root.
         """
-        return cls(await Link.connect(where, deadline=deadline), deadlines or Deadlines(), workdir)
+        return cls(await Link.connect(where, deadline=deadline), deadlines or Deadlines(), workdir, user)
 
     def announce(self, nonce: bytes, facts: GateFacts | None = None) -> None:
         """Write HELLO, and GATE when there are facts, at once: the guest need not run yet.

@@ -33,6 +33,12 @@ class Mounting(Questions):
         deadline = self._deadlines.work  # a journal that is replayed takes its time
         await self._items(Op.MOUNT, request, NOTHING, nothing, _refusal(path), first=deadline)
 
+    async def grow_root(self, size_bytes: int) -> None:
+        """Have the root file system fill its disk, once the guest sees that this has so many bytes.
+        MachineError.
+        """
+        await self.mount(0, "/", size_bytes)
+
     async def unmount(self, path: str) -> None:
         """Flush what is mounted there, and take it away. VolumeBusy when a file of it is open: then it has
         been flushed and stays. MachineError.

@@ -135,6 +135,9 @@ class NeverStarted:
 class Processes(Questions):
     """The verbs for commands and processes."""
 
+    _user: str | None
+    """As whom commands run that name nobody; None is root."""
+
     _workdir: str | None
     """Where commands start that name no directory; None is their user's home."""
 
@@ -149,6 +152,8 @@ class Processes(Questions):
         A program that is not there or cannot be executed is no error: the process ends with 127 or 126 and
         says why on stderr. FileMissing or FileRefused for the working directory, InvalidRequest for the user.
         """
+        if command.user is None:
+            command = msgspec.structs.replace(command, user=self._user)
         if self.defaults:
             command = msgspec.structs.replace(command, env={**self.defaults, **command.env})
         direct = without_shell(command)

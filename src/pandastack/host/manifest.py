@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pandastack.errors import InvalidRequest, TemplateNotFound
+from pandastack.model.image import Ready
 
 MANIFEST = "template.toml"
 MAX_BASES = 8
@@ -26,16 +27,6 @@ BUILDER_VERSION = 1
 """Counts changes of the builder that change what comes out for the same recipe and packages."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
-
-
-class Ready(Struct, frozen=True, forbid_unknown_fields=True):
-    """A shell line that must exit 0 in the guest before the snapshot is taken; it is repeated until it
-    does.
-    """
-
-    command: str
-    timeout_seconds: Seconds = 60.0
 
 
 class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -71,6 +62,8 @@ class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Where commands start that name no directory; their user's home when it may not be entered, and when no
     link of the chain says.
     """
+    user: str | None = None
+    """As whom commands run that name nobody, and `start`; None is root."""
     start: str | None = None
     """A shell line that runs on in the guest from the bake, and so in every sandbox."""
     ready: Ready | None = None
@@ -181,6 +174,7 @@ def _inherit(base: TemplateManifest, child: TemplateManifest) -> TemplateManifes
         memory_mb=child.memory_mb or base.memory_mb,
         disk_mb=child.disk_mb or base.disk_mb,
         workdir=child.workdir or base.workdir,
+        user=child.user or base.user,
         start=child.start or base.start,
         ready=child.ready or base.ready,
     )

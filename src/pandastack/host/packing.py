@@ -65,6 +65,7 @@ def _header(kept: Kept, folders: list[Path]) -> Header:
         disk_limit_bytes=prepared.any_machine.disk_limit_bytes,
         env=prepared.env,
         workdir=prepared.workdir,
+        user=prepared.user,
         guest_ip=prepared.guest_ip,
         own=sides[0],
         own_data_bytes=sizes[0],

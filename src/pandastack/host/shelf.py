@@ -8,17 +8,21 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import structs
+
 from pandastack.host.baker import Baker
 from pandastack.host.builder import prepare
 from pandastack.host.driver import MachineConfig
 from pandastack.host.image import Image, find_image
 from pandastack.host.manifest import MANIFEST, load_recipe
 from pandastack.host.network.addresses import GUEST
+from pandastack.host.overlay import overlay
 from pandastack.host.packages import Progress
 from pandastack.host.paths import Cache
+from pandastack.host.publish import write_whole
 from pandastack.host.templates import Prepared
 from pandastack.host.uses import Uses
-from pandastack.model.image import Template
+from pandastack.model.image import Size, Template, parted
 
 FIRST = ("base", "code-interpreter")
 """Offered in front of the others."""
@@ -69,20 +73,22 @@ class BakedShelf:
 
     async def make_ready(self, name: str) -> Prepared:
         """Build the image if it is not there, bake it if it is not, check the snapshot's hashes."""
-        image = await self._image(name)
-        config = machine_config(image)
+        plain, size = parted(name)
+        image = await self._image(plain)
+        config = machine_config(image, size)
         self._uses.take(image.root_disk, image.initrd, image.kernel.vmlinuz)
         snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None))
         self._uses.take(snapshot.directory)
         await self._baker.speed_up(image, config, snapshot)
-        self.made.put_nowait(name)
+        self.made.put_nowait(plain)
         manifest = image.recipe.manifest
         return Prepared(
-            image.template(baked=True),
+            sized(image.template(baked=True), size),
             config,
             snapshot,
             env=manifest.env,
             workdir=manifest.workdir,
+            user=manifest.user,
             guest_ip=str(GUEST.ip),
         )
 
@@ -94,15 +100,34 @@ class BakedShelf:
         return images[0]
 
 
-def machine_config(image: Image) -> MachineConfig:
-    """The machine of an image, for any id."""
+def machine_config(image: Image, size: Size | None = None) -> MachineConfig:
+    """The machine of an image, for any id; of its own size unless another one is asked for."""
+    own = Size(image.recipe.cpu, image.recipe.memory_mb, image.recipe.disk_mb)
+    size = size or own
+    larger = size.disk_mb > own.disk_mb
     return MachineConfig(
         vm_id="",
-        cpus=image.recipe.cpu,
-        memory_mb=image.recipe.memory_mb,
+        cpus=size.cpu,
+        memory_mb=size.memory_mb,
         root_disk=image.root_disk,
-        overlay=image.overlay,
-        disk_limit_bytes=(image.recipe.disk_mb << 20) + DISK_SLACK,
+        overlay=_overlay(image, size.disk_mb) if larger else image.overlay,
+        disk_bytes=size.disk_mb << 20 if larger else None,
+        disk_limit_bytes=(size.disk_mb << 20) + DISK_SLACK,
         kernel=image.kernel.vmlinuz,
         initrd=image.initrd,
     )
+
+
+def sized(template: Template, size: Size | None) -> Template:
+    """A template with machines of this size."""
+    if size is None:
+        return template
+    return structs.replace(template, cpu=size.cpu, memory_mb=size.memory_mb, disk_mb=size.disk_mb)
+
+
+def _overlay(image: Image, disk_mb: int) -> Path:
+    """An empty layer over the image's disk that holds more than that."""
+    path = image.overlay.with_name(f"overlay-{disk_mb}.qcow2")
+    if not path.exists():
+        write_whole(path, overlay(disk_mb << 20, image.root_disk))
+    return path

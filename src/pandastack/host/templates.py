@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from pandastack.errors import PandastackError, TemplateNotFound
 from pandastack.host.driver import MachineConfig, SnapshotFiles
-from pandastack.model.image import Template
+from pandastack.model.image import Template, is_own, parted
 from pandastack.telemetry import logger
 
 log = logger("host")
@@ -34,6 +34,8 @@ class Prepared(Struct, frozen=True):
     workdir: str | None = None
     """Where commands start that name no directory; None is their user's home."""
     guest_ip: str = ""
+    user: str | None = None
+    """As whom commands run that name nobody; None is root."""
 
     def is_there(self) -> bool:
         """Whether its files still are: a cache may be emptied at any time."""
@@ -50,7 +52,9 @@ class Prepared(Struct, frozen=True):
 
 
 class Shelf(Protocol):
-    """Where templates come from. `BareShelf` has names only; `BakedShelf` has images and snapshots."""
+    """Where templates come from. `BareShelf` has names only; `BakedShelf` has images and snapshots, and so
+    have `OwnImages`.
+    """
 
     def names(self) -> Iterable[str]:
         """What exists, the ones to offer first in front."""
@@ -68,8 +72,8 @@ class Shelf(Protocol):
 class Templates:
     """The templates of this host."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, *shelves: Shelf) -> None:
+        self._shelves = shelves
         self._ready: dict[str, Prepared] = {}
         self._making: dict[str, asyncio.Task[Prepared]] = {}
 
@@ -77,7 +81,7 @@ class Templates:
         """The template, made ready if it is not; TemplateNotFound names those that exist."""
         if prepared := self.ready(name):
             return prepared
-        self._check(name)
+        self._shelf_of(name)
         task = self._making.get(name)
         if task is None:
             task = asyncio.create_task(self._make(name), name=f"make {name} ready")
@@ -92,12 +96,20 @@ class Templates:
     def all(self) -> list[Template]:
         """The whole catalogue, less what cannot be read: the log is told of that."""
         found = []
-        for name in self._shelf.names():
-            try:
-                found.append(self._describe(name))
-            except PandastackError as error:
-                log.warning("template.unreadable", template=name, reason=error.message)
+        for shelf in self._shelves:
+            for name in shelf.names():
+                try:
+                    found.append(self._describe(name, shelf))
+                except PandastackError as error:
+                    log.warning("template.unreadable", template=name, reason=error.message)
         return found
+
+    async def forget(self, name: str) -> list[Prepared]:
+        """It is to be there no more, in no size: it is not made ready any further. What was ready of it."""
+        for task in [task for making, task in self._making.items() if parted(making)[0] == name]:
+            task.cancel()
+            await asyncio.wait([task])
+        return [self._ready.pop(ready) for ready in [*self._ready] if parted(ready)[0] == name]
 
     async def close(self) -> None:
         """Cancel what is being made and wait for its end."""
@@ -110,20 +122,23 @@ class Templates:
     async def _make(self, name: str) -> Prepared:
         """Owned by this object; `close` ends it."""
         try:
-            prepared = await self._shelf.make_ready(name)
+            prepared = await self._shelf_of(name).make_ready(name)
             self._ready[name] = prepared
             return prepared
         finally:
             del self._making[name]
 
-    def _describe(self, name: str) -> Template:
+    def _describe(self, name: str, shelf: Shelf) -> Template:
         prepared = self._ready.get(name)
-        return prepared.template if prepared else self._shelf.describe(name)
+        return prepared.template if prepared else shelf.describe(name)
 
-    def _check(self, name: str) -> None:
-        names = list(self._shelf.names())
-        if name not in names:
-            raise TemplateNotFound(f'unknown template "{name}": this server has {", ".join(names)}')
+    def _shelf_of(self, name: str) -> Shelf:
+        plain, _ = parted(name)
+        for shelf in self._shelves:
+            if plain in shelf.names():
+                return shelf
+        known = ", ".join(each for shelf in self._shelves for each in shelf.names() if not is_own(each))
+        raise TemplateNotFound(f'unknown template "{name}": this server has {known}')
 
 
 class BareShelf:
@@ -162,5 +177,9 @@ class BareShelf:
             kernel=nothing,
             initrd=nothing,
         )
-        template = self.describe(name)
+        plain, size = parted(name)
+        template = self.describe(plain)
+        if size is not None:
+            config = msgspec.structs.replace(config, cpus=size.cpu, memory_mb=size.memory_mb)
+            template = msgspec.structs.replace(template, cpu=size.cpu, memory_mb=size.memory_mb)
         return Prepared(template, config, None, env=self._env, workdir=self._workdir, guest_ip="127.0.0.1")

@@ -154,6 +154,7 @@ class Unpacking:
             _files_of(header, home, held),
             env=header.env,
             workdir=header.workdir,
+            user=header.user,
             guest_ip=header.guest_ip,
         )
         report = structs.replace(

@@ -66,6 +66,11 @@ class VmRecord(Struct, frozen=True):
         """Where commands start that name no directory."""
         return self.prepared.workdir if self.prepared else None
 
+    @property
+    def user(self) -> str | None:
+        """As whom commands run that name nobody."""
+        return self.prepared.user if self.prepared else None
+
 
 class Vm:
     """A machine that this program holds: its process, its agent, its last report."""
@@ -83,6 +88,7 @@ class Vm:
         self.report = record.report
         self.prepared = record.prepared
         self.workdir = record.workdir
+        self.user = record.user
         self.slot = record.slot
         self.bound = record.bound
         self.secrets: tuple[BoundSecret, ...] | None = None if record.bound else ()

@@ -14,7 +14,7 @@ from msgspec import Struct
 from pandastack.model.book import Sighting
 from pandastack.model.egress import BoundSecret, Egress
 from pandastack.model.guest import Guest
-from pandastack.model.image import Template
+from pandastack.model.image import ImageSpec, Template
 from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import Isolation
 from pandastack.model.volume import Mount
@@ -239,6 +239,20 @@ class Host(Protocol):
     async def drop_volume(self, volume_id: str) -> None:
         """Remove a volume and what is in it; fine when there is none. Errors: VolumeBusy while a machine has
         it.
+        """
+        ...
+
+    async def make_image(self, spec: ImageSpec) -> Template:
+        """Have a root file system that lies on a volume be what machines are made from, and bake it; twice is
+        the same one. The volume's disk is the image's afterwards: it must be dropped, and never be written.
+        Errors: VolumeNotFound, VolumeBusy, BootFailed with the last words of what failed, NoSpace,
+        NotSupported; then nothing of the image is left.
+        """
+        ...
+
+    async def drop_image(self, image_id: str) -> None:
+        """Remove an image that was made; fine when there is none. No machine may be made from it any more;
+        what was snapshotted of it stays whole.
         """
         ...
 

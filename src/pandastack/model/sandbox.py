@@ -90,7 +90,8 @@ IdleTimeout = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 
 
 class SandboxCreate(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of `POST /v1/sandboxes`. Sizes are the template's; a different one is refused.
+    """The body of `POST /v1/sandboxes`. Sizes that are not given are the template's; others are raised to the
+    next step that there is, and are baked when they are first asked for.
 
     With `from_snapshot` the sandbox goes on where the snapshot was taken, and `template` is ignored; with
     `disk_only` too it boots from the snapshot's disk, without what was in memory. Times

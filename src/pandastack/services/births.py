@@ -13,6 +13,7 @@ from pandastack.errors import Conflict, InFlight, OutcomeUnknown, PandastackErro
 from pandastack.model.account import Caller
 from pandastack.model.egress import Egress
 from pandastack.model.host import HostReport, VmReport, VmSpec
+from pandastack.model.image import Size, image_of, variant_of
 from pandastack.model.sandbox import Sandbox, SandboxCreate, SandboxState
 from pandastack.model.secret import check_values
 from pandastack.model.snapshot import Snapshot, SnapshotState
@@ -24,6 +25,7 @@ from pandastack.services.ledger import Story
 from pandastack.services.recorder import Recorder
 from pandastack.services.requests import Sizes, check_create, check_egress, check_secrets
 from pandastack.services.safe import Bound
+from pandastack.services.templates import Templates
 from pandastack.services.volumes import Volumes
 from pandastack.store import idempotency
 from pandastack.store.db import Connection
@@ -43,14 +45,23 @@ class Given(Struct, frozen=True):
 
     env: dict[str, str] = {}
     secrets: Bound = ()
+    size: Size | None = None
+    """When that is not its template's."""
 
 
 class Births:
     """All ways to make a sandbox, which end in one: `bear`."""
 
     def __init__(
-        self, ground: Ground, archive: Archive, endings: Endings, recorder: Recorder, volumes: Volumes
+        self,
+        ground: Ground,
+        archive: Archive,
+        endings: Endings,
+        recorder: Recorder,
+        volumes: Volumes,
+        templates: Templates,
     ) -> None:
+        self._templates = templates
         self._volumes = volumes
         self._ledger = ground.ledger
         self._placement = ground.placement
@@ -83,7 +94,7 @@ class Births:
         """As `create`, by one who has asked whether the key is new. Errors: as `create`."""
         origin = None
         if request.from_snapshot is None:
-            sizes = Sizes.of(await self._placement.choose(request.template))
+            sizes = Sizes.of(await self._templates.chosen(caller, request.template), request)
         else:
             origin = await self._origin(caller, request.from_snapshot)
             sizes = Sizes(origin.template, origin.cpu, origin.memory_mb)
@@ -101,7 +112,7 @@ class Births:
             return await self.bear(
                 caller,
                 sandbox,
-                Given(request.env, self._safe.bound(request.secrets)),
+                Given(request.env, self._safe.bound(request.secrets), sizes.variant),
                 disk_only=request.disk_only,
                 before=partial(_remember, sandbox=sandbox, identity=identity),
             )
@@ -159,9 +170,10 @@ class Births:
 
         On any error nothing is left. Errors: those of `create`.
         """
+        image = image_of(sandbox.workspace, sandbox.template)
         spec = VmSpec(
             sandbox.id,
-            sandbox.template,
+            image if given.size is None else variant_of(image, given.size),
             given.env,
             hostname=hostname(sandbox.id),
             snapshot=sandbox.from_snapshot,

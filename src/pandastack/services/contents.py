@@ -44,7 +44,7 @@ class Contents:
         return VOLUME + path.rstrip("/")
 
     async def _flush(self, caller: Caller, sandbox_id: str) -> None:
-        command = Command(process_id="flush", argv=("sync", "-f", VOLUME))
+        command = Command(process_id="flush", argv=("sync", "-f", VOLUME), user="root")
         async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
             ended = await process.wait()
         if ended.exit_code != 0:

@@ -4,7 +4,8 @@ count against the quota as any, and end with the look.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from msgspec import structs
@@ -67,6 +68,18 @@ class Glimpses:
             raise NotSupported("Machines of this server are on its own disk, where there are no volumes.")
         off = SandboxCreate(ttl_seconds=TTL_SECONDS, egress=Egress(internet=Internet.OFF))
         draft = self._births.draft(caller, off, self._smallest(), None)
+        async with self._glimpse(caller, structs.replace(draft, volumes=mounts)) as sandbox_id:
+            yield sandbox_id
+
+    @asynccontextmanager
+    async def of_template(
+        self, caller: Caller, template: str, wishes: Sequence[VolumeWish], egress: Egress, seconds: float
+    ) -> AsyncIterator[str]:
+        """A sandbox to work in for so long, with volumes of the workspace. Errors: those of a create."""
+        mounts = await self._volumes.wished(caller, wishes)
+        sizes = Sizes.of(await self._placement.choose(template))
+        request = SandboxCreate(ttl_seconds=math.ceil(seconds) + TTL_SECONDS, egress=egress)
+        draft = self._births.draft(caller, request, sizes, None)
         async with self._glimpse(caller, structs.replace(draft, volumes=mounts)) as sandbox_id:
             yield sandbox_id
 

@@ -40,7 +40,10 @@ class Placement:
             await self.refresh()
             found = self._find(template)
         if found is None:
-            known = ", ".join(sorted(known.name for known in self.report.templates)) or "none yet"
+            known = (
+                ", ".join(sorted(known.name for known in self.report.templates if known.is_global))
+                or "none yet"
+            )
             raise TemplateNotFound(f"unknown template {template!r}: this server has {known}.")
         return found
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from pandastack.errors import InvalidRequest, NotSupported
 from pandastack.model.egress import Egress
 from pandastack.model.host import Networks
-from pandastack.model.image import Template
+from pandastack.model.image import Size, Template
 from pandastack.model.sandbox import Checkpoints, SandboxCreate
 from pandastack.model.secret import check_names
 
@@ -17,6 +17,10 @@ METADATA_KEYS = 64
 METADATA_BYTES = 16 << 10
 ENV_BYTES = 64 << 10
 TTL_MOST = 366 * 86_400
+CPUS = (1, 2, 4, 8)
+MEMORY_MB = (256, 512, 1024, 2048, 4096, 8192, 16_384)
+DISK_MB = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+"""The sizes that a sandbox can have beside its template's own: what is asked for is raised to the next."""
 
 
 class Sizes(Struct, frozen=True):
@@ -27,10 +31,39 @@ class Sizes(Struct, frozen=True):
     memory_mb: int
     disk_mb: int | None = None
 
+    variant: Size | None = None
+    """What is asked of its template that is not the template's own."""
+
     @classmethod
-    def of(cls, template: Template) -> Sizes:
-        """Those of a template."""
-        return cls(template.name, template.cpu, template.memory_mb, template.disk_mb)
+    def of(cls, template: Template, request: SandboxCreate | None = None) -> Sizes:
+        """Those of a template, or what is asked for instead. Errors: InvalidRequest."""
+        own = Size(template.cpu, template.memory_mb, template.disk_mb)
+        size = own if request is None else asked_size(request, own)
+        return cls(template.name, size.cpu, size.memory_mb, size.disk_mb, None if size == own else size)
+
+
+def asked_size(request: SandboxCreate, own: Size) -> Size:
+    """What a create asks for, in the steps that there are: a size is baked when it is first wanted. Errors:
+    InvalidRequest.
+    """
+    cpu = request.cpu if request.cpu is not None else request.vcpus
+    disk_mb = None if request.disk_gb is None else request.disk_gb << 10
+    if disk_mb is not None and disk_mb <= own.disk_mb:
+        disk_mb = None if disk_mb > 0 else disk_mb  # the template's is at least as large
+    return Size(
+        _step("cpu", cpu, own.cpu, CPUS),
+        _step("memory_mb", request.memory_mb, own.memory_mb, MEMORY_MB),
+        _step("disk_gb", disk_mb, own.disk_mb, DISK_MB),
+    )
+
+
+def _step(name: str, asked: int | None, own: int, steps: Sequence[int]) -> int:
+    if asked is None or asked == own:
+        return own
+    unit = 1024 if name == "disk_gb" else 1
+    if not 0 < asked <= steps[-1]:
+        raise InvalidRequest(f"{name} is 1 to {steps[-1] // unit}; got {asked // unit}.")
+    return next(step for step in steps if step >= asked)
 
 
 def check_create(request: SandboxCreate, sizes: Sizes) -> None:
@@ -43,11 +76,10 @@ def check_create(request: SandboxCreate, sizes: Sizes) -> None:
     if request.disk_only and request.from_snapshot is None:
         raise InvalidRequest("disk_only is for a sandbox that is made from a snapshot: say from_snapshot.")
     check_ttl(request.ttl_seconds)
-    _check_size("cpu", request.cpu, sizes.cpu, sizes.template)
-    _check_size("vcpus", request.vcpus, sizes.cpu, sizes.template)
-    _check_size("memory_mb", request.memory_mb, sizes.memory_mb, sizes.template)
-    if request.disk_gb is not None and sizes.disk_mb is not None:
-        _check_disk(request.disk_gb, sizes.template, sizes.disk_mb)
+    if request.from_snapshot is not None:
+        _check_size("cpu", request.cpu, sizes.cpu)
+        _check_size("vcpus", request.vcpus, sizes.cpu)
+        _check_size("memory_mb", request.memory_mb, sizes.memory_mb)
     check_metadata(request.metadata)
     _check_env(request.env)
 
@@ -89,19 +121,11 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         )
 
 
-def _check_disk(asked: int, template: str, given: int) -> None:
-    if not 0 < asked * 1024 <= given:
-        raise InvalidRequest(
-            f"disk_gb is {asked}, and template {template!r} has {given} MiB, "
-            "which a restore cannot change. Leave disk_gb out or use a template with a larger disk."
-        )
-
-
-def _check_size(name: str, asked: int | None, given: int, template: str) -> None:
+def _check_size(name: str, asked: int | None, given: int) -> None:
     if asked is not None and asked != given:
         raise InvalidRequest(
-            f"{name} is {asked}, and template {template!r} has {given}: every sandbox is restored from the "
-            f"template's snapshot, which has one size. Leave {name} out or use a template of that size."
+            f"{name} is {asked}, and the snapshot has {given}: what goes on from it has its size. "
+            f"Leave {name} out."
         )
 
 

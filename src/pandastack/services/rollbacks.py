@@ -8,6 +8,7 @@ from pandastack.carrying import carried_through
 from pandastack.errors import Conflict, NotSupported, SnapshotNotFound
 from pandastack.model.account import Caller
 from pandastack.model.host import VmSpec
+from pandastack.model.image import image_of
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import SHOWN, Snapshot, SnapshotState
 from pandastack.services.archive import Archive
@@ -64,7 +65,7 @@ class Rollbacks:
             with self._turns.away(sandbox_id), self._archive.pinned(snapshot_id):
                 spec = VmSpec(
                     found.id,
-                    found.template,
+                    image_of(found.workspace, found.template),
                     hostname=hostname(found.id),
                     snapshot=snapshot_id,
                     egress=found.egress,

@@ -13,6 +13,7 @@ from functools import partial
 from pandastack.errors import Conflict, PandastackError
 from pandastack.model.account import Caller
 from pandastack.model.host import VmSpec
+from pandastack.model.image import image_of
 from pandastack.model.sandbox import AWAKE, Sandbox, SandboxState
 from pandastack.model.snapshot import Snapshot, SnapshotKind
 from pandastack.services.archive import Archive
@@ -93,7 +94,7 @@ class Sleep:
                 async with self._line.turn():
                     spec = VmSpec(
                         asleep.id,
-                        asleep.template,
+                        image_of(asleep.workspace, asleep.template),
                         hostname=hostname(asleep.id),
                         snapshot=snapshot_id,
                         egress=asleep.egress,

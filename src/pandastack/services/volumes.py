@@ -33,6 +33,9 @@ from pandastack.telemetry import logger
 
 log = logger("volumes")
 
+HIDDEN = "."
+"""How names of volumes begin that nobody has asked for, and so is told of."""
+
 
 class Volumes:
     """All volumes of all workspaces. A caller sees its workspace's alone: another's is VolumeNotFound."""
@@ -92,7 +95,8 @@ class Volumes:
     async def all(self, caller: Caller) -> list[Volume]:
         """All of the workspace, by name."""
         rows = await self._database.read(partial(volumes.listing, workspace=caller.workspace))
-        return await self._measured([row for row in rows if row.state is VolumeState.READY])
+        shown = [row for row in rows if row.state is VolumeState.READY and not row.name.startswith(HIDDEN)]
+        return await self._measured(shown)
 
     async def delete(self, caller: Caller, name: str) -> None:
         """Remove it and all that is in it. Errors: VolumeNotFound, VolumeBusy while a sandbox has it."""

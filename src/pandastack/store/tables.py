@@ -138,6 +138,37 @@ secrets = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False), _moment("created_at"), _moment("changed_at"),
 )  # fmt: skip
 
+templates = sa.Table(
+    "templates", metadata,
+    _text("workspace", primary_key=True), _text("name", primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True), _text("host"), _number("cpu"), _number("memory_mb"),
+    _number("disk_mb"), sa.Column("size_bytes", sa.BigInteger, nullable=False), _moment("created_at"),
+    _text("build_id"), _text("form"), _text("source"), _text("content"), _json("config"),
+    _text("start", nullable=True), _text("ready", nullable=True), _json("packages"),
+    sa.Column("deleting", Flag, nullable=False),
+)  # fmt: skip
+
+template_tags = sa.Table(
+    "template_tags", metadata,
+    _text("workspace", primary_key=True), _text("name", primary_key=True), _text("tag", primary_key=True),
+    _number("version"),
+)  # fmt: skip
+
+builds = sa.Table(
+    "builds", metadata,
+    _text("id", primary_key=True), _text("name"), _text("workspace"), _text("form"), _text("status"),
+    _moment("created_at"), _number("size_mb"), _number("cpu"), _number("memory_mb"), _number("version"),
+    _text("step"), _text("image_ref", nullable=True), _moment("started_at", nullable=True),
+    _moment("ended_at", nullable=True), _text("error", nullable=True), _text("code", nullable=True),
+    _text("template", nullable=True), sa.Column("bytes", sa.BigInteger),
+    sa.Index("builds_by_workspace", "workspace", "created_at"),
+)  # fmt: skip
+
+build_lines = sa.Table(
+    "build_lines", metadata,
+    _text("build_id", primary_key=True), sa.Column("number", sa.Integer, primary_key=True), _text("text"),
+)  # fmt: skip
+
 events = sa.Table(
     "events", metadata,
     sa.Column("id", sa.Integer, primary_key=True), _text("sandbox_id"), _moment("time"), _text("type"),

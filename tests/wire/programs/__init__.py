@@ -6,7 +6,7 @@ DIRECTORY is a path in the sandbox that a program may fill.
 
 from __future__ import annotations
 
-from . import basics, ports, state, volumes
+from . import basics, ports, state, templates, volumes
 from .registry import PROGRAMS
 
-__all__ = ["PROGRAMS", "basics", "ports", "state", "volumes"]
+__all__ = ["PROGRAMS", "basics", "ports", "state", "templates", "volumes"]

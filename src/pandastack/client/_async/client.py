@@ -14,13 +14,14 @@ from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection, set_default_connection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
+from pandastack.client._async.templates import AsyncTemplatesAPI
 from pandastack.client._async.volumes import AsyncVolumesAPI
 from pandastack.client._config import Surroundings, read_surroundings, settle
 from pandastack.client._diff import Diff, Place, diff_call
 from pandastack.client._lineage import ForkTree, Promotion
 from pandastack.client._pair import AsyncCancelEvent, scope_async
 from pandastack.client._retry import CreateRetryEvent
-from pandastack.client._values import Template, Token
+from pandastack.client._values import Token
 from pandastack.client._wire import Call, CreateOptions
 
 
@@ -46,9 +47,9 @@ class AsyncSandboxAPI:
         **times: Unpack[CreateOptions],
     ) -> AsyncSandbox:
         """Create a sandbox; see `AsyncSandbox.create`."""
-        _wire.warn_of_sizes(cpu, memory_mb)
         body = _wire.create_body(
             template=template,
+            sizes=(cpu, memory_mb),
             metadata=metadata,
             ttl_seconds=ttl_seconds,
             persistent=persistent,
@@ -109,31 +110,6 @@ class AsyncSandboxAPI:
     def _named(self, sandbox_id: str) -> AsyncSandbox:
         """The sandbox of this id, of which nothing else is known."""
         return AsyncSandbox.from_answer({"id": sandbox_id}, self._connection)
-
-
-class AsyncTemplatesAPI:
-    """`client.templates`: what sandboxes are made from."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def list(self) -> Sequence[Template]:
-        """Every template that the key may use."""
-        answer = await self._connection.request(Call(method="GET", path="/templates"))
-        return [Template.from_dict(item) for item in _wire.items_of(answer)]
-
-    async def get(self, name: str) -> Template:
-        """One template; NotFoundError when there is none of this name."""
-        call = Call(method="GET", path=f"/templates/{_wire.segment(name)}")
-        return Template.from_dict(await self._connection.request(call))
-
-    async def bake(self, name: str) -> Template:
-        """Make sure that the server can restore this template: boots it once when it never did, for up to
-        minutes.
-        """
-        path = f"/templates/{_wire.segment(name)}/bake"
-        call = Call(method="POST", path=path, read_timeout=_wire.BAKE_SECONDS)
-        return Template.from_dict(await self._connection.request(call))
 
 
 class AsyncTokensAPI:

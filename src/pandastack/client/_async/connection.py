@@ -11,7 +11,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ import httpx2
 import msgspec
 
 from pandastack.client import _retry, _wire
+from pandastack.client._builds import Part
 from pandastack.client._config import Settings
 from pandastack.client._errors import ConnectionError, CreateCancelled, PandastackError
 from pandastack.client._pair import check_cancel_async, pause_async
@@ -76,6 +77,21 @@ class AsyncConnection:
     async def request(self, call: Call) -> JSON:
         """Send a call and read its answer: the JSON value, None when the answer is empty."""
         return _read(await self._send(call))
+
+    async def send_form(self, path: str, fields: dict[str, str], parts: Sequence[Part]) -> JSON:
+        """Send a form, with its files if it has any, and read the answer."""
+        files = [(part.field, (part.name, part.file, "application/octet-stream")) for part in parts]
+        call = Call(method="POST", path=path, read_timeout=_wire.UPLOAD_SECONDS)
+        with self._foreign_errors():
+            request = self._http.build_request(
+                call.method,
+                _wire.url_of(self.settings.api_url, call.path),
+                data=fields,
+                files=files or None,
+                headers=_wire.auth_headers(self.settings.api_key),
+                timeout=self._patience(call),
+            )
+            return _read(await self._http.send(request))
 
     async def fetch(self, call: Call) -> bytes:
         """Send a call and give the body as it came."""
@@ -155,13 +171,12 @@ class AsyncConnection:
             params=call.params or None,
             content=content,
             headers=headers,
-            timeout=httpx2.Timeout(
-                connect=_wire.CONNECT_SECONDS,
-                read=call.read_timeout or self.timeout,
-                write=call.read_timeout or self.timeout,
-                pool=None,
-            ),
+            timeout=self._patience(call),
         )
+
+    def _patience(self, call: Call) -> httpx2.Timeout:
+        silence = call.read_timeout or self.timeout
+        return httpx2.Timeout(connect=_wire.CONNECT_SECONDS, read=silence, write=silence, pool=None)
 
     def _next_attempt(
         self, call: Call, response: httpx2.Response, attempt: int, elapsed: float

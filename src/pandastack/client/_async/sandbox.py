@@ -121,16 +121,17 @@ class AsyncSandbox(
         boots with the disk of that, for when its memory cannot be used. `ttl_seconds` counts from its last
         activity. `times` are those of `CreateOptions`: `on_timeout`, `idle_timeout_seconds` and
         `lifetime_seconds`, and with `checkpoints="exec"` (and `keep_checkpoints`) a `timeline`. `env` is the
-        environment of all its commands, and `secrets` what is put into its requests. `cpu` and `memory_mb`
-        are not sent: a sandbox has the size of its template. A refusal for lack of room is retried (`Client`
-        says for how long); `cancel` gives that up with CreateCancelled.
+        environment of all its commands, and `secrets` what is put into its requests. `cpu`, `memory_mb`
+        and `disk_gb` are raised to the next size that there is, and without them the template's; the first
+        sandbox of a size waits until the template has booted in it. A refusal for lack of room is retried
+        (`Client` says for how long); `cancel` gives that up with CreateCancelled.
 
         Errors: NotFoundError for an unknown template or snapshot, BadRequestError for what the server does
         not take, ServerError when no machine came up.
         """
-        _wire.warn_of_sizes(cpu, memory_mb)
         body = _wire.create_body(
             template=template,
+            sizes=(cpu, memory_mb),
             metadata=metadata,
             ttl_seconds=ttl_seconds,
             persistent=persistent,

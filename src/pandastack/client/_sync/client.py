@@ -20,8 +20,9 @@ from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection, set_default_connection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
+from pandastack.client._sync.templates import TemplatesAPI
 from pandastack.client._sync.volumes import VolumesAPI
-from pandastack.client._values import Template, Token
+from pandastack.client._values import Token
 from pandastack.client._wire import Call, CreateOptions
 
 
@@ -47,9 +48,9 @@ class SandboxAPI:
         **times: Unpack[CreateOptions],
     ) -> Sandbox:
         """Create a sandbox; see `Sandbox.create`."""
-        _wire.warn_of_sizes(cpu, memory_mb)
         body = _wire.create_body(
             template=template,
+            sizes=(cpu, memory_mb),
             metadata=metadata,
             ttl_seconds=ttl_seconds,
             persistent=persistent,
@@ -110,31 +111,6 @@ class SandboxAPI:
     def _named(self, sandbox_id: str) -> Sandbox:
         """The sandbox of this id, of which nothing else is known."""
         return Sandbox.from_answer({"id": sandbox_id}, self._connection)
-
-
-class TemplatesAPI:
-    """`client.templates`: what sandboxes are made from."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def list(self) -> Sequence[Template]:
-        """Every template that the key may use."""
-        answer = self._connection.request(Call(method="GET", path="/templates"))
-        return [Template.from_dict(item) for item in _wire.items_of(answer)]
-
-    def get(self, name: str) -> Template:
-        """One template; NotFoundError when there is none of this name."""
-        call = Call(method="GET", path=f"/templates/{_wire.segment(name)}")
-        return Template.from_dict(self._connection.request(call))
-
-    def bake(self, name: str) -> Template:
-        """Make sure that the server can restore this template: boots it once when it never did, for up to
-        minutes.
-        """
-        path = f"/templates/{_wire.segment(name)}/bake"
-        call = Call(method="POST", path=path, read_timeout=_wire.BAKE_SECONDS)
-        return Template.from_dict(self._connection.request(call))
 
 
 class TokensAPI:

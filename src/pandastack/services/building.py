@@ -1,0 +1,146 @@
+"""How a template comes to be: a machine builds its root file system, its host bakes that, and its rows say
+so.
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from pandastack.carrying import carried_through
+from pandastack.errors import Conflict, PandastackError
+from pandastack.model.account import Caller
+from pandastack.model.build import Build, BuildStatus, BuildWish, Credentials, ImageConfig, OwnTemplate
+from pandastack.model.image import ImageSpec, Template, image_of
+from pandastack.services.ground import Ground
+from pandastack.services.templates import Templates
+from pandastack.services.words import Words
+from pandastack.services.workshops import TEMPLATE, LaidOut, Workshops
+from pandastack.store import builds, templates
+from pandastack.store.db import Connection
+
+BAKE_SECONDS = 4000.0
+"""For the host to boot an image once: longer than any `ready` may take."""
+
+
+class Building:
+    """The steps of a build, in order."""
+
+    def __init__(self, ground: Ground, workshops: Workshops, templates: Templates) -> None:
+        self._database = ground.database
+        self._placement = ground.placement
+        self._clock = ground.clock
+        self._failpoint = ground.failpoint
+        self._workshops = workshops
+        self._templates = templates
+
+    async def build(
+        self,
+        caller: Caller,
+        build: Build,
+        wish: BuildWish,
+        credentials: Credentials,
+        archive: Path | None,
+        words: Words,
+    ) -> None:
+        """From its inputs to a template that can be used. On any error nothing of that is left. Errors:
+        BuildFailed, BootFailed, InvalidRequest, and those of a create.
+        """
+        await self._step(build, BuildStatus.RUNNING, "preparing", words, started_at=self._clock.now())
+        await self._templates.bake(TEMPLATE)
+        async with self._workshops.disk(caller, build.id, wish.size_mb) as disk:
+            async with self._workshops.open(caller, wish, disk, words.add) as workshop:
+                await workshop.begin(credentials)
+                await self._step(build, BuildStatus.RUNNING, "building", words)
+                await workshop.make(wish, archive)
+                await self._step(build, BuildStatus.RUNNING, "laying out", words)
+                laid_out = await workshop.lay_out(wish)
+            await self._failpoint("build.laid_out")
+            spec = self._spec(build, wish, laid_out, await self._workshops.id_of(caller, disk))
+            await self._step(build, BuildStatus.BAKING, "baking", words)
+            with self._templates.in_work(spec.id):
+                await self._made(build, wish, laid_out, spec)
+        words.line(f"{build.name}:{build.version} is ready.")
+
+    def _spec(self, build: Build, wish: BuildWish, laid_out: LaidOut, volume: str) -> ImageSpec:
+        config = laid_out.config
+        return ImageSpec(
+            id=image_of(build.workspace, f"{build.name}:{build.version}"),
+            volume=volume,
+            cpu=build.cpu,
+            memory_mb=build.memory_mb,
+            disk_mb=build.size_mb,
+            env=dict(pair.split("=", 1) for pair in config.Env if "=" in pair),
+            user=config.User.split(":")[0] or None,
+            workdir=config.WorkingDir or None,
+            start=wish.start or command_of(config),
+            ready=wish.readiness,
+        )
+
+    async def _made(self, build: Build, wish: BuildWish, laid_out: LaidOut, spec: ImageSpec) -> None:
+        """Have its host make the image, and then the rows say so; on any error there is neither."""
+        host = self._placement.host_of(spec.id)
+        try:
+            making = host.make_image(spec)
+            image = await self._placement.ordered(making, "make_image", seconds=BAKE_SECONDS)
+            await self._failpoint("build.baked")
+            await self._publish(build, wish, laid_out, image)
+        except BaseException:
+            await carried_through(self._dropped(spec.id))
+            raise
+
+    async def _publish(self, build: Build, wish: BuildWish, laid_out: LaidOut, image: Template) -> None:
+        now = self._clock.now()
+        row = OwnTemplate(
+            name=build.name,
+            workspace=build.workspace,
+            version=build.version,
+            host=self._placement.report.id,
+            cpu=image.cpu,
+            memory_mb=image.memory_mb,
+            disk_mb=image.disk_mb,
+            size_bytes=image.size_bytes,
+            created_at=now,
+            build_id=build.id,
+            form=build.form,
+            source=laid_out.source,
+            content=laid_out.content,
+            config=laid_out.config,
+            start=wish.start,
+            ready=wish.ready,
+            packages=laid_out.packages,
+        )
+
+        def transaction(connection: Connection) -> None:
+            ending = {"ended_at": now, "template": row.exact, "bytes": row.size_bytes, "step": ""}
+            if not builds.move(connection, build.id, BuildStatus.DONE, ending):
+                raise Conflict("The build was ended meanwhile.")
+            templates.insert(connection, row)
+            for tag in filter(None, (templates.NEWEST, wish.tag)):
+                templates.point(connection, row.workspace, row.name, tag, row.version)
+
+        await self._placement.refresh()  # before anybody can ask for it
+        await self._database.write(transaction)
+
+    async def _dropped(self, image_id: str) -> None:
+        """What cannot be dropped now is by `Templates.settle`."""
+        with suppress(PandastackError):
+            host = self._placement.host_of(image_id)
+            await self._placement.ordered(host.drop_image(image_id), "drop_image")
+
+    async def _step(
+        self, build: Build, status: BuildStatus, step: str, words: Words, **values: object
+    ) -> None:
+        """Say what is being done. Errors: Conflict when the build was ended meanwhile."""
+        words.line(f"— {step}")
+        moving = partial(builds.move, build_id=build.id, to=status, values={"step": step, **values})
+        if not await self._database.write_soon(moving):
+            raise Conflict("The build was ended meanwhile.")
+
+
+def command_of(config: ImageConfig) -> str | None:
+    """What an image says is run in it, as a shell line."""
+    words = [*(config.Entrypoint or []), *(config.Cmd or [])]
+    return f"exec {shlex.join(words)}" if words else None

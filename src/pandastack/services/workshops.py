@@ -1,0 +1,256 @@
+"""Where builds happen: a machine of the builder's template, with a volume that keeps layers from build to
+build and one that becomes the root disk. It reaches what the build may reach, and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from pandastack.carrying import carried_through
+from pandastack.errors import BuildFailed, InvalidRequest, VolumeExists, VolumeNotFound
+from pandastack.model.account import Caller
+from pandastack.model.build import BuildWish, Credentials, ImageConfig, Package
+from pandastack.model.dockerfile import line_of, step_of
+from pandastack.model.guest import Command, Guest
+from pandastack.model.volume import VolumeCreate, VolumeWish
+from pandastack.services.glimpses import Glimpses
+from pandastack.services.sandboxes import Sandboxes
+from pandastack.services.volumes import Volumes
+
+TEMPLATE = "builder"
+LAYERS, LAYERS_MB = ".layers", 8192
+"""The volume for layers of a workspace, and its size."""
+
+TOOLS = "/usr/local/lib/pandastack/build"
+INPUT = "/build/input"
+PIECE = 1 << 16
+LAST_BYTES = 8192
+"""So much of what a tool prints is looked at for the reason of its failure."""
+TOLD_BYTES = 8 << 20
+"""More is not taken of what a machine tells of an image."""
+
+PLAIN_TAR = 3
+"""What `make archive` ends with for a root file system that is no archive of an image."""
+
+TOO_SMALL, NO_SHELL, BAD_INPUT = 28, 69, 65
+"""What the tools end with that is the caller's to mend."""
+
+Say = Callable[[bytes], Awaitable[None]]
+"""Takes what a build prints."""
+
+
+class Inspected(Struct, frozen=True):
+    """What `buildah inspect` prints, as far as it is read."""
+
+    OCIv1: Oci
+    FromImage: str = ""
+    FromImageDigest: str = ""
+
+
+class Oci(Struct, frozen=True):
+    """The image's configuration in the terms of the image specification."""
+
+    config: ImageConfig = ImageConfig()
+
+
+class LaidOut(Struct, frozen=True):
+    """What a root file system is."""
+
+    config: ImageConfig
+    source: str
+    content: str
+    packages: list[Package]
+
+
+class Workshop:
+    """A machine that builds. `say` hears all that its tools print."""
+
+    def __init__(self, guest: Guest, say: Say, new_id: Callable[[], str]) -> None:
+        self._guest = guest
+        self._say = say
+        self._new_id = new_id
+        self._of_image = True
+        """What is made is an image, and no plain root file system."""
+        self._step = ""
+        """The instruction that a Dockerfile's build has come to."""
+
+    async def begin(self, credentials: Credentials) -> None:
+        """Have it be empty but for layers, and able to come in at the registry."""
+        await self._tool("begin")
+        if credentials.username is not None:
+            pair = f"{credentials.username}:{credentials.password or ''}"
+            login = {"auth": base64.b64encode(pair.encode()).decode()}
+            await self._write("/run/build/auth.json", {"auths": {credentials.registry or "docker.io": login}})
+        if credentials.ca is not None:
+            await self._put("/run/build/certs/registry.crt", _pieces(credentials.ca.encode()))
+
+    async def make(self, wish: BuildWish, archive: Path | None) -> None:
+        """Make the image that was asked for. BuildFailed."""
+        insecure = ["--tls-verify=false"] if wish.insecure else []
+        if wish.image_ref is not None:
+            await self._tool("make", "image", *insecure, wish.image_ref)
+        elif wish.dockerfile is not None:
+            await self._put(f"{INPUT}/Dockerfile", _pieces(wish.dockerfile.encode()))
+            await self._bring_context(archive)
+            options = [f"--build-arg={name}={value}" for name, value in wish.build_args.items()]
+            options += [f"--target={wish.target}"] if wish.target else []
+            options += ["--no-cache"] if wish.no_cache else ["--layers"]
+            await self._build(wish.dockerfile, *insecure, *options)
+        elif archive is not None:
+            await self._put(f"{INPUT}/rootfs", _file(archive))
+            self._of_image = await self._tool("make", "archive", fine=(0, PLAIN_TAR)) == 0
+
+    async def lay_out(self, wish: BuildWish) -> LaidOut:
+        """Put its root file system on the disk that is to be, and tell what it is. BuildFailed,
+        InvalidRequest when the disk is too small or nothing can be run there.
+        """
+        await self._tool("lay-out", "image" if self._of_image else "tar")
+        config, source = ImageConfig(), ""
+        if self._of_image:
+            told = _decoded(await self._told("tell", "config"), Inspected)
+            config = told.OCIv1.config
+            if wish.image_ref is not None:
+                source = f"{wish.image_ref}@{told.FromImageDigest}"
+        content = (await self._told("tell", "content")).decode().strip()
+        lines = (await self._told("tell", "packages")).decode(errors="replace").splitlines()
+        packages = [Package(*words) for words in (line.split("\t") for line in lines) if len(words) == 3]
+        return LaidOut(config, source, content, packages)
+
+    async def _build(self, dockerfile: str, *options: str) -> None:
+        """Errors name the line of the Dockerfile."""
+        try:
+            await self._tool("make", "dockerfile", *options)
+        except BuildFailed as error:
+            line = line_of(dockerfile, self._step) if self._step else None
+            where = f"line {line} of the Dockerfile ({self._step})" if line else "the Dockerfile"
+            raise BuildFailed(f"The build failed at {where}:\n{error.message}") from error
+
+    async def _bring_context(self, archive: Path | None) -> None:
+        if archive is None:
+            await self._guest.mkdir(f"{INPUT}/context")
+            return
+        await self._put(f"{INPUT}/context.tar", _file(archive))
+        await self._tool("unpack")
+
+    async def _put(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        await self._guest.write(path, pieces, mode=0o600)
+
+    async def _write(self, path: str, value: object) -> None:
+        await self._put(path, _pieces(msgspec.json.encode(value)))
+
+    async def _tool(self, name: str, *words: str, fine: Sequence[int] = (0,)) -> int:
+        """Run one to its end, which is one of those that are `fine`; what it prints is said."""
+        last = b""
+        command = Command(process_id=self._new_id(), argv=(f"{TOOLS}/{name}", *words))
+        async with self._guest.run(command) as process:
+            async for piece in process.output():
+                last = (last + piece.data)[-LAST_BYTES:]
+                self._note_step(last)
+                await self._say(piece.data)
+            code = (await process.wait()).exit_code
+        if code in {TOO_SMALL, NO_SHELL, BAD_INPUT}:
+            raise InvalidRequest(_last_words(last))
+        if code not in fine:
+            raise BuildFailed(_last_words(last) or f"The build ended with {code}.")
+        return code
+
+    def _note_step(self, said: bytes) -> None:
+        for line in said.decode(errors="replace").splitlines():
+            self._step = step_of(line) or self._step
+
+    async def _told(self, name: str, *words: str) -> bytes:
+        """What a tool prints, which is not said."""
+        told = b""
+        command = Command(process_id=self._new_id(), argv=(f"{TOOLS}/{name}", *words))
+        async with self._guest.run(command) as process:
+            async for piece in process.output():
+                told += piece.data
+                if len(told) > TOLD_BYTES:
+                    raise BuildFailed("The image tells more of itself than is taken.")
+            code = (await process.wait()).exit_code
+        if code != 0:
+            raise BuildFailed(_last_words(told) or f"{name} ended with {code}.")
+        return told
+
+
+class Workshops:
+    """All that there are."""
+
+    def __init__(
+        self, glimpses: Glimpses, volumes: Volumes, sandboxes: Sandboxes, new_id: Callable[[], str]
+    ) -> None:
+        self._glimpses = glimpses
+        self._volumes = volumes
+        self._sandboxes = sandboxes
+        self._new_id = new_id
+
+    @asynccontextmanager
+    async def disk(self, caller: Caller, build_id: str, size_mb: int) -> AsyncIterator[VolumeWish]:
+        """A volume that is to become a root disk, gone at the end of the block. Errors: those of a volume."""
+        caller = caller.quietly()
+        name = f".{build_id}"
+        await self._volumes.create(caller, VolumeCreate(name, size_mb))
+        try:
+            yield VolumeWish(name, "/out")
+        finally:
+            await carried_through(self._volumes.delete(caller, name))
+
+    @asynccontextmanager
+    async def open(
+        self, caller: Caller, wish: BuildWish, disk: VolumeWish, say: Say
+    ) -> AsyncIterator[Workshop]:
+        """A machine to build in, for the length of the block; then all is on the disk. Errors: those of a
+        create.
+        """
+        await self._have_layers(caller)
+        wishes = [VolumeWish(LAYERS, "/build"), disk]
+        async with AsyncExitStack() as stack:
+            opening = self._glimpses.of_template(caller, TEMPLATE, wishes, wish.egress, wish.timeout_seconds)
+            sandbox_id = await stack.enter_async_context(opening)
+            guest = await stack.enter_async_context(self._sandboxes.use(caller, sandbox_id))
+            yield Workshop(guest, say, self._new_id)
+
+    async def id_of(self, caller: Caller, disk: VolumeWish) -> str:
+        """What hosts call it."""
+        return (await self._volumes.get(caller, disk.name)).id
+
+    async def _have_layers(self, caller: Caller) -> None:
+        try:
+            await self._volumes.get(caller, LAYERS)
+        except VolumeNotFound:
+            try:
+                await self._volumes.create(caller.quietly(), VolumeCreate(LAYERS, LAYERS_MB))
+            except VolumeExists:
+                return
+
+
+def _last_words(said: bytes) -> str:
+    """What a tool says is wrong; where it marks no line as that, its last ones."""
+    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+    wrong = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("error:")]
+    return "\n".join(wrong[-2:] or lines[-5:])
+
+
+def _decoded(data: bytes, kind: type[Inspected]) -> Inspected:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BuildFailed(f"What the image says of itself cannot be read: {error}.") from error
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
+
+
+async def _file(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE * 4):
+            yield piece

@@ -1,0 +1,39 @@
+"""Machines of other sizes than their template's: what they are said to have is there."""
+
+from __future__ import annotations
+
+import pytest
+
+from pandastack.host.app import LocalHost
+from pandastack.host.readiness import run_to_end
+from pandastack.model.host import VmSpec
+from pandastack.model.image import Size, variant_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(240)]
+
+SIZE = Size(2, 1024, 8192)
+
+
+async def test_a_machine_has_the_size_that_is_asked_for(host: LocalHost) -> None:
+    own = await host.start(VmSpec("own", "base"))
+    larger = await host.start(VmSpec("larger", variant_of("base", SIZE)))
+    assert (own.cpu, own.memory_mb) == (1, 512)
+    assert (larger.template, larger.cpu, larger.memory_mb) == ("base", SIZE.cpu, SIZE.memory_mb)
+    assert larger.boot_mode == "snapshot"
+    seen = {}
+    for name in ("own", "larger"):
+        line = "nproc; grep MemTotal /proc/meminfo; df --block-size=1M --output=size / | tail -1"
+        code, words = await run_to_end(host.guest(name), line, "look")
+        assert code == 0
+        processors, memory, disk = words.splitlines()
+        seen[name] = (int(processors), int(memory.split()[1]) >> 10, int(disk))
+    assert seen["own"][0] == 1
+    assert seen["larger"][0] == SIZE.cpu
+    assert seen["larger"][1] > 1.8 * seen["own"][1]
+    assert seen["larger"][2] > 1.8 * seen["own"][2]
+    line = "head -c 5000000000 /dev/zero > /large && sync && stat -c %s /large && rm /large"
+    fits, words = await run_to_end(host.guest("larger"), line, "fill")
+    assert (fits, words) == (0, "5000000000\n"), "it holds what the template's could not"
+    await host.stop("larger")
+    again = await host.start(VmSpec("again", variant_of("base", SIZE)))
+    assert again.boot_ms < 10_000, "it was baked once"
