@@ -35,11 +35,25 @@ void follow_attach(struct stream *stream, const struct fields *fields)
     stream->until = process->replay.written;
 }
 
+/* To who comes back: where the output that follows begins, how much of it is old, and how large the terminal is. */
+static void put_place(struct writer *payload, const struct stream *stream)
+{
+    uint16_t rows, columns;
+    put_number(payload, TAG_OFFSET, stream->position);
+    put_number(payload, TAG_SIZE, stream->until - stream->position);
+    if (process_size(stream->process, &rows, &columns)) {
+        put_number(payload, TAG_ROWS, rows);
+        put_number(payload, TAG_COLS, columns);
+    }
+}
+
 static void say_opened(struct stream *stream)
 {
     struct writer payload = link_begin();
     put_number(&payload, TAG_PID, (uint64_t)stream->process->pid);
     put_number(&payload, TAG_STDIN, stream->takes_input);
+    if (stream->operation == OP_ATTACH && !stream->quiet)
+        put_place(&payload, stream);
     link_end(&payload, FRAME_OPENED, stream->id);
     stream->opened = true;
 }

@@ -187,6 +187,11 @@ void process_resize(const struct process *process, uint16_t rows, uint16_t colum
         terminal_resize(process->output[0].fd, rows, columns);
 }
 
+bool process_size(const struct process *process, uint16_t *rows, uint16_t *columns)
+{
+    return process->terminal && process->output[0].fd >= 0 && terminal_size(process->output[0].fd, rows, columns);
+}
+
 bool process_takes_input(const struct process *process)
 {
     return is_alive(process) && (process->terminal || process->input.fd >= 0);

@@ -67,6 +67,9 @@ bool process_signal(const struct process *process, int number);
 /* Sets the size of its terminal; nothing without one. */
 void process_resize(const struct process *process, uint16_t rows, uint16_t columns);
 
+/* The size of its terminal. False without one, or when it is closed. */
+bool process_size(const struct process *process, uint16_t *rows, uint16_t *columns);
+
 /* Whether it runs and its input is open. */
 bool process_takes_input(const struct process *process);
 

@@ -41,6 +41,16 @@ bool terminal_resize(int master, uint16_t rows, uint16_t columns)
     return ioctl(master, TIOCSWINSZ, &size) == 0;
 }
 
+bool terminal_size(int master, uint16_t *rows, uint16_t *columns)
+{
+    struct winsize size;
+    if (ioctl(master, TIOCGWINSZ, &size) != 0)
+        return false;
+    *rows = size.ws_row;
+    *columns = size.ws_col;
+    return true;
+}
+
 bool terminal_take(int slave, uid_t user)
 {
     if (geteuid() == 0 && (fchown(slave, user, TTY_GROUP) != 0 || fchmod(slave, 0620) != 0))

@@ -72,6 +72,7 @@ from pandastack.services.sleep import Sleep
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.strongbox import Strongbox
 from pandastack.services.templates import Templates
+from pandastack.services.terminals import Terminals
 from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
 from pandastack.services.transfers import Transfers
@@ -287,6 +288,7 @@ class Plane:
             contents=Contents(glimpses, self.sandboxes),
             diffs=Diffs(ground, self.archive, glimpses, self.sandboxes, timelines),
             commands=self._commands(),
+            terminals=Terminals(self.sandboxes, self._chance.new_id),
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),
             vitals=Vitals(self.sandboxes, ground.placement, self._database),

@@ -3,7 +3,7 @@
 import struct
 import time
 
-from .wire import Kind, Op, Outcome, Wire, number
+from .wire import Kind, Op, Outcome, Wire, number, unpack_fields
 
 SIZE = (("ROWS", 24), ("COLS", 80))
 
@@ -86,3 +86,28 @@ def test_hang_up_by_signal(wire: Wire) -> None:
     assert wire.receive_on(stream).kind == Kind.OPENED
     wire.send(Kind.SIGNAL, stream, b"\x01")
     assert wire.finish(stream).number("EXIT_CODE") == 129
+
+
+def place(wire: Wire, stream: int) -> dict[str, int]:
+    """Where an attached stream begins."""
+    opened = wire.receive_on(stream)
+    assert opened.kind == Kind.OPENED
+    fields = unpack_fields(opened.payload)
+    names = ("OFFSET", "SIZE", "ROWS", "COLS")
+    return {name: number(fields[name]) for name in names if name in fields}
+
+
+def test_who_comes_back_is_told_where_and_how_large_it_is(wire: Wire) -> None:
+    stream = wire.start("stty -opost -echo; seq 20000; echo ready; read x", *SIZE, name="t")
+    outcome = Outcome()
+    read_until(wire, stream, outcome, b"ready\n")
+    wire.send(Kind.RESIZE, stream, struct.pack("<HH", 50, 132))
+    size = len("".join(f"{each}\n" for each in range(1, 20_001))) + len("ready\n")
+    attached = wire.open(Op.ATTACH, ("PROCESS_ID", "t"))
+    assert place(wire, attached) == {"OFFSET": size - 65_536, "SIZE": 65_536, "ROWS": 50, "COLS": 132}
+    wire.send(Kind.DATA, attached, b"\x00\n")
+    assert wire.finish(attached).out.endswith(b"ready\n")
+    ended = wire.open(Op.ATTACH, ("PROCESS_ID", "t"))
+    assert set(place(wire, ended)) == {"OFFSET", "SIZE"}
+    quiet = wire.open(Op.ATTACH, ("PROCESS_ID", "t"), ("QUIET", 1))
+    assert place(wire, quiet) == {}

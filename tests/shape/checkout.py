@@ -14,8 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "pandastack"
 
-MADE_BY_OTHERS = frozenset({"__pycache__", "_bundle", "build", "dist", "node_modules", "test-results"})
-"""Directories that hold no source: what tools have left."""
+MADE_BY_OTHERS = frozenset(
+    {"__pycache__", "_bundle", "build", "dist", "node_modules", "test-results", "vendored"}
+)
+"""Directories that hold no source of ours: what tools have left, and what others have published."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

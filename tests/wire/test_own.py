@@ -219,6 +219,39 @@ def test_a_terminal_for_blocking_code(sandbox: Sandbox) -> None:
         pass
 
 
+async def test_a_terminal_by_name_goes_on(async_sandbox: AsyncSandbox) -> None:
+    terminals = async_sandbox.terminals
+    made = await terminals.create("main", cmd="PS1= exec sh", env={"GIVEN": "kept"}, size=(30, 100))
+    assert (made["name"], made["running"]) == ("main", True)
+    async with terminals.attach("main") as terminal, asyncio.timeout(30):
+        await terminal.write("stty -echo; stty size; x=$GIVEN; echo at-the-'end'\n")
+        assert b"30 100" in await _heard_until(aiter(terminal), b"at-the-end")
+        assert terminal.is_live and terminal.size == (30, 100)
+    async with terminals.attach("main", size=(40, 120)) as terminal, asyncio.timeout(30):
+        await terminal.write("stty size; echo it is $x; exit 7\n")
+        heard = await _heard_until(aiter(terminal), None)
+        assert b"at-the-end" in heard and b"40 120\r\nit is kept" in heard
+    assert (terminal.exit_code, terminal.gaps) == (7, 0)
+    assert [each["exit_code"] for each in await terminals.list()] == [7]
+    with pytest.raises(pandastack.NotFoundError):
+        await terminals.get("other")
+
+
+def test_a_terminal_by_name_for_blocking_code(sandbox: Sandbox) -> None:
+    name = sandbox.terminals.create(cmd="echo from the terminal; read line; echo got $line")["name"]
+    with sandbox.terminals.attach(name) as terminal:
+        terminal.write("this\n")
+        assert b"got this" in b"".join(terminal)
+    assert terminal.exit_code == 0
+    sandbox.terminals.create("endless", cmd="sleep 1000")
+    with pytest.raises(pandastack.BadRequestError, match="runs"):
+        sandbox.terminals.create("endless")
+    with sandbox.terminals.attach("endless", read_only=True) as terminal:
+        sandbox.terminals.end("endless")
+        assert b"".join(terminal) == b""
+    assert terminal.exit_code == 129
+
+
 def test_history_and_figures(client: Client, sandbox: Sandbox) -> None:
     assert next(sandbox.events()).type == "sandbox.running"
     assert sandbox.metrics()["pid"] > 0

@@ -32,6 +32,7 @@ from pandastack.services.secrets import Secrets
 from pandastack.services.sleep import Sleep
 from pandastack.services.snapshots import Snapshots
 from pandastack.services.templates import Templates
+from pandastack.services.terminals import Terminals
 from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
 from pandastack.services.transfers import Transfers
@@ -62,6 +63,7 @@ class Services:
     timelines: Timelines
     diffs: Diffs
     commands: Commands
+    terminals: Terminals
     files: Files
     events: Events
     vitals: Vitals

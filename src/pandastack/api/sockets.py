@@ -68,7 +68,7 @@ async def commands(call: Api[None, Nothing]) -> None:
         await socket.accept()
         async with asyncio.TaskGroup() as group:
             board = _Board(call, socket, group)
-            async for frame in _frames(socket):
+            async for frame in heard(socket):
                 await board.take(frame)
             board.clear()
 
@@ -83,7 +83,7 @@ async def terminal(call: Api[None, Size]) -> None:
         socket = WebSocket(call.connection.scope, call.receive, call.send)
         await socket.accept()
         await _converse(socket, process)
-    await _close(socket)
+    await hang_up(socket)
 
 
 class _HungUpError(Exception):
@@ -98,7 +98,7 @@ async def _converse(socket: WebSocket, process: Process) -> None:
             await _show(socket, process)
             typing.cancel()
     except* PandastackError as errors:
-        await _say(socket, {"error": str(errors.exceptions[0])})
+        await say(socket, {"error": str(errors.exceptions[0])})
     except* _HungUpError:
         log.debug("terminal.hung_up", process_id=process.id)
 
@@ -107,18 +107,18 @@ async def _show(socket: WebSocket, process: Process) -> None:
     async for piece in process.output():
         await socket.send_bytes(piece.data)
     ended = await process.wait()
-    await _say(socket, {"exit": ended.exit_code})
+    await say(socket, {"exit": ended.exit_code})
 
 
 async def _type(socket: WebSocket, process: Process) -> None:
-    async for frame in _frames(socket):
+    async for frame in heard(socket):
         if isinstance(frame, bytes):
             await process.write(frame)
             continue
         try:
             order = msgspec.json.decode(frame, type=TerminalOrder)
         except msgspec.MsgspecError as error:
-            await _say(socket, {"error": f"bad json: {error}"})
+            await say(socket, {"error": f"bad json: {error}"})
             continue
         if order.resize is not None:
             await process.resize(order.resize.rows, order.resize.cols)
@@ -142,16 +142,16 @@ class _Board:
             order = msgspec.json.decode(frame, type=Order)
             request = _request(order)
         except msgspec.MsgspecError as error:
-            await _say(self._socket, {"error": f"bad json: {error}"})
+            await say(self._socket, {"error": f"bad json: {error}"})
             return
         if order.id is None:
-            await _say(self._socket, {"error": "id required"})
+            await say(self._socket, {"error": "id required"})
         elif order.cancel:
             self._cancel(order.id)
         elif request is None:
-            await _say(self._socket, {"id": order.id, "error": "cmd required"})
+            await say(self._socket, {"id": order.id, "error": "cmd required"})
         elif order.id in self._running or len(self._running) >= COMMANDS_MOST:
-            await _say(self._socket, {"id": order.id, "error": "id in use, or too many commands at once"})
+            await say(self._socket, {"id": order.id, "error": "id in use, or too many commands at once"})
         else:
             self._running[order.id] = self._group.create_task(self._run(order.id, request))
 
@@ -181,7 +181,7 @@ class _Board:
             self._running.pop(number, None)
 
     async def _tell(self, number: str | int, **more: object) -> None:
-        await _say(self._socket, {"id": number, **more})
+        await say(self._socket, {"id": number, **more})
 
 
 def _request(order: Order) -> ExecRequest | None:
@@ -192,7 +192,7 @@ def _request(order: Order) -> ExecRequest | None:
     return msgspec.convert(fields, ExecRequest)
 
 
-async def _frames(socket: WebSocket) -> AsyncIterator[bytes | str]:
+async def heard(socket: WebSocket) -> AsyncIterator[bytes | str]:
     """What the client sends, until it leaves."""
     while True:
         message = await socket.receive()
@@ -202,7 +202,8 @@ async def _frames(socket: WebSocket) -> AsyncIterator[bytes | str]:
         yield message["text"] if data is None else data
 
 
-async def _say(socket: WebSocket, value: object) -> None:
+async def say(socket: WebSocket, value: object) -> None:
+    """A text frame; dropped when the client has left."""
     if socket.client_state is WebSocketState.CONNECTED:
         try:
             await socket.send_text(msgspec.json.encode(value).decode())
@@ -210,6 +211,7 @@ async def _say(socket: WebSocket, value: object) -> None:
             return  # it left while we spoke; the reader hears of it
 
 
-async def _close(socket: WebSocket) -> None:
+async def hang_up(socket: WebSocket) -> None:
+    """Close it, unless the client has."""
     if socket.client_state is WebSocketState.CONNECTED:
         await socket.close(ROUTINE)

@@ -12,6 +12,7 @@ from pandastack.api.contents import CONTENTS
 from pandastack.api.egress import EGRESS
 from pandastack.api.secrets import SECRETS
 from pandastack.api.templates import TEMPLATES
+from pandastack.api.terminals import TERMINALS
 from pandastack.api.v1_ports import PORTS
 from pandastack.api.v1_state import STATE
 from pandastack.api.volumes import VOLUMES
@@ -214,6 +215,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "DELETE", f"{ONE}/processes/{{process_id}}", commands.kill, "Kill a process group", status=204
         ),
     ),
+    *_tagged("terminals", *TERMINALS),
     *_tagged(
         "files",
         Endpoint("GET", f"{ONE}/fs", files.read, "Read a file", query=files.At, media=OCTETS),

@@ -38,6 +38,8 @@ COMMANDS = {
     "preview": Place("ports"),
     "forward": Place("forward"),
     "ssh": Place("ssh"),
+    "shell": Place("shell"),
+    "terminal": Place("terminal", is_noun=True),
     "tree": Place("tree"),
     "diff": Place("diff"),
     "template": Place("template", is_noun=True),

@@ -23,6 +23,7 @@ app.add_typer(lifecycle.app)
 app.add_typer(fork.app)
 app.add_typer(timeline.app)
 app.add_typer(egress.app)
+app.add_typer(shell.app)
 
 
 @app.command()
@@ -149,18 +150,6 @@ def execute(  # each is an option of the command line
     environment = pairs(env or [], "--env")
     code = attached(sandbox, words_of(command), timeout, cwd=cwd, env=environment, user=user, stdin=given)
     raise typer.Exit(code)
-
-
-@app.command("shell")
-def open_shell(
-    ctx: typer.Context,
-    sandbox_id: SandboxId,
-    cmd: Annotated[str | None, typer.Option("--cmd", help="Another program than the user's shell.")] = None,
-    user: Annotated[str | None, typer.Option("--user", "-u", help="Its user; root by default.")] = None,
-) -> None:
-    """Open a terminal in a sandbox."""
-    session = session_of(ctx)
-    raise typer.Exit(shell.interact(session.api, session.token, sandbox_id, cmd=cmd, user=user))
 
 
 @app.command("cp")

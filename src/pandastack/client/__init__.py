@@ -18,6 +18,7 @@ from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._async.templates import AsyncTemplatesAPI
 from pandastack.client._async.terminal import AsyncTerminal
+from pandastack.client._async.terminals import AsyncTerminals
 from pandastack.client._async.volumes import AsyncVolumesAPI
 from pandastack.client._config import (
     DEFAULT_API_URL,
@@ -74,6 +75,7 @@ from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._sync.templates import TemplatesAPI
 from pandastack.client._sync.terminal import Terminal
+from pandastack.client._sync.terminals import Terminals
 from pandastack.client._sync.volumes import VolumesAPI
 from pandastack.client._values import (
     AwakeReason,
@@ -93,6 +95,7 @@ from pandastack.client._values import (
     Secret,
     Template,
     TemplateBuild,
+    TerminalInfo,
     Token,
     Volume,
     VolumeAttachment,
@@ -116,6 +119,7 @@ __all__ = [
     "AsyncSnapshotsAPI",
     "AsyncTemplatesAPI",
     "AsyncTerminal",
+    "AsyncTerminals",
     "AsyncTokensAPI",
     "AsyncVolumesAPI",
     "AuthError",
@@ -186,6 +190,8 @@ __all__ = [
     "TemplateBuildError",
     "TemplatesAPI",
     "Terminal",
+    "TerminalInfo",
+    "Terminals",
     "TimeOptions",
     "Token",
     "TokensAPI",

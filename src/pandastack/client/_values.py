@@ -101,6 +101,19 @@ class Secret(TypedDict):
     headers: list[str]
 
 
+class TerminalInfo(TypedDict):
+    """A terminal that runs, or has ended and is remembered; `exit_code` is 128+n for signal n."""
+
+    name: str
+    command: str
+    pid: int
+    started_at: str
+    running: bool
+    exit_code: int | None
+    viewers: int
+    """How many look at it."""
+
+
 class AwakeReason(TypedDict):
     """One thing that keeps a sandbox up, and since when."""
 

@@ -24,7 +24,7 @@ from pandastack.host.operations import CloseMode, Op
 from pandastack.host.plain import words_of
 from pandastack.host.questions import Questions, absolute, nothing, user_name
 from pandastack.host.stream import Stream
-from pandastack.model.guest import Channel, Command, Exit, Output, Process, ProcessInfo
+from pandastack.model.guest import Channel, Command, Exit, Output, Place, Process, ProcessInfo
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a shell for a program that is not there, and for one that cannot be executed."""
@@ -36,9 +36,10 @@ MAX_ID = 64
 class GuestProcess:
     """A command that runs. Its output is read by one task, at that task's pace."""
 
-    def __init__(self, stream: Stream, process_id: str, pid: int, *, takes_input: bool) -> None:
+    def __init__(self, stream: Stream, process_id: str, pid: int, *, takes_input: bool, place: Place) -> None:
         self.id = process_id
         self.pid = pid
+        self.place = place
         self._stream = stream
         self._takes_input = takes_input
         self._wanted = False
@@ -99,6 +100,7 @@ class NeverStarted:
     """A command whose program could not be executed, told as by a shell: on stderr, and by 127 or 126."""
 
     pid = 0
+    place = Place()
 
     def __init__(self, process_id: str, exit_code: int, complaint: str) -> None:
         self.id = process_id
@@ -193,13 +195,11 @@ class Processes(Questions):
                 yield _started(stream, command.process_id, first, takes_input=takes_input)
 
     @asynccontextmanager
-    async def attach(self, process_id: str) -> AsyncIterator[Process]:
-        """Take part in a process that runs, its last 64 KiB of output first; leaving detaches. NotFound."""
-        async with self._attached(process_id) as process:
-            yield process
+    async def attach(self, process_id: str, *, quiet: bool = False) -> AsyncIterator[Process]:
+        """Take part in a process that runs, its last 64 KiB of output first; leaving detaches. NotFound.
 
-    @asynccontextmanager
-    async def _attached(self, process_id: str, *, quiet: bool = False) -> AsyncIterator[GuestProcess]:
+        With `quiet` there is no output, and `wait` tells the end as soon as it has come.
+        """
         request = encode_fields([_known(process_id), (Tag.QUIET, 1 if quiet else None)])
         with self._link.open(Op.ATTACH, request, on_leave=CloseMode.DETACH) as stream:
             first = await self._welcome(stream, process_id, operations.ENDED)
@@ -257,7 +257,7 @@ class Processes(Questions):
         return found
 
     async def _await_end(self, process_id: str, seconds: float) -> None:
-        async with self._attached(process_id, quiet=True) as process:
+        async with self.attach(process_id, quiet=True) as process:
             try:
                 async with asyncio.timeout(seconds):
                     await process.wait()
@@ -310,7 +310,14 @@ def _started(stream: Stream, process_id: str, first: Frame | Data, *, takes_inpu
     """The process of an OPENED, which knows better than we do whether it takes input."""
     opened = Questions.opened(first, operations.STARTED)
     takes_input = bool(opened.number(Tag.STDIN, takes_input))
-    return GuestProcess(stream, process_id, opened.number(Tag.PID), takes_input=takes_input)
+    pid = opened.number(Tag.PID)
+    return GuestProcess(stream, process_id, pid, takes_input=takes_input, place=_place(opened))
+
+
+def _place(opened: Fields) -> Place:
+    rows, columns = opened.number(Tag.ROWS), opened.number(Tag.COLS)
+    size = (rows, columns) if 0 < rows < 1 << 16 and 0 < columns < 1 << 16 else None
+    return Place(opened.number(Tag.OFFSET), opened.number(Tag.SIZE), size)
 
 
 def _never_started(command: Command, done: Fields) -> NeverStarted:

@@ -56,7 +56,7 @@ FROZEN = _shape(Tag.ERRNO, Tag.SPENT_US, optional=(Tag.MESSAGE,))
 THAWED = _shape(Tag.ERRNO, optional=(Tag.MESSAGE,))
 STILLED = _shape(Tag.ERRNO, Tag.CLOCK_NS, optional=(Tag.MESSAGE,))
 
-STARTED = _shape(Tag.PID, optional=(Tag.STDIN,))
+STARTED = _shape(Tag.PID, optional=(Tag.STDIN, Tag.OFFSET, Tag.SIZE, Tag.ROWS, Tag.COLS))
 """OPENED of EXEC and ATTACH."""
 FILE = _shape(Tag.SIZE, Tag.MODE, Tag.MTIME_NS, Tag.KIND)
 """OPENED of READ."""

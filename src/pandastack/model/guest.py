@@ -55,6 +55,17 @@ class Exit(Struct, frozen=True):
     timed_out: bool = False
 
 
+class Place(Struct, frozen=True):
+    """Where an attached stream begins, in bytes of output since the process began."""
+
+    offset: int = 0
+    """The position of the first byte that follows."""
+    replayed: int = 0
+    """So many of the bytes that follow were written before the stream began."""
+    size: tuple[int, int] | None = None
+    """(rows, columns) of its terminal, when it has one that is open."""
+
+
 class ProcessInfo(Struct, frozen=True):
     """A process that was started through the agent and is still remembered."""
 
@@ -121,6 +132,7 @@ class Process(Protocol):
 
     id: str
     pid: int
+    place: Place
 
     def output(self) -> AsyncIterator[Output]:
         """What it writes, until it has ended; not reading on holds it up, and nothing else."""
@@ -198,8 +210,11 @@ class Guest(Protocol):
         """Start a command; leaving the block ends it (or detaches, for a detached one)."""
         ...
 
-    def attach(self, process_id: str) -> AbstractAsyncContextManager[Process]:
-        """The stream of a process that runs already, its last 64 KiB of output first; leaving detaches."""
+    def attach(self, process_id: str, *, quiet: bool = False) -> AbstractAsyncContextManager[Process]:
+        """The stream of a process that runs already, its last 64 KiB of output first; leaving detaches.
+
+        A `quiet` one has no output, so it holds nothing up: it is for writing and waiting. Errors: NotFound.
+        """
         ...
 
     async def processes(self) -> list[ProcessInfo]:

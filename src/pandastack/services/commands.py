@@ -26,6 +26,9 @@ from pandastack.services.sandboxes import Sandboxes
 GRACE_SECONDS = 15.0
 """How much longer than the command's own deadline its guest may take to say that it killed it."""
 
+LOGIN_SHELL = 'exec "${SHELL:-/bin/sh}" -l'
+"""The line that becomes the user's login shell."""
+
 STDIN_PART = 64 << 10
 TAIL_PART = 64 << 10
 """Bytes from which on a part of an output is kept as one: single bytes are joined, or they would cost a
@@ -83,7 +86,7 @@ class Commands:
         """A command while it runs; leaving the block kills its process group."""
         timeout, given = self._timeout(request), _input(request)
         command = self._command(request, timeout, stdin=given is not None)
-        with _directory_faults():
+        with directory_faults():
             async with (
                 self._sandboxes.use(caller, sandbox_id, use) as guest,
                 guest.run(command) as process,
@@ -103,7 +106,7 @@ class Commands:
         """A login shell (or the line `shell`) in a terminal of `size` (rows, columns); leaving hangs up."""
         command = Command(
             process_id=self._new_id(),
-            shell=shell or 'exec "${SHELL:-/bin/sh}" -l',
+            shell=shell or LOGIN_SHELL,
             env={"TERM": "xterm-256color"},
             user=user,
             terminal=size,
@@ -129,7 +132,7 @@ class Commands:
         """
         command = Command(
             process_id=self._new_id(),
-            shell=line if line is not None else 'exec "${SHELL:-/bin/sh}" -l',
+            shell=line if line is not None else LOGIN_SHELL,
             env=env,
             user=user,
             stdin=size is None,
@@ -139,14 +142,14 @@ class Commands:
         if line is not None and size is None:
             note = partial(self._note, caller, sandbox_id, ExecRequest(cmd=line))
         using = self._sandboxes.use(caller, sandbox_id, Use.EXEC if size is None else Use.TERMINAL)
-        with _directory_faults():
+        with directory_faults():
             async with using as guest, guest.run(command) as process:
                 yield Running(process, None, note)
 
     async def start(self, caller: Caller, sandbox_id: str, request: StartRequest) -> Started:
         """Start a background process, which goes on by itself."""
         command = self._command(request, self._timeout(request), stdin=request.stdin, detached=True)
-        with _directory_faults():
+        with directory_faults():
             async with self._sandboxes.use(caller, sandbox_id) as guest, guest.run(command) as process:
                 return Started(process.id, process.pid)
 
@@ -290,7 +293,7 @@ def _input(request: ExecRequest) -> bytes | None:
 
 
 @contextmanager
-def _directory_faults() -> Iterator[None]:
+def directory_faults() -> Iterator[None]:
     """A working directory that cannot be entered is a fault of the request."""
     try:
         yield

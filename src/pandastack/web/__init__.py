@@ -1,1 +1,1 @@
-"""The dashboard: pages made on the server, of the same services as the API. They show, and change nothing."""
+"""The dashboard: pages made on the server, of the same services as the API. Only terminals change things."""

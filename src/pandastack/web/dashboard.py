@@ -17,18 +17,21 @@ from pandastack.errors import NotFound, PandastackError, Unauthorized
 from pandastack.web.calls import SESSION, Web
 from pandastack.web.entrance import FORM_BYTES, LOGIN, Entrance, see
 from pandastack.web.pages import PAGES
+from pandastack.web.terminals import SOCKETS
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+"""Pages load nothing from elsewhere and run no script at all. That of a terminal has a policy of its own."""
 
 HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ),
     OWN_ORIGIN: "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Pages load nothing from elsewhere, run no script at all, and are shown in no other page."""
+"""Of every answer. Pages are shown in no other page."""
 
 
 class Dashboard:
@@ -38,9 +41,14 @@ class Dashboard:
         self._api = api
         self._web = web
         rules = Rules(Entrance(web.services.accounts, web.sessions), {"max_json_bytes": FORM_BYTES})
-        self._pages = Router(routes(PAGES, web, rules), redirect_slashes=False, default=_nothing_here)
+        self._pages = Router(
+            routes((*PAGES, *SOCKETS), web, rules), redirect_slashes=False, default=_nothing_here
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and scope["path"].startswith("/ui/"):
+            await self._pages(scope, receive, send)
+            return
         if scope["type"] != "http" or not _is_for_people(scope):
             await self._api(scope, receive, send)
             return
@@ -77,6 +85,7 @@ def _is_for_people(scope: Scope) -> bool:
 def _guard(headers: MutableHeaders) -> None:
     for name, value in HEADERS.items():
         headers[name] = value
+    headers.setdefault("content-security-policy", POLICY)
     headers.setdefault("cache-control", "no-store")
 
 

@@ -86,13 +86,19 @@ async def log_in(call: Page[Nothing]) -> Response:
 
 async def log_out(call: Page[Nothing]) -> Response:
     sessions = call.app.sessions
-    browser = call.connection.cookies[SESSION]
-    if not _is_from(sessions, browser, await _given(call)):
-        raise Forbidden("This form was out of date, and you are still logged in.")
-    sessions.end(browser)
+    await filled_in(call)
+    sessions.end(call.connection.cookies[SESSION])
     answer = see(LOGIN)
     _set(call, answer, SESSION, "", 0)
     return answer
+
+
+async def filled_in(call: Page[Nothing]) -> dict[str, str]:
+    """The fields of a form that somebody who is logged in has sent. Errors: Forbidden for another's form."""
+    given = await _given(call)
+    if not _is_from(call.app.sessions, call.connection.cookies[SESSION], given):
+        raise Forbidden("This form was out of date, and nothing was done. Go back and try once more.")
+    return given
 
 
 def local(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,8 +14,24 @@ from starlette.responses import Response
 from pandastack.model.clock import Clock
 
 FOLDER = Path(__file__).parent
-STATIC = {"style.css": "text/css", "panda.svg": "image/svg+xml"}
-"""Every file that a page may load, and its type."""
+
+
+class Loaded(NamedTuple):
+    """A file that a page may load: its type, and the folder of `static` that it is in."""
+
+    media: str
+    folder: str = ""
+
+
+STATIC = {
+    "style.css": Loaded("text/css"),
+    "panda.svg": Loaded("image/svg+xml"),
+    "terminal.js": Loaded("text/javascript"),
+    "xterm.js": Loaded("text/javascript", "vendored"),
+    "xterm-fit.js": Loaded("text/javascript", "vendored"),
+    "xterm.css": Loaded("text/css", "vendored"),
+}
+"""Every one of them."""
 
 ID_SHOWN = 8
 UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
@@ -25,7 +42,9 @@ class Look:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.files = {name: (FOLDER / "static" / name).read_bytes() for name in STATIC}
+        self.files = {
+            name: (FOLDER / "static" / file.folder / name).read_bytes() for name, file in STATIC.items()
+        }
         self._templates = Environment(
             loader=FileSystemLoader(FOLDER / "templates"),
             autoescape=True,

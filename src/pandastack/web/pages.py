@@ -1,4 +1,4 @@
-"""The pages. Looking is no use of a sandbox: none of these wakes one or keeps one awake."""
+"""The pages. Looking is no use of a sandbox: none of these wakes one or keeps one awake, but a terminal's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pandastack.services.forks import INDEX, PARENT, ROLE, TREE
 from pandastack.web import entrance, family, proof, traffic
 from pandastack.web.calls import Page, page
 from pandastack.web.look import STATIC
+from pandastack.web.terminals import TERMINALS
 
 ROWS = 100
 """So many rows of a table are shown at a time."""
@@ -126,7 +127,7 @@ async def static(call: Page[Nothing]) -> Response:
     if name not in STATIC:
         raise NotFound(f"There is no file {name}.")
     kept = {"cache-control": f"public, max-age={STATIC_SECONDS}, immutable"}
-    return Response(call.app.look.files[name], headers=kept, media_type=STATIC[name])
+    return Response(call.app.look.files[name], headers=kept, media_type=STATIC[name].media)
 
 
 def _part(rows: Sequence[Row], number: int) -> Sequence[Row]:
@@ -142,6 +143,7 @@ PAGES: tuple[Endpoint, ...] = (
     Endpoint("POST", "/ui/logout", entrance.log_out, "Log out", scope=Scope.READ, raw_body=True),
     Endpoint("GET", "/ui/sandboxes", sandboxes, "All sandboxes", scope=Scope.READ, query=WhichSandboxes),
     Endpoint("GET", "/ui/sandboxes/{sandbox_id}", sandbox, "A sandbox", scope=Scope.READ),
+    *TERMINALS,
     Endpoint("GET", "/ui/snapshots", snapshots, "All snapshots", scope=Scope.READ, query=WhichSnapshots),
 )
 """The dashboard, as the API's table is: a row each."""

@@ -49,6 +49,10 @@ class Sessions:
         """The name of a browser that has not logged in; nothing is remembered of it."""
         return self._new_name()
 
+    def nonce(self) -> str:
+        """A word for one answer that nobody can guess."""
+        return self._new_name()
+
     def form_key(self, name: str) -> str:
         """What a form in this browser carries: a page that cannot read it cannot send the form."""
         return hmac.new(self._seal, name.encode(), sha256).hexdigest()

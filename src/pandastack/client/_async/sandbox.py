@@ -19,6 +19,7 @@ from pandastack.client._async.lifecycle import AsyncLifecycleVerbs
 from pandastack.client._async.ports import AsyncPortVerbs
 from pandastack.client._async.secrets import AsyncSecretVerbs
 from pandastack.client._async.terminal import AsyncTerminal, open_terminal
+from pandastack.client._async.terminals import AsyncTerminals
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import AsyncCancelEvent
 from pandastack.client._values import EgressPolicy, Event, ExecResult, Metrics, RestoreProof, take
@@ -238,9 +239,16 @@ class AsyncSandbox(
         cwd: str | None = None,
         user: str | None = None,
     ) -> AbstractAsyncContextManager[AsyncTerminal]:
-        """An interactive terminal for a `with` block; the user's shell unless `cmd` says another program."""
+        """An interactive terminal for a `with` block, which ends it; the user's shell unless `cmd` says
+        another program. `terminals` has those that go on.
+        """
         params = query(rows=rows, cols=columns, cmd=cmd, cwd=cwd, user=user)
         return open_terminal(self._connection, f"{self._path}/exec/pty", params)
+
+    @property
+    def terminals(self) -> AsyncTerminals:
+        """Its terminals by name, which outlive whoever looks at them."""
+        return AsyncTerminals(self._connection, self.id)
 
     async def logs(
         self, stream: str = "both", follow: bool = False, *, tail: int | None = None

@@ -22,6 +22,7 @@ from pandastack.client._sync.lifecycle import LifecycleVerbs
 from pandastack.client._sync.ports import PortVerbs
 from pandastack.client._sync.secrets import SecretVerbs
 from pandastack.client._sync.terminal import Terminal, open_terminal
+from pandastack.client._sync.terminals import Terminals
 from pandastack.client._values import EgressPolicy, Event, ExecResult, Metrics, RestoreProof, take
 from pandastack.client._wire import (
     Call,
@@ -237,9 +238,16 @@ class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs, SecretVerbs)
         cwd: str | None = None,
         user: str | None = None,
     ) -> AbstractContextManager[Terminal]:
-        """An interactive terminal for a `with` block; the user's shell unless `cmd` says another program."""
+        """An interactive terminal for a `with` block, which ends it; the user's shell unless `cmd` says
+        another program. `terminals` has those that go on.
+        """
         params = query(rows=rows, cols=columns, cmd=cmd, cwd=cwd, user=user)
         return open_terminal(self._connection, f"{self._path}/exec/pty", params)
+
+    @property
+    def terminals(self) -> Terminals:
+        """Its terminals by name, which outlive whoever looks at them."""
+        return Terminals(self._connection, self.id)
 
     def logs(self, stream: str = "both", follow: bool = False, *, tail: int | None = None) -> Iterator[str]:
         """The lines of the machine's console; with `follow` also those to come, until the sandbox is gone."""
