@@ -28,6 +28,7 @@ from benchmarks import (
     report,
     snapshot,
     soak,
+    templates,
 )
 from benchmarks.api import Refused, connected
 from benchmarks.host_facts import host_facts
@@ -54,6 +55,7 @@ QUESTIONS: dict[str, Question] = {
     "gateway": gateway.QUESTION,
     "net": net.QUESTION,
     "egress": egress.QUESTION,
+    "templates": templates.QUESTION,
 }
 CACHE = Path("~/.cache/pandastack")
 RESULTS = Path(__file__).with_name("results")
@@ -75,6 +77,7 @@ class Wish(StrEnum):
     GATEWAY = "gateway"
     NET = "net"
     EGRESS = "egress"
+    TEMPLATES = "templates"
     ALL = "all"
     REPORT = "report"
 

@@ -16,7 +16,12 @@ from tests.wire.images import oci_archive, packed, root_tree, tar_of
 from pandastack import Client, NotFoundError, PandastackError, TemplateBuild, TemplateBuildError
 from pandastack.testing.server import Server, running_server
 
-pytestmark = [pytest.mark.wire, pytest.mark.vm, pytest.mark.timeout(400), pytest.mark.xdist_group("builds")]
+pytestmark = [
+    pytest.mark.wire,
+    pytest.mark.vm,
+    pytest.mark.timeout(300, func_only=True),
+    pytest.mark.xdist_group("builds"),
+]
 
 SIZE_MB = 96
 DROPPED_SECONDS = 60

@@ -1,9 +1,9 @@
 """`devcontainer.json` as a Dockerfile: what of it a template is built of.
 
-The format is told at https://containers.dev/implementors/json_reference/. Taken are `image` or `build` (or
-the older `dockerFile`), `containerEnv`, `remoteUser` or `containerUser`, `workspaceFolder`,
-`onCreateCommand`, `updateContentCommand` and `postCreateCommand`, which run once in the build, and
-`forwardPorts`. Features are not.
+The format is that of the Development Container Specification. Taken are `image` or `build` (or the older
+`dockerFile`), `containerEnv`, `remoteUser` or `containerUser`, `workspaceFolder`, `onCreateCommand`,
+`updateContentCommand` and `postCreateCommand`, which run once in the build, and `forwardPorts`. Features are
+not.
 """
 
 from __future__ import annotations

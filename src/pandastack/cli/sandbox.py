@@ -18,6 +18,13 @@ from pandastack.cli.volume import Volumes, wishes_of
 if TYPE_CHECKING:
     from pandastack import CreateOptions
 
+Cpu = Annotated[int | None, typer.Option("--cpu", help="Processors; else the template's.")]
+Memory = Annotated[int | None, typer.Option("--memory", metavar="MIB", help="Else the template's.")]
+Disk = Annotated[int | None, typer.Option("--disk", metavar="GIB", help="Else the template's.")]
+Keep = Annotated[
+    int | None, typer.Option("--keep-checkpoints", metavar="N", min=1, max=200, help="So many; else 20.")
+]
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create, use and destroy sandboxes.")
 app.add_typer(lifecycle.app)
 app.add_typer(fork.app)
@@ -42,9 +49,7 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="Keep its state behind each command: `sandbox timeline`.")
     ] = False,
-    keep: Annotated[
-        int | None, typer.Option("--keep-checkpoints", metavar="N", min=1, max=200, help="So many; else 20.")
-    ] = None,
+    keep: Keep = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="For every command in it.")
     ] = None,
@@ -58,27 +63,22 @@ def create(  # noqa: PLR0913  # each is an option of the command line
     bandwidth: Bandwidth = None,
     secret: Secrets = None,
     volume: Volumes = None,
-    cpu: Annotated[int | None, typer.Option("--cpu", help="Processors; else the template's.")] = None,
-    memory: Annotated[
-        int | None, typer.Option("--memory", metavar="MIB", help="Else the template's.")
-    ] = None,
-    disk: Annotated[int | None, typer.Option("--disk", metavar="GIB", help="Else the template's.")] = None,
+    cpu: Cpu = None,
+    memory: Memory = None,
+    disk: Disk = None,
 ) -> None:
     """Create a sandbox and print its id."""
     session = session_of(ctx)
-    options = cast("CreateOptions", times_of(on_timeout, idle_timeout, lifetime))
-    if disk_only:
-        options["disk_only"] = True
-    if checkpoints:
-        options["checkpoints"] = "exec"
-    if keep is not None:
-        options["keep_checkpoints"] = keep
-    if policy := policy_of(internet, allow, deny, port, bandwidth):
-        options["egress"] = policy
-    if secrets := secrets_of(secret):
-        options["secrets"] = secrets
-    if disk is not None:
-        options["disk_gb"] = disk
+    given: dict[str, object] = {
+        "disk_only": disk_only or None,
+        "checkpoints": "exec" if checkpoints else None,
+        "keep_checkpoints": keep,
+        "egress": policy_of(internet, allow, deny, port, bandwidth) or None,
+        "secrets": secrets_of(secret) or None,
+        "disk_gb": disk,
+    }
+    given |= times_of(on_timeout, idle_timeout, lifetime)
+    options = cast("CreateOptions", {name: each for name, each in given.items() if each is not None})
     made = session.client().sandboxes.create(
         template,
         cpu,

@@ -44,12 +44,13 @@ async def make_ready(link: GuestLink, recipe: Recipe, report: Report) -> None:
     elif manifest.start:
         await asyncio.sleep(STEADY_SECONDS)
         await _check_started(link)
-    for index, line in enumerate((*manifest.warm, "true", "sync"), start=1):
+    for index, line in enumerate((*manifest.warm, "true"), start=1):
         report(f"warming {recipe.name} ({index})")
-        await must_run(link, line, f"warm-{index}")
+        await _must_run(link, line, f"warm-{index}")
+    await run_to_end(link, "sync", "sync")  # an image may lack it; what is not on the disk is in the memory
 
 
-async def must_run(link: GuestLink, line: str, name: str) -> None:
+async def _must_run(link: GuestLink, line: str, name: str) -> None:
     """Run a shell line to its end. BootFailed when it fails."""
     code, words = await run_to_end(link, line, name)
     if code != 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -159,14 +158,14 @@ class AsyncTemplatesAPI:
         self, build_id: str, *, poll_interval: float = 1.0, timeout_seconds: float = BUILD_SECONDS
     ) -> TemplateBuild:
         """The build when it has ended well. TemplateBuildError when it failed, or has not ended in time."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = self._connection.clock() + timeout_seconds
         while True:
             found = await self.get_build(build_id)
             if found.is_done:
                 return found
             if found.is_failed:
                 raise TemplateBuildError(found.error or "The build failed.", build=found)
-            if time.monotonic() > deadline:
+            if self._connection.clock() > deadline:
                 raise TemplateBuildError(
                     f"Build {build_id} has not ended within {timeout_seconds:g} s; it is {found.status}.",
                     build=found,
