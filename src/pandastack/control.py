@@ -54,6 +54,7 @@ from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.glimpses import Glimpses
 from pandastack.services.ground import Ground, Terms
+from pandastack.services.kernels import Kernels
 from pandastack.services.keys import Keys
 from pandastack.services.ledger import Ledger
 from pandastack.services.lifecycles import Lifecycles
@@ -189,6 +190,7 @@ async def open_control(
         await plane.adoption.adopt()
         jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
         jobs += [plane.builds.work()]
+        jobs.append(plane.kernels.work())
         jobs += [run_errands(plane.errands())] if work else []
         await stack.enter_async_context(beside(*jobs))
         if config.on_exit is OnExit.DESTROY:
@@ -234,6 +236,14 @@ class Plane:
         self.previews = Previews(self.ledger, clock, _preview_secret(config, self._chance))
         authority, host_key = (_kept(config, name, chance) for name in ("ssh-authority.key", "ssh-host.key"))
         self.certificates = Certificates(self.ledger, self.accounts, clock, authority, host_key)
+        self.kernels = Kernels(
+            self.sandboxes,
+            self.recorder,
+            clock,
+            chance.new_id,
+            chance.new_key,
+            max_output=config.max_output_bytes,
+        )
         self.litters = Litters(self.ground, self.endings)
         self.adoption = Adoption(
             self.ground, self.archive, self.births, self.endings, self.litters, self.volumes
@@ -289,6 +299,7 @@ class Plane:
             diffs=Diffs(ground, self.archive, glimpses, self.sandboxes, timelines),
             commands=self._commands(),
             terminals=Terminals(self.sandboxes, self._chance.new_id),
+            kernels=self.kernels,
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),
             vitals=Vitals(self.sandboxes, ground.placement, self._database),

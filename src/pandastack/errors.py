@@ -4,6 +4,7 @@
      ├── Unauthorized 401        no valid credential                       (AuthError of the SDK)
      ├── NotFound 404            (NotFoundError)
      ├── CommandTimeout 500      a command was killed at its deadline      (SandboxTimeout)
+     │    └── CellTimeout 500         a cell was interrupted at its deadline
      ├── RequestRefused          every other 4xx                           (BadRequestError)
      │    ├── InvalidRequest 400      the request cannot be understood
      │    │    └── TooLarge 413
@@ -24,6 +25,7 @@
           │    ├── PostureViolation 500
           │    ├── BuildFailed 500     a template's files could not be made
           │    └── GuestUnreachable 503
+          ├── KernelDied 500          a context's kernel has ended, and what it knew is gone
           ├── PortClosed 502          a service in the guest takes no connection, or answers nonsense
           ├── NotIsolated 503         this host cannot keep tenants apart, and was told to
           ├── NoCapacity 503          retry
@@ -213,6 +215,18 @@ class CommandTimeout(PandastackError):
     """A command was killed at its deadline, with all that descends from it."""
 
     code, status = "command.timeout", 500
+
+
+class CellTimeout(CommandTimeout):
+    """A cell was interrupted at its deadline; its context stays, unless the sentence says otherwise."""
+
+    code = "cell.timeout"
+
+
+class KernelDied(ServerError):
+    """A context's kernel has ended by itself; the sentence says how. A restart gives the context another."""
+
+    code = "kernel.died"
 
 
 class FileRefused(RequestRefused):

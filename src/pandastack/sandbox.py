@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pandastack.client import (
+    CodeContext,
     ExecResult,
+    Execution,
     FileInfo,
+    Result,
     Sandbox,
     SandboxCommands,
     SandboxFilesystem,
@@ -13,8 +16,11 @@ from pandastack.client import (
 )
 
 __all__ = [
+    "CodeContext",
     "ExecResult",
+    "Execution",
     "FileInfo",
+    "Result",
     "Sandbox",
     "SandboxCommands",
     "SandboxFilesystem",

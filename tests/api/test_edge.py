@@ -54,7 +54,7 @@ async def test_an_unknown_path_and_a_wrong_method(http: httpx2.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     "path",
-    ["sandboxes/x/repl", "schedules", "functions", "apps/1"],
+    ["databases", "schedules", "functions", "apps/1"],
 )
 async def test_what_is_not_there_yet_says_so(http: httpx2.AsyncClient, path: str) -> None:
     answer = await http.post(f"/v1/{path}")
@@ -83,7 +83,8 @@ async def test_capabilities_are_honest(http: httpx2.AsyncClient) -> None:
     told = (await http.get("/v1/capabilities")).json()
     assert (told["driver"], told["isolation"]) == ("process", "none")
     assert (
-        "repl" in told["absent"]
+        "apps" in told["absent"]
+        and "repl" not in told["absent"]
         and "fork" not in told["absent"]
         and told["sizes"]["max_json_bytes"] == 1 << 20
     )

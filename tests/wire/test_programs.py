@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.wire, pytest.mark.timeout(120, func_only=True)]
 FOLDER = Path(programs.__file__).parents[1]
 STRICT = [
     f"-Werror::DeprecationWarning:programs.{name}"
-    for name in ("basics", "ports", "state", "templates", "volumes")
+    for name in ("basics", "code", "ports", "state", "templates", "volumes")
 ]
 SILENT = "a_silent_command_may_take_forty_seconds"
 SPECIAL = {"a_full_house_is_final", "a_long_line_is_worth_waiting_in", SILENT}

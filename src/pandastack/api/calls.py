@@ -21,6 +21,7 @@ from pandastack.services.exits import Exits
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.glimpses import Glimpses
+from pandastack.services.kernels import Kernels
 from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
@@ -64,6 +65,7 @@ class Services:
     diffs: Diffs
     commands: Commands
     terminals: Terminals
+    kernels: Kernels
     files: Files
     events: Events
     vitals: Vitals

@@ -14,7 +14,7 @@ from pandastack.errors import PandastackError
 from pandastack.model.sandbox import Isolation
 
 ABSENT = (
-    "repl", "functions", "schedules", "databases", "apps",
+    "functions", "schedules", "databases", "apps",
 )  # fmt: skip
 """What the product knows and this server does not do yet."""
 

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
 from pandastack.api.calls import Api
+from pandastack.api.code import CODE
 from pandastack.api.contents import CONTENTS
 from pandastack.api.egress import EGRESS
 from pandastack.api.secrets import SECRETS
@@ -135,6 +136,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("state", *STATE),
+    *_tagged("code", *CODE),
     *_tagged("network", *EGRESS, *SECRETS),
     *_tagged(
         "commands",

@@ -34,6 +34,7 @@ COMMANDS = {
     "snapshot": Place("snapshot", is_noun=True),
     "secrets": Place("secrets", is_noun=True),
     "volume": Place("volume", is_noun=True),
+    "code": Place("code"),
     "ports": Place("ports"),
     "preview": Place("ports"),
     "forward": Place("forward"),

@@ -9,6 +9,7 @@ from pandastack.client._async.client import (
     get_default_async_client,
     set_default_async_client,
 )
+from pandastack.client._async.code import AsyncCodeContext
 from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.explore import explore_async
@@ -20,6 +21,7 @@ from pandastack.client._async.templates import AsyncTemplatesAPI
 from pandastack.client._async.terminal import AsyncTerminal
 from pandastack.client._async.terminals import AsyncTerminals
 from pandastack.client._async.volumes import AsyncVolumesAPI
+from pandastack.client._code import CodeError, Execution, Result
 from pandastack.client._config import (
     DEFAULT_API_URL,
     ConfigFile,
@@ -66,6 +68,7 @@ from pandastack.client._sync.client import (
     get_default_client,
     set_default_client,
 )
+from pandastack.client._sync.code import CodeContext
 from pandastack.client._sync.commands import Process, SandboxCommands
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.explore import explore
@@ -108,6 +111,7 @@ __all__ = [
     "DEFAULT_API_URL",
     "APIConnectionError",
     "AsyncClient",
+    "AsyncCodeContext",
     "AsyncConnection",
     "AsyncFiles",
     "AsyncPortConnection",
@@ -129,6 +133,8 @@ __all__ = [
     "CancelEvent",
     "Candidate",
     "Client",
+    "CodeContext",
+    "CodeError",
     "CommandFailed",
     "ConfigFile",
     "Connection",
@@ -143,6 +149,7 @@ __all__ = [
     "Event",
     "ExecInterrupted",
     "ExecResult",
+    "Execution",
     "ExploreError",
     "ExploreResult",
     "FileAt",
@@ -172,6 +179,7 @@ __all__ = [
     "ProcessOutput",
     "Promotion",
     "RestoreProof",
+    "Result",
     "Sandbox",
     "SandboxAPI",
     "SandboxCommands",

@@ -14,6 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from pandastack.errors import InvalidRequest, MachineError, NoCapacity, PandastackError, PortClosed
+from pandastack.jupyter import places as kernels
 from pandastack.model.account import Caller
 from pandastack.model.guest import Connection, Port
 from pandastack.model.sandbox import Sandbox, SandboxState
@@ -63,7 +64,7 @@ class Ports:
         """Those that have names and those that are listened on, in order. It wakes nobody."""
         found = await self._ledger.find(caller, sandbox_id)
         names = _names(found)
-        heard = {port.number for port in await self._heard(caller, found)} - {SSH}
+        heard = {port.number for port in await self._heard(caller, found) if not _is_own(port)}
         return [_info(sandbox_id, number, names, heard) for number in sorted(heard | set(names))]
 
     async def expose(
@@ -135,6 +136,11 @@ def _upstream() -> Iterator[None]:
         if type(error) is not MachineError:  # those of a wake, and of an agent that is silent, say what to do
             raise
         raise PortClosed(f"upstream: {error.message}", **error.details) from error
+
+
+def _is_own(port: Port) -> bool:
+    """Of the SSH front, or of a code context's kernel: nobody asked for those."""
+    return port.number == SSH or (port.loopback and port.number in kernels.PORTS)
 
 
 def check_port(port: int) -> None:

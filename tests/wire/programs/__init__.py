@@ -6,7 +6,7 @@ DIRECTORY is a path in the sandbox that a program may fill.
 
 from __future__ import annotations
 
-from . import basics, ports, state, templates, volumes
+from . import basics, code, ports, state, templates, volumes
 from .registry import PROGRAMS
 
-__all__ = ["PROGRAMS", "basics", "ports", "state", "templates", "volumes"]
+__all__ = ["PROGRAMS", "basics", "code", "ports", "state", "templates", "volumes"]

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 
 from pandastack.client import _wire
+from pandastack.client._async.code import AsyncCodeVerbs
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection
 from pandastack.client._async.egress import AsyncEgressVerbs
@@ -47,7 +48,12 @@ class AsyncConnected(Protocol):
 
 @dataclass
 class AsyncSandbox(
-    AsyncExploreVerbs, AsyncLifecycleVerbs, AsyncEgressVerbs, AsyncPortVerbs, AsyncSecretVerbs
+    AsyncExploreVerbs,
+    AsyncLifecycleVerbs,
+    AsyncEgressVerbs,
+    AsyncPortVerbs,
+    AsyncSecretVerbs,
+    AsyncCodeVerbs,
 ):
     """One sandbox: a microVM of its own.
 
@@ -226,7 +232,10 @@ class AsyncSandbox(
     async def run_code(
         self, code: str, language: str = "python", *, timeout_seconds: float | None = None
     ) -> ExecResult:
-        """Run a piece of Python, JavaScript or shell in a fresh interpreter; else ValueError."""
+        """Run a piece of Python, JavaScript or shell in a fresh interpreter; else ValueError.
+
+        For cells that build on each other, and for charts and tables as results: `create_code_context`.
+        """
         command, stdin = _wire.code_command(code, language)
         return await self.exec(command, timeout_seconds, stdin=stdin)
 

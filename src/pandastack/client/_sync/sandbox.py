@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 from pandastack.client import _wire
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import CancelEvent
+from pandastack.client._sync.code import CodeVerbs
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection
 from pandastack.client._sync.egress import EgressVerbs
@@ -47,7 +48,14 @@ class Connected(Protocol):
 
 
 @dataclass
-class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs, SecretVerbs):
+class Sandbox(
+    ExploreVerbs,
+    LifecycleVerbs,
+    EgressVerbs,
+    PortVerbs,
+    SecretVerbs,
+    CodeVerbs,
+):
     """One sandbox: a microVM of its own.
 
     As a context manager it is destroyed at the end of the block, by an exception too, unless it is
@@ -225,7 +233,10 @@ class Sandbox(ExploreVerbs, LifecycleVerbs, EgressVerbs, PortVerbs, SecretVerbs)
     def run_code(
         self, code: str, language: str = "python", *, timeout_seconds: float | None = None
     ) -> ExecResult:
-        """Run a piece of Python, JavaScript or shell in a fresh interpreter; else ValueError."""
+        """Run a piece of Python, JavaScript or shell in a fresh interpreter; else ValueError.
+
+        For cells that build on each other, and for charts and tables as results: `create_code_context`.
+        """
         command, stdin = _wire.code_command(code, language)
         return self.exec(command, timeout_seconds, stdin=stdin)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from warm_python.hidden import Hidden
 from warm_python.program import Program
 from warm_python.recorder import Recorder
-from warm_python.renewal import RENEWALS, forget_machine
+from warm_python.renewal import RENEWALS, close_files, forget_machine
 from warm_python.surroundings import Surroundings
 
 MODULES = (
@@ -26,6 +26,7 @@ MODULES = (
     "sklearn.neural_network",
     "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
     "sympy", "networkx", "PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "openpyxl", "xlsxwriter", "docx",
+    "ipykernel.kernelapp", "matplotlib_inline.backend_inline",
     "requests", "httpx", "bs4", "lxml.html", "yaml", "jinja2", "sqlalchemy", "sqlite3", "tabulate", "tqdm",
     "argparse", "asyncio", "concurrent.futures", "csv", "dataclasses", "fractions", "glob", "html.parser",
     "http.server", "multiprocessing.pool",
@@ -44,10 +45,12 @@ def load_ahead(at_start: frozenset[str], recorder: Recorder, leave: Callable[[],
     # Registered before any other, they are called after all others, a program's own too.
     atexit.register(leave)
     atexit.register(hidden.withdraw)
-    open_files = _open_files()
+    open_files, depth = _open_files(), sys.getrecursionlimit()
     for name in MODULES:
         importlib.import_module(name)
     importlib.import_module("warm_python.chart").draw_charts()
+    close_files(sys.modules)
+    sys.setrecursionlimit(depth)
     if _open_files() != open_files:
         raise RuntimeError("a module that was loaded ahead keeps a file open")
     forget_machine(sys.modules)

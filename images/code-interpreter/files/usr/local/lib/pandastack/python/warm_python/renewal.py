@@ -40,7 +40,21 @@ def _set_native_id(threading: ModuleType) -> None:
     threading.main_thread()._set_native_id()
 
 
+def _open_nowhere(io: ModuleType) -> None:
+    """It keeps a file open from its import on, which is no program's that was started with it loaded."""
+    io.devnull = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the module's, to its end
+
+
+def _allow_depth(jedi: ModuleType) -> None:
+    """As its import does."""
+    sys.setrecursionlimit(DEPTH_OF_JEDI)
+
+
+DEPTH_OF_JEDI = 3000
+
 RENEWALS = {
+    "IPython.utils.io": _open_nowhere,
+    "jedi.api": _allow_depth,
     "logging": _set_start,
     "multiprocessing": _name_main,
     "multiprocessing.process": _choose_key,
@@ -62,6 +76,11 @@ FOUND_OUT = (
     ("tempfile", "_name_sequence"),
     ("uuid", "_node"),
 )
+
+
+def close_files(modules: dict[str, ModuleType]) -> None:
+    """Close what modules keep open and are given anew."""
+    modules["IPython.utils.io"].devnull.close()
 
 
 def forget_machine(modules: dict[str, ModuleType]) -> None:

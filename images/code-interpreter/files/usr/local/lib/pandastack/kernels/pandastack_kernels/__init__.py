@@ -1,0 +1,1 @@
+"""What the Python kernel has beside IPython."""

@@ -1,0 +1,107 @@
+# Made from `../_async/code.py` by `scripts/unasync`: change that file.
+"""Code contexts of a sandbox: what one cell leaves behind the next one finds."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from pandastack.client import _wire
+from pandastack.client._code import CellCapture, Execution, ResultCallback, cell_body
+from pandastack.client._errors import ConnectionError, NotFoundError
+from pandastack.client._sync.connection import Connection
+from pandastack.client._sync.handle import Handle
+from pandastack.client._wire import Call, OutputCallback
+
+
+class CodeContext:
+    """A Jupyter kernel of a sandbox. As a context manager it is deleted at the end of the block.
+
+        with sandbox.create_code_context() as context:
+            context.run_code("x = 41")
+            print((context.run_code("x + 1")).text)
+
+    It is part of the sandbox: it sleeps and wakes with it, and every fork has it as it was.
+    """
+
+    def __init__(self, connection: Connection, root: str, context_id: str, language: str) -> None:
+        self._connection = connection
+        self._path = f"{root}/repl/sessions/{_wire.segment(context_id)}"
+        self.id = context_id
+        self.language = language
+
+    def run_code(
+        self,
+        code: str,
+        timeout_seconds: float | None = None,
+        *,
+        on_stdout: OutputCallback | None = None,
+        on_stderr: OutputCallback | None = None,
+        on_result: ResultCallback | None = None,
+    ) -> Execution:
+        """Run a cell and wait for it; the callbacks get what it shows as it comes.
+
+        What the cell raises is in the answer. At `timeout_seconds` (30 when nothing is said, 0 for never) it
+        is interrupted: SandboxTimeout; the context stays. ServerError tells that the kernel died: `restart`.
+        """
+        capture = CellCapture(on_stdout, on_stderr, on_result)
+        body, gap = cell_body(code, timeout_seconds), _wire.stream_gap(timeout_seconds)
+        call = Call(method="POST", path=f"{self._path}/run/stream", json=body, read_timeout=gap)
+        try:
+            with self._connection.events(call) as records:
+                capture.begin()
+                for record in records:
+                    capture.take(record)
+        except ConnectionError as error:
+            if capture.begun:
+                raise capture.interrupted() from error
+            raise
+        return capture.result()
+
+    def interrupt(self) -> None:
+        """Stop the cell that runs, if one does; the context stays."""
+        self._connection.request(Call(method="POST", path=f"{self._path}/interrupt"))
+
+    def restart(self) -> None:
+        """Give it a new kernel: what it knew is gone."""
+        gap = _wire.CREATE_SECONDS
+        self._connection.request(Call(method="POST", path=f"{self._path}/restart", read_timeout=gap))
+
+    def delete(self) -> None:
+        """End it; NotFoundError when it was gone already."""
+        self._connection.request(Call(method="DELETE", path=self._path))
+
+    def close(self) -> None:
+        """End it; fine when it was gone already."""
+        try:
+            self.delete()
+        except NotFoundError:
+            return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CodeVerbs(Handle):
+    """The verbs of a sandbox that are about code contexts."""
+
+    def create_code_context(self, language: str = "python") -> CodeContext:
+        """A new context for cells of Python, bash, JavaScript, or whatever has a Jupyter kernel there.
+
+        Errors: BadRequestError when nothing in the sandbox runs this language.
+        """
+        answer = self._verb("POST", "repl/sessions", {"language": language}, gap=_wire.CREATE_SECONDS)
+        return self._context(answer)
+
+    def code_contexts(self) -> list[CodeContext]:
+        """The contexts that it has, oldest first. It is not woken for that."""
+        answer = self._verb("GET", "repl/sessions")
+        return [self._context(item) for item in _wire.items_of(answer)]
+
+    def _context(self, answer: dict[str, Any]) -> CodeContext:
+        return CodeContext(self._connection, self._path, str(answer["id"]), str(answer.get("language") or ""))
