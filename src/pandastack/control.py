@@ -40,6 +40,7 @@ from pandastack.services.adoption import Adoption
 from pandastack.services.archive import Archive
 from pandastack.services.births import Births
 from pandastack.services.books import Books
+from pandastack.services.browsers import Browsers
 from pandastack.services.building import Building
 from pandastack.services.builds import Builds
 from pandastack.services.causes import Causes
@@ -309,6 +310,7 @@ class Plane:
             trail=self.trail,
             ports=self.ports,
             previews=self.previews,
+            browsers=Browsers(self.ports, self.previews),
             certificates=self.certificates,
             placement=ground.placement,
             metrics=self.metrics,

@@ -27,6 +27,7 @@
           │    └── GuestUnreachable 503
           ├── KernelDied 500          a context's kernel has ended, and what it knew is gone
           ├── PortClosed 502          a service in the guest takes no connection, or answers nonsense
+          ├── BrowserDown 503         the sandbox's browser does not answer now: retry
           ├── NotIsolated 503         this host cannot keep tenants apart, and was told to
           ├── NoCapacity 503          retry
           ├── NoSpace 507             retry
@@ -275,6 +276,12 @@ class PortClosed(ServerError):
     """A service in the guest takes no connection, broke one off, or what it says is no answer."""
 
     code, status = "port.closed", 502
+
+
+class BrowserDown(ServerError):
+    """The sandbox's browser does not answer now: it has ended and is started again, or there is none."""
+
+    code, status, retryable, retry_after = "browser.down", 503, True, 2.0
 
 
 class NotIsolated(ServerError):

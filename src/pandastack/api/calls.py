@@ -10,6 +10,7 @@ from pandastack.endpoint import Call
 from pandastack.model.account import Limits
 from pandastack.services.accounts import Accounts
 from pandastack.services.births import Births
+from pandastack.services.browsers import Browsers
 from pandastack.services.builds import Builds
 from pandastack.services.certificates import Certificates
 from pandastack.services.commands import Commands
@@ -78,6 +79,7 @@ class Services:
     trail: Trail
     ports: Ports
     previews: Previews
+    browsers: Browsers
     certificates: Certificates
     placement: Placement
     metrics: Metrics

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.types import ASGIApp
 
+from pandastack.api.browsers import browse
 from pandastack.api.calls import Api
 from pandastack.api.passages import Passage
 from pandastack.api.relays import relay_bytes, relay_messages
@@ -18,7 +19,7 @@ from pandastack.errors import InvalidRequest, NotFound
 from pandastack.proxy.head import Head, Site, read_head, without_key
 from pandastack.proxy.upgrade import wants_websocket
 from pandastack.services.certificates import Certificate, CertificateRequest
-from pandastack.services.ports import DEFAULT_LABEL, PortInfo, port_of
+from pandastack.services.ports import DEFAULT_LABEL, DEVTOOLS, PortInfo, port_of
 from pandastack.services.previews import PreviewRequest
 
 PAGE_COOKIES = frozenset((b"pandastack_session", b"pandastack_form"))
@@ -101,6 +102,8 @@ async def visit(call: Api[None, Nothing]) -> ASGIApp | None:
     site = Site(
         admitted.sandbox_id, admitted.port, *_seen(call), prefix=prefix.encode(), cookies=PAGE_COOKIES
     )  # fmt: skip
+    if admitted.port == DEVTOOLS:
+        return await browse(call, admitted, site, head, head.target)
     passage = Passage(call.app.ports, admitted.caller, site, head, head.target, call.app.beat_seconds)
     return await _either(call, passage)
 

@@ -53,8 +53,10 @@ async def relay_bytes(scope: Scope, receive: Receive, send: Send, connection: Co
     await _both(socket, in_, out)
 
 
-async def relay_messages(passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
-    """Carry the messages of a WebSocket that a service in the sandbox speaks.
+async def relay_messages(
+    passage: Passage, scope: Scope, receive: Receive, send: Send, *, message_bytes: int = MESSAGE_BYTES
+) -> None:
+    """Carry the messages of a WebSocket that a service in the sandbox speaks, each of at most so many bytes.
 
     Errors before it stands: those of the connection, PortClosed when the service does not want it.
     """
@@ -71,7 +73,7 @@ async def relay_messages(passage: Passage, scope: Scope, receive: Receive, send:
     ):
         check_consent(answer, head)
         await socket.accept(_chosen(answer, offered))
-        await _converse(socket, connection, answer.rest)
+        await _converse(socket, connection, answer.rest, message_bytes)
 
 
 def _chosen(answer: Answer, offered: list[str]) -> str | None:
@@ -79,8 +81,8 @@ def _chosen(answer: Answer, offered: list[str]) -> str | None:
     return chosen if chosen in offered else None
 
 
-async def _converse(socket: WebSocket, connection: Connection, first: bytes) -> None:
-    protocol = Protocol(Side.CLIENT, max_size=MESSAGE_BYTES)
+async def _converse(socket: WebSocket, connection: Connection, first: bytes, most: int) -> None:
+    protocol = Protocol(Side.CLIENT, max_size=most)
 
     async def flush() -> None:
         for data in protocol.data_to_send():

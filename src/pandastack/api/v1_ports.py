@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandastack.api import ports
+from pandastack.api import browsers, ports
 from pandastack.endpoint import ANY, WEBSOCKET, Endpoint, Handler
 from pandastack.model.account import Scope
 from pandastack.services.certificates import Certificate, CertificateRequest
@@ -49,6 +49,33 @@ PORTS: tuple[Endpoint, ...] = (
         answer=Certificate,
     ),
     Endpoint(WEBSOCKET, f"{ONE}/tcp/{{port}}", ports.connect, "A TCP connection to a port"),
+    Endpoint(
+        "GET",
+        f"{ONE}/browser",
+        browsers.link,
+        "Make a link to its browser",
+        query=browsers.HowLong,
+        answer=browsers.BrowserLink,
+        patient=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/browser/screenshot",
+        browsers.screenshot,
+        "A page of its browser as a picture",
+        body=browsers.ScreenshotRequest,
+        media=browsers.PNG,
+        patient=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{ONE}/browser/pdf",
+        browsers.pdf,
+        "A page of its browser as a PDF",
+        body=browsers.PageRequest,
+        media=browsers.PDF,
+        patient=True,
+    ),
     _served(f"{ONE}/proxy/{{port}}", ports.proxy, SERVED, Scope.USE),
     _served(f"{ONE}/proxy/{{port}}/{{rest:path}}", ports.proxy, SERVED, Scope.USE),
     _served("/v1/p/{token}", ports.visit, LINKED, Scope.PUBLIC),

@@ -38,6 +38,7 @@ COMMANDS = {
     "ports": Place("ports"),
     "preview": Place("ports"),
     "forward": Place("forward"),
+    "browser": Place("browser"),
     "ssh": Place("ssh"),
     "shell": Place("shell"),
     "terminal": Place("terminal", is_noun=True),

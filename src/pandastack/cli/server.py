@@ -124,8 +124,12 @@ async def end_sandboxes(state: Path, host: LocalHost) -> None:
 
 
 async def bake_all(host: LocalHost, progress: Progress, console: Console) -> None:
-    """Have a checked snapshot of every template before a sandbox is asked for; a failure is only told."""
+    """Have a checked snapshot of every template before a sandbox is asked for, but of those that wait until
+    then; a failure is only told.
+    """
     for template in (await host.report()).templates:
+        if template.on_demand:
+            continue
         if not template.baked:
             progress(f"baking {template.name}", None)
         try:

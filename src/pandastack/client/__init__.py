@@ -21,6 +21,7 @@ from pandastack.client._async.templates import AsyncTemplatesAPI
 from pandastack.client._async.terminal import AsyncTerminal
 from pandastack.client._async.terminals import AsyncTerminals
 from pandastack.client._async.volumes import AsyncVolumesAPI
+from pandastack.client._browser import BrowserLink
 from pandastack.client._code import CodeError, Execution, Result
 from pandastack.client._config import (
     DEFAULT_API_URL,
@@ -130,6 +131,7 @@ __all__ = [
     "AwakeReason",
     "BadRequestError",
     "BranchOutcome",
+    "BrowserLink",
     "CancelEvent",
     "Candidate",
     "Client",

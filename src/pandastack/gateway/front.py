@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -17,11 +18,14 @@ from pandastack.gateway.hosts import named, plain_host
 from pandastack.gateway.refusals import Misdirected, TooSlow, refusal
 from pandastack.gateway.sockets import relay
 from pandastack.gateway.visitor import Limits, Visitor
+from pandastack.proxy import devtools
 from pandastack.proxy.answer import SWITCHING, told
 from pandastack.proxy.exchange import Answer, Patience, exchanged
 from pandastack.proxy.head import Head, Site, read_head, write_head
+from pandastack.proxy.live import Page, page_at
 from pandastack.proxy.upgrade import check_consent, wants_websocket
-from pandastack.services.ports import Ports
+from pandastack.services.browsers import Browsers
+from pandastack.services.ports import DEVTOOLS, Ports
 from pandastack.services.previews import Previews, Visit
 from pandastack.telemetry import logger
 
@@ -41,6 +45,7 @@ class Front:
     ) -> None:
         self._ports = ports
         self._previews = previews
+        self._browsers = Browsers(ports, previews)
         self._limits = limits
         self._suffix = suffix.lower()
         outside = urlsplit(address or "")
@@ -72,6 +77,8 @@ class Front:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         head = _head(request)
         visit, target, site = await self._where(head, request.remote or "unknown")
+        if visit.port == DEVTOOLS:
+            return await self._browse(request, head, visit, target, site)
         websocket = wants_websocket(head)
         written = write_head(head, target, site, websocket=websocket)
         body = _body(request, head, self._limits)
@@ -86,6 +93,30 @@ class Front:
             if answer.status == SWITCHING:
                 raise PortClosed("upstream: the service switches protocols although nobody asked it to")
             return await _pass_on(request, answer, own_origin=not site.prefix)
+
+    async def _browse(
+        self, request: web.BaseRequest, head: Head, visit: Visit, target: bytes, site: Site
+    ) -> web.StreamResponse:
+        """The answer to who comes by the link of a browser. Errors: those of `devtools`, BrowserDown."""
+        if page := page_at(head, target, site):
+            return _shown(page)
+        websocket = wants_websocket(head)
+        asked = devtools.inward(head, target, site)
+        reach = partial(self._browsers.reach, visit.caller, visit.sandbox_id)
+        if websocket:
+            target = await devtools.running(target, reach())
+        written = write_head(asked, target, site, websocket=websocket)
+        body = _body(request, asked, self._limits)
+        async with (
+            reach() as connection,
+            exchanged(connection, asked, written, body, devtools.PATIENCE) as answer,
+        ):
+            if websocket:
+                check_consent(answer, asked)
+                return await relay(request, connection, answer)
+            if answer.status == SWITCHING:
+                raise PortClosed("upstream: the browser switches protocols although nobody asked it to")
+            return _shown(await devtools.outward(answer, head.host, site))
 
     async def _where(self, head: Head, client: str) -> tuple[Visit, bytes, Site]:
         """Who visits what, and what of the target is the service's.
@@ -159,6 +190,12 @@ async def _pass_on(request: web.BaseRequest, answer: Answer, *, own_origin: bool
         async for piece in answer.body():
             await response.write(piece)
     return response
+
+
+def _shown(page: Page) -> web.Response:
+    headers = CIMultiDict((name.decode(), value.decode()) for name, value in page.headers)
+    headers.setdefault("server", "pandastack")
+    return web.Response(status=page.status, headers=headers, body=page.body)
 
 
 def _phrase(status: int) -> str:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from pandastack.host import smallfiles
 from pandastack.host.disks import Disk
 from pandastack.host.driver import MachineConfig
+from pandastack.host.translation import LEAST_MB, translated_mb
 
 WANTED = ("cpu", "memory", "pids", "io")
 IN_FIRST = {"io": "blkio"}
@@ -42,7 +43,9 @@ SECOND = {
 """And of version 2."""
 PERIOD_US = 100_000
 OVERHEAD_BYTES = 320 << 20
-"""Of a machine's process beside its guest's memory: translated code, tables, the disk's cache."""
+"""Of a machine's process beside its guest's memory: translated code (the least that there is of it), tables,
+the disk's cache.
+"""
 OVERHEAD_CPUS = 0.5
 MAX_THREADS = 256
 _SERVER = "server"
@@ -64,7 +67,8 @@ class Limits(Struct, frozen=True):
 
     @property
     def most_bytes(self) -> int:
-        return self.memory_bytes + OVERHEAD_BYTES
+        more_code = translated_mb(self.memory_bytes >> 20) - LEAST_MB
+        return self.memory_bytes + OVERHEAD_BYTES + (more_code << 20)
 
     def first(self) -> dict[str, tuple[tuple[str, int], ...]]:
         """What is written for version 1, by controller, in this order."""

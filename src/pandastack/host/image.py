@@ -55,6 +55,7 @@ class Image(Struct, frozen=True, kw_only=True):
             category=manifest.category,
             base=manifest.base or "",
             tools=list(manifest.tools),
+            on_demand=manifest.on_demand,
         )
 
 

@@ -69,6 +69,8 @@ class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ready: Ready | None = None
     warm: tuple[str, ...] = ()
     """Shell lines that run to their end before the snapshot is taken, to have files and pages in memory."""
+    on_demand: bool = False
+    """A server makes it ready when it is first wanted, not at its start. Not inherited."""
 
 
 class Recipe(Struct, frozen=True, kw_only=True):

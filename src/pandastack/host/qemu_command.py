@@ -14,6 +14,7 @@ from msgspec import Struct
 from pandastack.host import layers
 from pandastack.host.driver import MachineConfig
 from pandastack.host.network.addresses import GUEST_MAC
+from pandastack.host.translation import translated_mb
 from pandastack.model.volume import MOST_MOUNTS
 
 OVERLAY = layers.FIRST
@@ -162,7 +163,7 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
     return [
         *(str(vmm.binary), *firmware, "-name", files.name),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *confine),
-        *("-machine", MACHINE, "-accel", _accel(vmm), "-cpu", vmm.cpu),
+        *("-machine", MACHINE, "-accel", _accel(vmm, config.memory_mb), "-cpu", vmm.cpu),
         *("-smp", str(config.cpus), "-m", f"{config.memory_mb}M"),
         *("-object", _memory(vmm, config, files.memory, shared=shared)),
         *(
@@ -191,8 +192,8 @@ def _common(vmm: Vmm, config: MachineConfig, files: Files, *, shared: bool) -> l
     ]
 
 
-def _accel(vmm: Vmm) -> str:
-    return "kvm" if vmm.accel == "kvm" else "tcg,tb-size=128"
+def _accel(vmm: Vmm, memory_mb: int) -> str:
+    return "kvm" if vmm.accel == "kvm" else f"tcg,tb-size={translated_mb(memory_mb)}"
 
 
 def _memory(vmm: Vmm, config: MachineConfig, path: Path, *, shared: bool) -> str:

@@ -69,6 +69,7 @@ class BakedShelf:
             category=manifest.category,
             base=manifest.base or "",
             tools=list(manifest.tools),
+            on_demand=manifest.on_demand,
         )
 
     async def make_ready(self, name: str) -> Prepared:

@@ -59,6 +59,8 @@ class Template(Struct, frozen=True):
     category: str = ""
     base: str = ""
     tools: list[str] = []
+    on_demand: bool = False
+    """It is made ready when it is first wanted, not when a server starts."""
     version: int | None = None
     """Of one that its owner has built: each build's is higher than that of all before."""
     tags: list[str] = []

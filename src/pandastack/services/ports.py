@@ -31,6 +31,10 @@ LABEL_MOST = 64
 PORT_MOST = 65_535
 SSH = 22
 """Nobody comes to it through a proxy."""
+DEVTOOLS = 9222
+"""Whoever reaches it controls the browser there: a link leads to it, which is made for somebody; a name,
+which many may know, does not.
+"""
 
 
 class PortInfo(Struct, frozen=True):

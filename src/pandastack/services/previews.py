@@ -23,7 +23,7 @@ from pandastack.model.account import Caller, Scope
 from pandastack.model.clock import Clock
 from pandastack.model.sandbox import Sandbox
 from pandastack.services.ledger import Ledger
-from pandastack.services.ports import check_port, port_of
+from pandastack.services.ports import DEVTOOLS, check_port, port_of
 
 TTL_DEFAULT, TTL_MOST = 3600, 604_800
 PATHS_MOST, PATH_BYTES = 32, 1024
@@ -121,6 +121,8 @@ class Previews:
     async def by_name(self, sandbox_id: str, port: int) -> Visit:
         """Who comes by the name of a preview host. Errors: NotFound."""
         found = await self._ledger.find_owned(sandbox_id)
+        if port == DEVTOOLS:
+            raise NotFound(f"Port {port} has no name: a browser is reached by a link that was made for it.")
         if doors_of(found) is not Doors.PUBLIC:
             raise NotFound(f"There is no sandbox {sandbox_id}.")
         return Visit(_guest_of(found), sandbox_id, port)

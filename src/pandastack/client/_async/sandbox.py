@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 
 from pandastack.client import _wire
+from pandastack.client._async.browser import AsyncBrowserVerbs
 from pandastack.client._async.code import AsyncCodeVerbs
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection
@@ -54,6 +55,7 @@ class AsyncSandbox(
     AsyncPortVerbs,
     AsyncSecretVerbs,
     AsyncCodeVerbs,
+    AsyncBrowserVerbs,
 ):
     """One sandbox: a microVM of its own.
 

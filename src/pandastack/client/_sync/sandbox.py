@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, Unpack, cast
 from pandastack.client import _wire
 from pandastack.client._errors import NotFoundError, PandastackError
 from pandastack.client._pair import CancelEvent
+from pandastack.client._sync.browser import BrowserVerbs
 from pandastack.client._sync.code import CodeVerbs
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection
@@ -55,6 +56,7 @@ class Sandbox(
     PortVerbs,
     SecretVerbs,
     CodeVerbs,
+    BrowserVerbs,
 ):
     """One sandbox: a microVM of its own.
 
