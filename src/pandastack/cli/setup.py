@@ -17,6 +17,7 @@ from pandastack.config import HostConfig, load
 from pandastack.host.agent import find_images_dir
 from pandastack.host.app import open_host
 from pandastack.host.builder import prepare
+from pandastack.host.manifest import load_recipe, template_names
 from pandastack.host.paths import Cache
 
 app = typer.Typer()
@@ -24,7 +25,9 @@ app = typer.Typer()
 
 @app.command()
 def setup(
-    templates: Annotated[list[str] | None, typer.Argument(help="Only these; all by default.")] = None,
+    templates: Annotated[
+        list[str] | None, typer.Argument(help="Only these; else all but those on demand.")
+    ] = None,
     bake: Annotated[bool, typer.Option("--bake/--no-bake", help="Boot each once and keep it.")] = True,
     config: Annotated[Path | None, typer.Option(help="A configuration file (TOML).")] = None,
 ) -> None:
@@ -41,7 +44,7 @@ def setup(
 
 async def _make(host: HostConfig, templates: list[str] | None, steps: Steps, *, bake: bool) -> None:
     images_dir = find_images_dir()
-    names = templates or sorted(path.parent.name for path in images_dir.glob("*/template.toml"))
+    names = templates or [name for name in template_names(images_dir) if not _waits(name, images_dir)]
     await prepare(Cache(host.cache_dir), images_dir, names, steps)
     if not bake:
         return
@@ -50,3 +53,8 @@ async def _make(host: HostConfig, templates: list[str] | None, steps: Steps, *, 
             for name in names:
                 steps(f"baking {name}", None)
                 await opened.bake(name)
+
+
+def _waits(name: str, images_dir: Path) -> bool:
+    """Whether a template is made when it is first wanted, and not before."""
+    return load_recipe(name, images_dir).manifest.on_demand

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from pandastack.errors import BuildFailed
-from pandastack.host.publish import full_disk_said
+from pandastack.host.publish import full_disk_said, locked
 from pandastack.host.sources import Source
 from pandastack.host.tool import run_tool
 from pandastack.host.uses import mark_used
@@ -73,7 +73,8 @@ class Archive:
         with full_disk_said():
             self._lay_out()
         try:
-            await run_tool(self._apt("apt-get", "update"), timeout=UPDATE_SECONDS)
+            async with locked(_lock_of(self.home)):  # apt refuses where it could wait
+                await run_tool(self._apt("apt-get", "update"), timeout=UPDATE_SECONDS)
         except BuildFailed as error:
             raise BuildFailed(
                 "The package lists could not be fetched; "
@@ -169,20 +170,23 @@ class Archive:
         """Where the downloaded file of `package` is, or will be."""
         return self.downloads / package.file
 
-    async def download(self, packages: Iterable[Package], progress: Progress) -> None:
+    async def download(self, packages: Sequence[Package], progress: Progress) -> None:
         """Have every file of `packages`, each checked against its hash; what is there already is not fetched
         again.
 
         Raises BuildFailed when a file cannot be had; those that arrived before stay for the next attempt.
         """
-        missing = [package for package in packages if not self._has(package)]
-        total = sum(package.size for package in missing)
-        done = 0
-        for start in range(0, len(missing), BATCH):
-            batch = missing[start : start + BATCH]
-            progress(f"downloading {total >> 20} MiB of packages", done / total)
-            await self._fetch(batch)
-            done += sum(package.size for package in batch)
+        if all(self._has(package) for package in packages):
+            return
+        async with locked(_lock_of(self.downloads)):  # others may be fetching the same
+            missing = [package for package in packages if not self._has(package)]
+            total = sum(package.size for package in missing)
+            done = 0
+            for start in range(0, len(missing), BATCH):
+                batch = missing[start : start + BATCH]
+                progress(f"downloading {total >> 20} MiB of packages", done / total)
+                await self._fetch(batch)
+                done += sum(package.size for package in batch)
 
     def _has(self, package: Package) -> bool:
         path = self.path(package)
@@ -204,3 +208,8 @@ class Archive:
         for package in batch:
             path = self.path(package)
             path.with_name(f"{path.name}.part").replace(path)
+
+
+def _lock_of(folder: Path) -> Path:
+    """Beside a folder, so that it is no file of it."""
+    return folder.with_name(f"{folder.name}.lock")
