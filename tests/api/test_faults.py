@@ -94,7 +94,7 @@ async def test_no_get_changes_the_state(world: World, box: str) -> None:
     await world.http.post(f"/v1/sandboxes/{box}/pause")
     for endpoint in ENDPOINTS:
         if endpoint.method == "GET" and "{sandbox_id}" in endpoint.path:
-            path = endpoint.path.format(sandbox_id=box, process_id="none")
+            path = endpoint.path.format(sandbox_id=box, process_id="none", name="none")
             await world.http.get(path, params={"path": "/etc/hostname"})
     assert (await world.http.get(f"/v1/sandboxes/{box}")).json()["status"] == "paused"
     assert world.host.vms.reports()[0].state is VmState.PAUSED

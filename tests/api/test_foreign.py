@@ -33,6 +33,10 @@ BODIES: dict[str, object] = {
     "preview": {"port": 8000},
     "preview-token": {"port": 8000},
     "ssh": {"public_key": PUBLIC_KEY},
+    "repl": {"code": "1"},
+    "sessions": {"language": "python"},
+    "run": {"code": "1"},
+    "run/stream": {"code": "1"},
     "TOKEN": {"value": "of-somebody", "hosts": ["api.example.com"]},
 }
 
@@ -43,11 +47,21 @@ async def test_every_endpoint_knows_nothing_of_anothers(
 ) -> None:
     taken = (await post(world, f"{box}/snapshots", status=201))["id"]
     path = endpoint.path.replace(":path", "")
-    path = path.format(sandbox_id=box, snapshot_id=taken, process_id="p", port=8000, rest="x", name="TOKEN")
-    body = BODIES.get(path.rsplit("/", 1)[-1]) if endpoint.body is not None else None
+    path = path.format(
+        sandbox_id=box,
+        snapshot_id=taken,
+        process_id="p",
+        port=8000,
+        rest="x",
+        name="TOKEN",
+        context_id="c",
+    )
+    words = path.rsplit("/", 2)[-2:]
+    body = BODIES.get("/".join(words), BODIES.get(words[-1])) if endpoint.body is not None else None
     async with foreigner as http:
         method = "PATCH" if endpoint.method == "ANY" else endpoint.method
-        answer = await http.request(method, path, params={"path": "/x"}, json=body)
+        params = {"path": "/x"} if "/fs" in path else {}
+        answer = await http.request(method, path, params=params, json=body)
     told = {} if endpoint.method == "HEAD" else answer.json()
     assert answer.status_code == 404, answer.text
     assert told.get("code", "sandbox.not_found") in {"sandbox.not_found", "snapshot.not_found"}

@@ -74,18 +74,21 @@ def test_a_host_that_does_not_read_loses_nothing(served: Agent, wire: Wire) -> N
     )
 
 
+FAIR, ENOUGH = 8 << 20, 1 << 30
+
+
 def test_fast_streams_share(wire: Wire) -> None:
     streams = [wire.start("yes") for _ in range(4)]
     got = dict.fromkeys(streams, 0)
     for stream in streams:
         wire.allow(stream, 1 << 30)
-    while sum(got.values()) < 128 << 20:
+    while min(got.values()) <= FAIR and sum(got.values()) < ENOUGH:
         frame = wire.receive()
         if frame.kind == Kind.DATA:
             if not min(got.values()):
                 got = {stream: min(count, 1) for stream, count in got.items()}  # counted once all four run
             got[frame.stream] += len(frame.payload)
-    assert min(got.values()) > 8 << 20
+    assert min(got.values()) > FAIR, "nobody starves, however few processors the programs have"
 
 
 def test_input_is_allowed_as_it_is_taken(wire: Wire) -> None:

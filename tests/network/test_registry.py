@@ -35,7 +35,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.vm,
     pytest.mark.timeout(300, func_only=True),
-    pytest.mark.xdist_group("builds"),
 ]
 
 PLAIN, CLOSED, SILENT = f"{SERVERS[0]}:5000", f"{SERVERS[1]}:443", f"{SERVERS[2]}:5000"

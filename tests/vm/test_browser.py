@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.vm,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("browser"),
 ]
 
 PATIENCE_MS = 90_000

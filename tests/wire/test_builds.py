@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.wire,
     pytest.mark.vm,
     pytest.mark.timeout(300, func_only=True),
-    pytest.mark.xdist_group("builds"),
 ]
 
 SIZE_MB = 96

@@ -88,9 +88,9 @@ class Kernels:
 
     async def listing(self, caller: Caller, sandbox_id: str) -> list[CodeContext]:
         """The contexts of a sandbox that runs, oldest first. It wakes nobody."""
-        host = await self._sandboxes.host_for(caller, sandbox_id)
+        guest = await self._sandboxes.glance(caller, sandbox_id)
         found = []
-        for context_id, record in (await Places(host.guest(sandbox_id)).records()).items():
+        for context_id, record in (await Places(guest).records()).items():
             held = self._lines.known(Key(sandbox_id, context_id))
             found.append(_context(sandbox_id, context_id, record, held.line.cells if held else 0))
         return sorted(found, key=lambda context: (context.created_at, context.id))

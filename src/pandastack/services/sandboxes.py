@@ -117,6 +117,15 @@ class Sandboxes:
             raise wrong_state(found, SandboxState.RUNNING)
         return self._host(sandbox_id)
 
+    async def glance(self, caller: Caller, sandbox_id: str) -> Guest:
+        """The guest of one that runs, to look at it; no use of it, and nobody is woken. Errors:
+        SandboxNotFound, Conflict.
+        """
+        found = await self._ledger.find(caller, sandbox_id)
+        if found.status is not SandboxState.RUNNING:
+            raise wrong_state(found, SandboxState.RUNNING)
+        return self._host(sandbox_id).guest(sandbox_id)
+
     async def _go_on(self, caller: Caller, found: Sandbox) -> None:
         async with self._causes.explaining(caller, found.id):
             await self._placement.ordered(self._host(found.id).resume(found.id), "resume")

@@ -72,9 +72,9 @@ class Terminals:
             return self._latest(sandbox_id, await _lives(guest))
 
     async def seen(self, caller: Caller, sandbox_id: str) -> Sequence[Terminal]:
-        """The same of one that is awake; looking is no use of it."""
-        host = await self._sandboxes.host_for(caller, sandbox_id)
-        return self._latest(sandbox_id, await _lives(host.guest(sandbox_id)))
+        """The same of one that runs; looking is no use of it."""
+        guest = await self._sandboxes.glance(caller, sandbox_id)
+        return self._latest(sandbox_id, await _lives(guest))
 
     def _latest(self, sandbox_id: str, lives: Sequence[_Life]) -> Sequence[Terminal]:
         newest = {life.name: life for life in lives}
