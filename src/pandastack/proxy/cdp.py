@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,6 +47,7 @@ class Browser:
         self._protocol = protocol
         self._number = 0
         self._parts: list[bytes] = []
+        self._arrived: deque[object] = deque()
         self._events: list[dict[str, Any]] = []
 
     async def call(self, method: str, session: str | None = None, **params: object) -> dict[str, Any]:
@@ -77,36 +79,34 @@ class Browser:
         """Return once the WebSocket stands. Errors: BrowserDown."""
         self._protocol.send_request(self._protocol.connect())
         await self._flush()
-        while True:
-            for event in await self._events_of_next():
-                if isinstance(event, Response):
-                    if self._protocol.handshake_exc is not None:
-                        raise BrowserDown("The browser takes no orders now.")
-                    return
+        while not isinstance(await self._received(), Response):
+            pass
+        if self._protocol.handshake_exc is not None:
+            raise BrowserDown("The browser takes no orders now.")
 
     async def _message(self) -> dict[str, Any]:
         while True:
-            for event in await self._events_of_next():
-                if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.CONT):
-                    continue
-                self._parts.append(bytes(event.data))
-                if event.fin:
-                    whole, self._parts = b"".join(self._parts), []
-                    return _object(whole)
+            event = await self._received()
+            if not isinstance(event, Frame) or event.opcode not in (Opcode.TEXT, Opcode.CONT):
+                continue
+            self._parts.append(bytes(event.data))
+            if event.fin:
+                whole, self._parts = b"".join(self._parts), []
+                return _object(whole)
 
-    async def _events_of_next(self) -> list[Any]:
-        """What the next bytes tell."""
-        if events := self._protocol.events_received():
-            return events
-        data = await self._connection.read()
-        if not data:
-            raise BrowserDown("The browser has ended the conversation.")
-        try:
-            self._protocol.receive_data(data)
-        except InvalidHandshake as error:
-            raise BrowserDown("The browser takes no orders now.") from error
-        await self._flush()
-        return self._protocol.events_received()
+    async def _received(self) -> object:
+        """What came next; bytes may bring several messages at once, and none of them is lost."""
+        while not self._arrived:
+            data = await self._connection.read()
+            if not data:
+                raise BrowserDown("The browser has ended the conversation.")
+            try:
+                self._protocol.receive_data(data)
+            except InvalidHandshake as error:
+                raise BrowserDown("The browser takes no orders now.") from error
+            await self._flush()
+            self._arrived.extend(self._protocol.events_received())
+        return self._arrived.popleft()
 
     async def _flush(self) -> None:
         for data in self._protocol.data_to_send():
