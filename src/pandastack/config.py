@@ -22,6 +22,9 @@ from pandastack.errors import InvalidRequest
 
 PREFIX = "PANDASTACK_"
 
+ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where an ordinary user's PATH does not look although everybody may run what is there."""
+
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -176,6 +179,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """So many MiB a second may one machine read of the disk that the state is on, and write to it. Control
     groups of version 1 see no writes that the kernel puts off.
     """
+    ready_templates: tuple[str, ...] | None = None
+    """The templates that are made ready before the server listens; each other one is at its first create.
+    None is all but those that say `on_demand`.
+    """
     rehearse: bool = True
     """Has emulated machines start with the code of their template's programs translated. It takes a processor
     some seconds for each template, some time after the template was first wanted.
@@ -239,7 +246,8 @@ def _from_file(kind: type[Struct], file: Path | None) -> dict[str, Any]:
 def _from_environment(kind: type[Struct], environment: Mapping[str, str]) -> dict[str, Any]:
     """The variables of this kind. One that is nearly a known name is taken for a slip of the pen and refused.
 
-    Any other variable with the prefix may belong to another program of the family.
+    Any other variable with the prefix may belong to another program of the family. A list is words with
+    commas between them.
     """
     mine = set(kind.__struct_fields__)
     known = {field for table in TABLES for field in table.__struct_fields__} | set(CLIENT_VARIABLES)
@@ -249,7 +257,8 @@ def _from_environment(kind: type[Struct], environment: Mapping[str, str]) -> dic
             continue
         key = name.removeprefix(PREFIX).lower()
         if key in mine:
-            found[key] = text
+            is_list = "tuple[" in str(kind.__annotations__[key])
+            found[key] = [word.strip() for word in text.split(",") if word.strip()] if is_list else text
         elif key not in known and (hint := nearest(key, mine, likeness=0.8)):
             raise InvalidRequest(f"environment: no setting {name} exists{hint}.")
     return found

@@ -189,6 +189,7 @@ async def open_control(
         await plane.recorder.missed()
         await plane.builds.missed()
         await plane.adoption.adopt()
+        await plane.workshops.missed()
         jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
         jobs += [plane.builds.work()]
         jobs.append(plane.kernels.work())
@@ -232,6 +233,7 @@ class Plane:
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
         self.glimpses = Glimpses(self.ground, self.archive, self.births, self.endings, self.volumes)
+        self.workshops = Workshops(self.glimpses, self.volumes, self.sandboxes, chance.new_id)
         self.builds = self._builds()
         self.ports = Ports(self.ground, self.sandboxes)
         self.previews = Previews(self.ledger, clock, _preview_secret(config, self._chance))
@@ -405,8 +407,7 @@ class Plane:
         )
 
     def _builds(self) -> Builds:
-        workshops = Workshops(self.glimpses, self.volumes, self.sandboxes, self._chance.new_id)
-        building = Building(self.ground, workshops, self.templates)
+        building = Building(self.ground, self.workshops, self.templates)
         return Builds(self.ground, self._bell, building, self._config.state_dir / "builds")
 
 

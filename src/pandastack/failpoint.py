@@ -31,6 +31,7 @@ POINTS = (
     "rollback.replaced", "rollback.committed",
     "drop.marked", "drop.dropped",
     "egress.ordered", "egress.written",
+    "build.laid_out", "build.baked",
 )  # fmt: skip
 """Every name that the services pass."""
 

@@ -193,7 +193,7 @@ def scene(registry_program: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         digest = push(f"http://{PLAIN}", "team/tool", layer)
         trust = ssl.create_default_context(cafile=str(authority))
         push(f"https://{CLOSED}", "team/closed", layer, verify=trust, auth=True)
-        settings = {"PANDASTACK_REHEARSE": "false"}
+        settings = {"PANDASTACK_REHEARSE": "false", "PANDASTACK_READY_TEMPLATES": "builder"}
         server = stack.enter_context(running_server(home, settings=settings))
         client = stack.enter_context(Client(server.url, server.token))
         yield Scene(client, authority.read_text(), digest)

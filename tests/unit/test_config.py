@@ -44,6 +44,12 @@ def test_text_of_the_environment_becomes_the_fields_type() -> None:
     assert config.state_dir == Path.home() / "state"
 
 
+def test_a_list_in_the_environment_is_words_with_commas() -> None:
+    servers = load(HostConfig, environment={"PANDASTACK_NAME_SERVERS": "192.0.2.1, [2001:db8::1]:53,"})
+    assert servers.name_servers == ("192.0.2.1", "[2001:db8::1]:53")
+    assert load(HostConfig, environment={"PANDASTACK_READY_TEMPLATES": ""}).ready_templates == ()
+
+
 def test_a_table_of_another_process_is_left_alone(tmp_path: Path) -> None:
     file = write(tmp_path, '[host]\ncache_dir = "/c"\n[client]\napi = "http://h"\n')
     assert load(ControlConfig, file=file) == ControlConfig()

@@ -30,7 +30,11 @@ pytestmark = [
 
 PATIENCE_MS = 90_000
 """A page may take so long, on a machine that others load too."""
-SETTINGS = {"PANDASTACK_REHEARSE": "false", "PANDASTACK_NETWORKS_READY": "2"}
+SETTINGS = {
+    "PANDASTACK_REHEARSE": "false",
+    "PANDASTACK_READY_TEMPLATES": "browser",
+    "PANDASTACK_NETWORKS_READY": "2",
+}
 DOWNLOADS = "/workspace/downloads"
 SITE = "http://127.0.0.1:8000"
 GREEN = (10, 123, 60)

@@ -24,6 +24,7 @@ from tests.api.test_kills import ALL, server
 MACHINES = {
     "PANDASTACK_CACHE_DIR": str(CACHE),
     "PANDASTACK_REHEARSE": "false",
+    "PANDASTACK_READY_TEMPLATES": "base",
     "PANDASTACK_NETWORKS_READY": "2",
 }
 """Settings with which machines are virtual ones."""

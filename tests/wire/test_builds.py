@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 SIZE_MB = 96
+SETTINGS = {"PANDASTACK_REHEARSE": "false", "PANDASTACK_READY_TEMPLATES": "builder"}
 DROPPED_SECONDS = 60
 """An image that something ran of when its template was deleted goes soon after that."""
 TICKS = "#!/bin/sh\nwhile true; do date >> /tmp/ticks; sleep 1; done\n"
@@ -42,7 +43,7 @@ CMD ["/opt/ticks"]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("builds")
-    with running_server(home, settings={"PANDASTACK_REHEARSE": "false"}) as running:
+    with running_server(home, settings=SETTINGS) as running:
         yield running
 
 
@@ -102,7 +103,7 @@ def failed(client: Client, begun: TemplateBuild) -> TemplateBuild:
     return found
 
 
-def test_a_dockerfile_becomes_a_running_program(client: Client, context: Path) -> None:
+def test_a_dockerfile_becomes_a_running_program(client: Client, server: Server, context: Path) -> None:
     lines: list[str] = []
     built = client.templates.build(
         "ticks",
@@ -118,6 +119,10 @@ def test_a_dockerfile_becomes_a_running_program(client: Client, context: Path) -
     for name in ("ticks", "ticks:1", "ticks:prod", "ticks:latest"):
         with client.sandboxes.create(name) as sandbox:
             assert sandbox.template == "ticks:1"
+    (image,) = _images(server)  # a hash of names that others may guess
+    for name in (image, f"{image}+1-512-1024"):
+        with pytest.raises(NotFoundError, match="unknown template"):
+            client.sandboxes.create(name)
     with client.sandboxes.create("ticks") as sandbox:
         said = sandbox.exec(
             "id -un; pwd; echo $GREETING; cat /built; stat -c %U /home/app", check=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -15,6 +16,7 @@ from typer.main import get_command
 
 import pandastack
 from pandastack.cli.session import Session, advise
+from pandastack.config import ADMIN_FOLDERS
 from pandastack.errors import NotIsolated, PandastackError
 
 Typers = Any
@@ -164,4 +166,5 @@ def start(words: list[str]) -> None:
     completion_init()
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
+    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), *ADMIN_FOLDERS))
     app(args=hoisted(words), prog_name="pandastack")

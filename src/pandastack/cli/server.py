@@ -7,7 +7,7 @@ import ctypes
 import gc
 import resource
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -59,7 +59,7 @@ async def serve(control_config: ControlConfig, host_config: HostConfig, console:
         stop = stack.enter_context(signals())
         with reporting(console) as progress:
             host = await stack.enter_async_context(host_of(host_config, progress))
-            await bake_all(host, progress, console)
+            await bake_all(host, host_config.ready_templates, progress, console)
         control = await stack.enter_async_context(open_control(control_config, host))
         api_url = await stack.enter_async_context(serving(control, control_config.listen))
         gateway_url = await stack.enter_async_context(visited(control, control_config))
@@ -123,12 +123,14 @@ async def end_sandboxes(state: Path, host: LocalHost) -> None:
                 pass
 
 
-async def bake_all(host: LocalHost, progress: Progress, console: Console) -> None:
-    """Have a checked snapshot of every template before a sandbox is asked for, but of those that wait until
-    then; a failure is only told.
+async def bake_all(
+    host: LocalHost, wanted: Sequence[str] | None, progress: Progress, console: Console
+) -> None:
+    """Have a checked snapshot of every template that is wanted before a sandbox is asked for; a failure is
+    only told.
     """
     for template in (await host.report()).templates:
-        if template.on_demand:
+        if template.on_demand if wanted is None else template.name not in wanted:
             continue
         if not template.baked:
             progress(f"baking {template.name}", None)

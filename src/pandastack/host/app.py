@@ -218,7 +218,7 @@ async def host_of(
     """A host with any driver; its machines live below `state`, and so does the key of its exports."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     if images is not None:
-        await asyncio.to_thread(images.open)
+        await images.open()
     templates = Templates(shelf, *([images] if images else []))
     try:
         volumes = Volumes(state / "w", able=Feature.DRIVES in driver.features)

@@ -111,6 +111,10 @@ class Baker:
             await self._bake(image, config, draft, report)
         return snapshots.files_in(target)
 
+    async def tidy(self, name: str) -> None:
+        """As `end_leftovers`, of the image of this name."""
+        await end_leftovers(self._driver, self._root / name)
+
     async def speed_up(self, image: Image, config: MachineConfig, snapshot: SnapshotFiles) -> None:
         """Have restores of this snapshot start faster, where the driver can."""
         recipe = image.recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pandastack.config import HostConfig, split_address
+from pandastack.config import ADMIN_FOLDERS, HostConfig, split_address
 from pandastack.errors import BuildFailed, NoSpace
 from pandastack.host.firecracker_install import Refusal, find_firecracker, why_not_used
 from pandastack.host.groups import FIRST, IN_FIRST, SECOND, WANTED, can_swap, unlimited
@@ -28,9 +28,6 @@ FICLONE = 0x40049409
 """The ioctl that lets two files share their blocks until one of them changes."""
 
 TOOL_SECONDS = 5.0
-ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-"""Where an ordinary user's PATH does not look although everybody may run what is there."""
-
 GIB = 1 << 30
 
 

@@ -57,12 +57,18 @@ class OwnImages:
         self._held: dict[str, Held] = {}
         self._making = asyncio.Lock()
 
-    def open(self) -> None:
-        """Find what an earlier program has made; what was half made goes."""
+    async def open(self) -> None:
+        """Find what an earlier program has made; what was half made goes, with the machine that was baking
+        it.
+        """
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sweep(self._root)
+        await asyncio.to_thread(sweep, self._root)
         for home in self._root.iterdir():
-            sweep(home)
+            await self._baker.tidy(home.name)
+        await asyncio.to_thread(self._look)
+
+    def _look(self) -> None:
+        for home in self._root.iterdir():
             spec = read_record(home / FOLDER / SPEC, ImageSpec)
             record = read_record(home / FOLDER / IMAGE_RECORD, DiskRecord)
             if spec is None or record is None:

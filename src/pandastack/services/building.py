@@ -80,7 +80,9 @@ class Building:
         )
 
     async def _made(self, build: Build, wish: BuildWish, laid_out: LaidOut, spec: ImageSpec) -> None:
-        """Have its host make the image, and then the rows say so; on any error there is neither."""
+        """Have its host make the image, and then the rows say so; on any error there is neither, or, when
+        the rows had come to say so, both.
+        """
         host = self._placement.host_of(spec.id)
         try:
             making = host.make_image(spec)
@@ -88,7 +90,7 @@ class Building:
             await self._failpoint("build.baked")
             await self._publish(build, wish, laid_out, image)
         except BaseException:
-            await carried_through(self._dropped(spec.id))
+            await carried_through(self._dropped(build, spec.id))
             raise
 
     async def _publish(self, build: Build, wish: BuildWish, laid_out: LaidOut, image: Template) -> None:
@@ -124,9 +126,14 @@ class Building:
         await self._placement.refresh()  # before anybody can ask for it
         await self._database.write(transaction)
 
-    async def _dropped(self, image_id: str) -> None:
-        """What cannot be dropped now is by `Templates.settle`."""
+    async def _dropped(self, build: Build, image_id: str) -> None:
+        """Unless the version was published. What cannot be dropped now is by `Templates.settle`."""
+        version = partial(
+            templates.find, workspace=build.workspace, name=build.name, which=str(build.version)
+        )
         with suppress(PandastackError):
+            if await self._database.read(version) is not None:
+                return
             host = self._placement.host_of(image_id)
             await self._placement.ordered(host.drop_image(image_id), "drop_image")
 

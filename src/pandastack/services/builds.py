@@ -122,13 +122,13 @@ class Builds:
         waiting = self._bell.expect(build_id)
         try:
             while True:
-                ended = (
-                    await self.get(caller, build_id)
-                ).status in ENDED  # first: what it said is there then
+                build = await self.get(
+                    caller, build_id
+                )  # first: when it has ended, all that it said is there
                 said = await self._database.read(partial(builds.said, build_id=build_id, after=last))
                 for last, text in said:  # noqa: B007  # the last of them counts
                     yield text
-                if ended or not follow:
+                if build.status in ENDED or not follow:
                     return
                 await waiting.wait()
                 waiting = self._bell.expect(build_id)

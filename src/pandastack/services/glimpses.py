@@ -13,7 +13,7 @@ from msgspec import structs
 from pandastack.errors import NoCapacity, NotSupported
 from pandastack.model.account import Caller
 from pandastack.model.egress import Egress, Internet
-from pandastack.model.sandbox import Isolation, Sandbox, SandboxCreate
+from pandastack.model.sandbox import ALIVE, Isolation, Sandbox, SandboxCreate
 from pandastack.model.snapshot import Snapshot
 from pandastack.model.volume import VolumeWish
 from pandastack.services.archive import Archive
@@ -36,6 +36,7 @@ class Glimpses:
     def __init__(
         self, ground: Ground, archive: Archive, births: Births, endings: Endings, volumes: Volumes
     ) -> None:
+        self._ledger = ground.ledger
         self._placement = ground.placement
         self._archive = archive
         self._births = births
@@ -82,6 +83,12 @@ class Glimpses:
         draft = self._births.draft(caller, request, sizes, None)
         async with self._glimpse(caller, structs.replace(draft, volumes=mounts)) as sandbox_id:
             yield sandbox_id
+
+    async def end_those_with(self, volume: str) -> None:
+        """End those of an earlier server that have a volume of this name."""
+        for sandbox in await self._ledger.listing(ALIVE):
+            if any(mount.name == volume for mount in sandbox.volumes):
+                await self._endings.end_quietly(sandbox, "its server ended")
 
     @asynccontextmanager
     async def _glimpse(self, caller: Caller, draft: Sandbox) -> AsyncIterator[str]:

@@ -33,6 +33,20 @@ class Placement:
         self._report = await self.ordered(self._host.report(), "report")
         return self._report
 
+    def is_common(self, template: str) -> bool:
+        """Whether it is one of the server's own, as far as is known."""
+        found = self._find(template)
+        return found is not None and found.is_global
+
+    async def choose_common(self, template: str) -> Template:
+        """One of the server's own. Whoever knows what hosts call a workspace's image gets nothing by that.
+        Errors: as `choose`.
+        """
+        found = await self.choose(template)
+        if not found.is_global:
+            raise self._unknown(template)
+        return found
+
     async def choose(self, template: str) -> Template:
         """The template, as a host has it. Errors: TemplateNotFound, naming those that there are."""
         found = self._find(template)
@@ -40,12 +54,14 @@ class Placement:
             await self.refresh()
             found = self._find(template)
         if found is None:
-            known = (
-                ", ".join(sorted(known.name for known in self.report.templates if known.is_global))
-                or "none yet"
-            )
-            raise TemplateNotFound(f"unknown template {template!r}: this server has {known}.")
+            raise self._unknown(template)
         return found
+
+    def _unknown(self, template: str) -> TemplateNotFound:
+        names = sorted(known.name for known in self.report.templates if known.is_global)
+        return TemplateNotFound(
+            f"unknown template {template!r}: this server has {', '.join(names) or 'none yet'}."
+        )
 
     def host_of(self, sandbox_id: str) -> Host:
         """The host that holds the sandbox."""

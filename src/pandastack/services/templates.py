@@ -61,21 +61,21 @@ class Templates:
 
     async def get(self, caller: Caller, name: str) -> Template:
         """One by its name, `name:version` or `name:tag`. Errors: TemplateNotFound."""
-        own = await self._own(caller, name)
-        if own is not None:
-            return self._told(own, await self._tags(caller))
         for template in (await self._placement.refresh()).templates:
             if template.name == name and template.is_global:
                 return template
+        own = await self._own(caller, name)
+        if own is not None:
+            return self._told(own, await self._tags(caller))
         raise TemplateNotFound(f"There is no template {name!r}.")
 
     async def chosen(self, caller: Caller, name: str) -> Template:
         """As `get`, of what a sandbox is to be made from: one of the workspace's own is named exactly.
         Errors: TemplateNotFound, naming those that there are.
         """
-        own = await self._own(caller, name)
+        own = None if self._placement.is_common(name) else await self._own(caller, name)
         if own is None:
-            return await self._placement.choose(name)
+            return await self._placement.choose_common(name)
         image = await self._placement.choose(image_of(own.workspace, own.exact))
         return structs.replace(image, name=own.exact)
 
@@ -83,7 +83,7 @@ class Templates:
         """Make sure that one of the server's own has a snapshot. Errors: TemplateNotFound, BootFailed,
         OutcomeUnknown.
         """
-        template = await self._placement.choose(name)
+        template = await self._placement.choose_common(name)
         host = self._placement.host_of(template.name)
         baked = await self._placement.ordered(host.bake(template.name), "bake", seconds=self._bake_seconds)
         await self._placement.refresh()

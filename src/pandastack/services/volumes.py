@@ -111,6 +111,16 @@ class Volumes:
         await self._database.write(transaction)
         await self._drop(found)
 
+    async def delete_hidden(self, but: str) -> None:
+        """Remove those of all workspaces that nobody has asked for and nobody has, but those of this name."""
+        for row in await self._database.read(volumes.listing):
+            if row.name.startswith(HIDDEN) and row.name != but:
+                dooming = partial(
+                    volumes.move, volume_id=row.id, to=VolumeState.DELETING, only_from=[VolumeState.READY]
+                )
+                if await self._database.write_soon(dooming):
+                    await self._drop(row)
+
     # -- who has them
 
     async def wished(self, caller: Caller, wishes: Sequence[VolumeWish]) -> list[Mount]:

@@ -217,6 +217,11 @@ class Workshops:
             guest = await stack.enter_async_context(self._sandboxes.use(caller, sandbox_id))
             yield Workshop(guest, say, self._new_id)
 
+    async def missed(self) -> None:
+        """Before anything is served: end the machines of an earlier server, and delete what they wrote."""
+        await self._glimpses.end_those_with(LAYERS)
+        await self._volumes.delete_hidden(but=LAYERS)
+
     async def id_of(self, caller: Caller, disk: VolumeWish) -> str:
         """What hosts call it."""
         return (await self._volumes.get(caller, disk.name)).id
