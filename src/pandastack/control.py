@@ -57,6 +57,7 @@ from pandastack.services.glimpses import Glimpses
 from pandastack.services.ground import Ground, Terms
 from pandastack.services.kernels import Kernels
 from pandastack.services.keys import Keys
+from pandastack.services.language_servers import LanguageServers
 from pandastack.services.ledger import Ledger
 from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.line import Line
@@ -303,6 +304,7 @@ class Plane:
             commands=self._commands(),
             terminals=Terminals(self.sandboxes, self._chance.new_id),
             kernels=self.kernels,
+            language_servers=LanguageServers(self.sandboxes, self._chance.new_id),
             files=Files(self.sandboxes),
             events=Events(self._database, self._bell),
             vitals=Vitals(self.sandboxes, ground.placement, self._database),

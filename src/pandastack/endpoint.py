@@ -123,6 +123,8 @@ class Endpoint:
     """Name of the setting that limits the body."""
     patient: bool = False
     """May take long: interim responses keep the client's patience, and a client that leaves cancels it."""
+    subprotocol: str | None = None
+    """That of a WebSocket to which a client may also bring its key as the subprotocol `bearer.KEY`."""
     audited: bool = False
     """Its change carries its own audit row; others that change something are noted by the edge."""
 

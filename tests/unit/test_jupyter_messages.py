@@ -6,11 +6,14 @@ import itertools
 import json
 
 import msgspec
+from httpx2 import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pandastack.client._code import CellCapture
 from pandastack.jupyter.messages import DELIMITER, Heard, Speech, event_of, is_idle
 from pandastack.model.code import CellError, Shown, Text
+from pandastack.services.cells import RESULT_BYTES_MOST, Cell
 
 
 def speech(key: str = "secret") -> Speech:
@@ -40,7 +43,7 @@ def test_no_parts_do_any_harm(parts: list[bytes]) -> None:
     assert speech().hear(tuple(parts)) is None
 
 
-KINDS = ("stream", "execute_result", "display_data", "error", "status", "other")
+KINDS = ("stream", "execute_result", "display_data", "update_display_data", "error", "status", "other")
 
 
 @given(st.sampled_from(KINDS), st.binary(max_size=200))
@@ -52,7 +55,8 @@ def test_no_content_does_any_harm(kind: str, content: bytes) -> None:
 
 @given(st.sampled_from(KINDS), st.recursive(st.none() | st.text() | st.integers(), st.lists))
 def test_no_json_does_any_harm(kind: str, value: object) -> None:
-    for content in (value, {"data": value}, {"data": {"text/plain": value}}, {"text": value, "name": value}):
+    bundles = ({"data": value}, {"data": {"text/plain": value}}, {"data": {}, "transient": value})
+    for content in (value, *bundles, {"text": value, "name": value}):
         event_of(Heard(kind, "", msgspec.json.encode(content)))
 
 
@@ -75,3 +79,47 @@ def test_a_traceback_has_no_colours() -> None:
     content = {"ename": "E", "evalue": "\x1b[31mv", "traceback": ["\x1b[0;31mline\x1b[0m"]}
     error = event_of(Heard("error", "", json.dumps(content).encode()))
     assert error == CellError("E", "v", ("line",))
+
+
+def bundle(kind: str, text: str, name: str | None) -> Shown:
+    content = {"data": {"text/plain": text}, "transient": {"display_id": name} if name else {}}
+    shown = event_of(Heard(kind, "", json.dumps(content).encode()))
+    assert isinstance(shown, Shown)
+    return shown
+
+
+def test_an_update_takes_the_place_of_what_was_displayed_under_its_name() -> None:
+    cell = Cell(0.0, 1000)
+    for shown in (
+        bundle("display_data", "a 0", "a"),
+        bundle("display_data", "other", None),
+        bundle("display_data", "again a", "a"),
+        bundle("update_display_data", "a 1", "a"),
+        bundle("update_display_data", "of an earlier cell", "b"),
+        bundle("update_display_data", "of it again", "b"),
+        bundle("update_display_data", "of nobody", None),
+    ):
+        cell.add(shown)
+    told = [one["text/plain"] for one in cell.result("python", 0.0).results]
+    assert told == ["a 1", "other", "a 1", "of it again", "of nobody"]
+
+
+def test_updates_are_counted_as_what_they_leave() -> None:
+    cell = Cell(0.0, 1000)
+    cell.add(bundle("display_data", "0", "a"))
+    for number in range(8):
+        cell.add(bundle("update_display_data", f"{number}".ljust(RESULT_BYTES_MOST // 4), "a"))
+    assert not cell.result("python", 0.0).truncated
+    cell.add(bundle("update_display_data", "x" * (RESULT_BYTES_MOST + 1), "a"))
+    assert cell.result("python", 0.0).truncated
+
+
+def test_a_client_sees_updates_in_the_place_of_what_they_replace() -> None:
+    told: list[str | None] = []
+    capture = CellCapture(None, None, lambda result: told.append(result.text))
+    for event, text, name in (("result", "0 %", "a"), ("result", "x", None), ("update", "1 %", "a")):
+        data = {"data": {"text/plain": text}, "display_id": name}
+        capture.take(ServerSentEvent(event=event, data=json.dumps(data)))
+    capture.take(ServerSentEvent(event="end", data="{}"))
+    assert [result.text for result in capture.result().results] == ["1 %", "x"]
+    assert told == ["0 %", "x", "1 %"]

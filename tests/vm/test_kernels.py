@@ -15,11 +15,13 @@ import pytest
 
 from pandastack import AsyncClient, Client, Result, SandboxTimeout
 from pandastack.api.server import serving
+from pandastack.jupyter.places import ROOT
 from pandastack.model.code import CHART, DATA
 from pandastack.services.cells import TEXT_MOST
 from pandastack.testing.fixtures import LeakCheck
 from tests.api.conftest import TOKEN, World
 from tests.api.test_kills import PROGRAM
+from tests.vm.editors import editor, language_server, typed_cells
 from tests.vm.test_histories import real_host
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(900)]
@@ -148,6 +150,23 @@ async def test_what_a_cell_leaves_the_next_finds_and_results_have_every_form(wor
     assert told["results"][0]["image/png"].startswith(PNG)
     assert (chart["type"], chart["title"], chart["y_label"]) == ("bar", "T", "Y")
     assert [(bar["label"], bar["value"]) for bar in chart["elements"]] == [("p", 3), ("q", 4)]
+    told = await box.cell("plt.boxplot([[1, 2, 3, 4, 20], [5, 6, 7]], labels=['a', 'b'])\nplt.show()")
+    chart = json.loads(told["results"][0][CHART])
+    names = ("label", "min", "first_quartile", "median", "third_quartile", "max", "outliers")
+    assert chart["type"] == "box_and_whisker"
+    assert [[element[name] for name in names] for element in chart["elements"]] == [
+        ["a", 1, 2, 3, 4, 4, [20]],
+        ["b", 5, 5.5, 6, 6.5, 7, []],
+    ]
+    told = await box.cell("pd.DataFrame({'u': [1, 2, 3], 'v': [4, 5, 6]}).plot.box(vert=False)\nplt.show()")
+    chart = json.loads(told["results"][0][CHART])
+    assert [(each["label"], each["median"]) for each in chart["elements"]] == [("u", 2), ("v", 5)]
+    told = await box.cell(
+        "held = display('0 %', display_id='bar')\nprint('between')\n"
+        "for part in (50, 100): held.update(f'{part} %')\n'value'"
+    )
+    assert [result["text/plain"] for result in told["results"]] == ["'100 %'", "'value'"]
+    assert (await box.cell("held.update('later')"))["results"] == [{"text/plain": "'later'"}]
 
 
 async def test_an_exception_is_told_as_text_and_in_parts(world: World) -> None:
@@ -216,9 +235,31 @@ async def test_a_restart_forgets_and_a_delete_ends(world: World) -> None:
     assert (await world.http.delete(other.context)).status_code == 404
     assert (await other.cell("1", status=404))["error"].startswith("session not found")
     assert len((await world.http.get(f"{box.root}/repl/sessions")).json()) == 1
-    left = await world.exec(box.id, "ps axo args | grep -c '[k]ernels/python.py'")
-    assert left["stdout"].strip() == "2"  # the one of the first context, and who has started it
     assert await box.value("1 + 1") == "2"
+    await spare(world, box.id, there=True)  # made again
+    left = await world.exec(box.id, "ps axo args | grep -c '[k]ernels/python.py'")
+    assert left["stdout"].strip() == "4"  # of the first context and the spare one, and who has started them
+    began = time.monotonic()
+    third = await context_of(world, box.id)
+    print("the spare one", round(time.monotonic() - began, 3))
+    assert await third.value("6 * 7") == "42"
+    await spare(world, box.id, there=True)
+    words = f"pkill -9 -P $(grep -oE '[0-9]+' {ROOT}/spare-python/session.json)"
+    await world.exec(box.id, words)
+    await spare(world, box.id, there=False)
+    assert await third.value("6 * 7") == "42"
+
+
+async def spare(world: World, sandbox_id: str, *, there: bool) -> None:
+    """Wait until a kernel that was started ahead is there, or nothing of one is."""
+    began = time.monotonic()
+    while True:
+        names = (await world.exec(sandbox_id, f"ls {ROOT}"))["stdout"].split()
+        if ("spare-python" in names) if there else not any(name.startswith("spare-") for name in names):
+            break
+        assert time.monotonic() < began + 60, names
+        await asyncio.sleep(0.5)
+    print("spare", there, round(time.monotonic() - began, 3))
 
 
 @pytest.mark.parametrize("how", ["spare", "started"])
@@ -382,6 +423,11 @@ async def test_the_sdk_streams_interrupts_and_restarts(world: World) -> None:
         assert told == ("1", [1, 2])
         lines = await asyncio.to_thread(commands, url, sandbox.id)
         assert lines == [(0, ""), (0, "21\n"), (1, ""), (7, "said\n")]
+        await asyncio.to_thread(typed_cells, url, sandbox.id)
+        await language_server(sandbox)
+        await asyncio.to_thread(editor, url, sandbox.id)
+        left = await sandbox.exec("pgrep -fc '[b]in/pylsp'")
+        assert left.stdout.strip() == "0"
 
 
 def blocking(url: str, sandbox_id: str) -> tuple[str | None, list[int]]:

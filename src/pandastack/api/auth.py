@@ -1,5 +1,5 @@
 """Who asks: a token from the `Authorization` header, `X-API-Key`, or, where a browser cannot set headers, the
-query.
+query, or a subprotocol `bearer.TOKEN`.
 
 No cookie counts here, so a page of another origin can do nothing that it was not given a token for.
 """
@@ -12,6 +12,9 @@ from pandastack.errors import Forbidden, Unauthorized
 from pandastack.model.account import Caller, Scope
 from pandastack.services.accounts import Accounts
 from pandastack.store.accounts import Credential
+
+BEARER = "bearer."
+"""What a subprotocol of a WebSocket begins with that is a key."""
 
 ANYONE = Caller("", "", Scope.PUBLIC, "none")
 
@@ -57,5 +60,14 @@ def _secret(connection: HTTPConnection) -> str:
     if key := connection.headers.get("x-api-key"):
         return key
     if connection.scope.get("method", "GET") == "GET":
-        return connection.query_params.get("access_token", "")
+        return connection.query_params.get("access_token") or _offered(connection)
     return ""
+
+
+def _offered(connection: HTTPConnection) -> str:
+    """The key among the subprotocols of a WebSocket that is ours: another one's go to the sandbox."""
+    endpoint = connection.scope.get("pandastack.endpoint")
+    if endpoint is None or endpoint.subprotocol is None:
+        return ""
+    offered: list[str] = connection.scope.get("subprotocols", [])
+    return next((name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)), "")

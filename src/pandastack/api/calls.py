@@ -23,6 +23,7 @@ from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.glimpses import Glimpses
 from pandastack.services.kernels import Kernels
+from pandastack.services.language_servers import LanguageServers
 from pandastack.services.lifecycles import Lifecycles
 from pandastack.services.lineages import Lineages
 from pandastack.services.placement import Placement
@@ -67,6 +68,7 @@ class Services:
     commands: Commands
     terminals: Terminals
     kernels: Kernels
+    language_servers: LanguageServers
     files: Files
     events: Events
     vitals: Vitals

@@ -82,7 +82,7 @@ def _record(event: CellEvent) -> bytes:
         return record("end", event)
     if isinstance(event, Missed):
         return record("missed", event)
-    return record("result", event)
+    return record("update" if event.update else "result", event)
 
 
 ONE = "/v1/sandboxes/{sandbox_id}/repl"

@@ -11,6 +11,7 @@ from pandastack.api.calls import Api
 from pandastack.api.code import CODE
 from pandastack.api.contents import CONTENTS
 from pandastack.api.egress import EGRESS
+from pandastack.api.lsp import LSP
 from pandastack.api.secrets import SECRETS
 from pandastack.api.templates import TEMPLATES
 from pandastack.api.terminals import TERMINALS
@@ -136,7 +137,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("state", *STATE),
-    *_tagged("code", *CODE),
+    *_tagged("code", *CODE, *LSP),
     *_tagged("network", *EGRESS, *SECRETS),
     *_tagged(
         "commands",

@@ -43,7 +43,7 @@ def code(
     when the code failed; of a shell the status.
     """
     session = session_of(ctx)
-    context = _context(session.named(sandbox_id), language, new=new)
+    context = context_of(session.named(sandbox_id), language, new=new)
     if restart:
         context.restart()
     text = sys.stdin.read() if cell is None else cell
@@ -53,7 +53,7 @@ def code(
         timeout,
         on_stdout=None if quiet else lambda piece: typer.echo(piece, nl=False),
         on_stderr=None if quiet else lambda piece: typer.echo(piece, nl=False, err=True),
-        on_result=None if quiet else _print,
+        on_result=None if quiet else show,
     )
     if save is not None:
         _save(done, save)
@@ -64,7 +64,7 @@ def code(
     raise typer.Exit(done.exit_code)
 
 
-def _context(sandbox: Sandbox, language: str, *, new: bool) -> CodeContext:
+def context_of(sandbox: Sandbox, language: str, *, new: bool) -> CodeContext:
     """The oldest of this language, or a new one."""
     if not new:
         if sandbox.refresh().status == "hibernated":
@@ -75,7 +75,8 @@ def _context(sandbox: Sandbox, language: str, *, new: bool) -> CodeContext:
     return sandbox.create_code_context(language)
 
 
-def _print(result: Result) -> None:
+def show(result: Result) -> None:
+    """What of a result fits into a terminal."""
     if result.text is not None:
         typer.echo(result.text)
 

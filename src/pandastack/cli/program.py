@@ -37,6 +37,8 @@ COMMANDS = {
     "secrets": Place("secrets", is_noun=True),
     "volume": Place("volume", is_noun=True),
     "code": Place("code"),
+    "repl": Place("repl"),
+    "lsp": Place("lsp"),
     "ports": Place("ports"),
     "preview": Place("ports"),
     "forward": Place("forward"),

@@ -14,6 +14,7 @@ from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.explore import explore_async
 from pandastack.client._async.files import AsyncFiles, AsyncSandboxFilesystem
+from pandastack.client._async.lsp import AsyncLanguageServer
 from pandastack.client._async.ports import AsyncPortConnection
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
@@ -74,6 +75,7 @@ from pandastack.client._sync.commands import Process, SandboxCommands
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.explore import explore
 from pandastack.client._sync.files import Files, SandboxFilesystem
+from pandastack.client._sync.lsp import LanguageServer
 from pandastack.client._sync.ports import PortConnection
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
@@ -115,6 +117,7 @@ __all__ = [
     "AsyncCodeContext",
     "AsyncConnection",
     "AsyncFiles",
+    "AsyncLanguageServer",
     "AsyncPortConnection",
     "AsyncProcess",
     "AsyncSandbox",
@@ -161,6 +164,7 @@ __all__ = [
     "Files",
     "ForkFailure",
     "ForkTree",
+    "LanguageServer",
     "Lifecycle",
     "LifecycleOptions",
     "Lineage",

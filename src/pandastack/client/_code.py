@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -20,11 +20,13 @@ CHART = "application/vnd.pandastack.chart+json"
 class Result:
     """One rich output of a cell: a MIME bundle. Images are base64, what is JSON is its text.
 
-    `is_main_result` tells the value of the cell's last expression from what it displayed.
+    `is_main_result` tells the value of the cell's last expression from what it displayed. A result with a
+    `display_id` takes the place of the one that the cell has displayed under it before.
     """
 
     data: dict[str, str]
     is_main_result: bool = False
+    display_id: str | None = None
 
     @property
     def text(self) -> str | None:
@@ -189,17 +191,26 @@ class CellCapture:
             self._pieces[record.event].append(text)
             if callback := self._callbacks[record.event]:
                 callback(text)
-        elif record.event == "result":
-            result = Result(_bundle(value.get("data") or {}), bool(value.get("main")))
-            self._results.append(result)
-            if self._on_result is not None:
-                self._on_result(result)
+        elif record.event in ("result", "update"):
+            self._show(value, update=record.event == "update")
         elif record.event == "error":
             self._error = value
         elif record.event == "missed":
             self._missed = True
         elif record.event == "end":
             self._end = value
+
+    def _show(self, value: Mapping[str, Any], *, update: bool) -> None:
+        """One more result, or another content of those under its id; both are told."""
+        result = Result(_bundle(value.get("data") or {}), bool(value.get("main")), value.get("display_id"))
+        shown = enumerate(self._results) if update else ()
+        places = [place for place, old in shown if old.display_id == result.display_id]
+        for place in places:
+            self._results[place] = replace(result, is_main_result=self._results[place].is_main_result)
+        if not places:
+            self._results.append(result)
+        if self._on_result is not None:
+            self._on_result(result)
 
     def result(self) -> Execution:
         """The outcome; ExecInterrupted when the stream ended without telling it."""

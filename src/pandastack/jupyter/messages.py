@@ -19,6 +19,8 @@ ROUTING_MOST = 8
 VERSION = "5.3"
 USER = "pandastack"
 TRACEBACK_LINES = 1000
+NAME_MOST = 256
+"""Letters of a display's id that count."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -60,8 +62,13 @@ class _Stream(Struct, frozen=True):
     text: str
 
 
+class _Transient(Struct, frozen=True):
+    display_id: str | None = None
+
+
 class _Bundle(Struct, frozen=True):
     data: dict[str, Raw]
+    transient: _Transient = _Transient()
 
 
 class _Failure(Struct, frozen=True):
@@ -145,8 +152,7 @@ def event_of(heard: Heard) -> CellEvent | None:
             return None
         return Text("stderr" if stream.name == "stderr" else "stdout", stream.text)
     if heard.kind in ("execute_result", "display_data", "update_display_data"):
-        bundle = read(heard.content, _Bundle)
-        return Shown(_plain(bundle.data), heard.kind == "execute_result") if bundle else None
+        return _shown(heard)
     if heard.kind == "error":
         failure = read(heard.content, _Failure)
         if failure is None:
@@ -154,6 +160,15 @@ def event_of(heard: Heard) -> CellEvent | None:
         lines = tuple(_COLOURS.sub("", line) for line in failure.traceback[:TRACEBACK_LINES])
         return CellError(failure.ename, _COLOURS.sub("", failure.evalue), lines)
     return None
+
+
+def _shown(heard: Heard) -> Shown | None:
+    bundle = read(heard.content, _Bundle)
+    if bundle is None:
+        return None
+    name = bundle.transient.display_id
+    update = heard.kind == "update_display_data" and name is not None
+    return Shown(_plain(bundle.data), heard.kind == "execute_result", name and name[:NAME_MOST], update)
 
 
 def _plain(data: dict[str, Raw]) -> dict[str, str]:

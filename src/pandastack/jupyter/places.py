@@ -38,8 +38,15 @@ LANGUAGES = ("bash", "javascript", "python")
 """Those of the template code-interpreter."""
 
 PORTS = range(24_000, 25_000)
-"""On the guest's loopback alone. The first five are of kernels that templates start ahead."""
-AHEAD = 5
+"""On the guest's loopback alone, five of each kernel."""
+AHEAD = 100
+"""The first so many are of kernels that a guest starts ahead, and are chosen there."""
+FIVE = 5
+
+SPARE = "/usr/local/lib/pandastack/kernels/spare.sh"
+"""Starts a kernel ahead, in templates that do; one at most."""
+SPARE_SECONDS = 5
+"""After which it begins: whoever was given the last one is to have the machine for a first cell."""
 
 FILE_MOST = 64 << 10
 SPECS_MOST = 64
@@ -117,6 +124,16 @@ class Places:
         record = structs.replace(found or Record(language), language=language, created_at=now)
         await self._write(f"{place}/session.json", record)
         return record
+
+    async def replenish(self, context_id: str) -> None:
+        """Have another one started ahead, in place of the one that this context has taken.
+
+        The guest does it alone and in its own time, so a fork or a wake in between loses nothing.
+        """
+        words = (SPARE, str(SPARE_SECONDS))
+        command = Command(process_id=f"spare-{context_id[:36]}", argv=words, detached=True)
+        async with self._guest.run(command) as running:
+            await running.detach()
 
     async def start(self, context_id: str, language: str, key: str, now: datetime, starts: int = 0) -> Record:
         """Start a kernel for a context, anew or once more. Errors: NotSupported when none is installed."""
@@ -227,7 +244,7 @@ class Places:
                 continue
             taken |= {file.shell_port, file.iopub_port, file.stdin_port, file.control_port, file.hb_port}
         free = [port for port in PORTS[AHEAD:] if port not in taken]
-        if len(free) < AHEAD:
+        if len(free) < FIVE:
             raise Conflict("The sandbox has no ports left for one more kernel.")
         return free[0], free[1], free[2], free[3], free[4]
 

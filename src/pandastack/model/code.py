@@ -19,8 +19,8 @@ DATA = "application/vnd.pandastack.data+json"
 many there are), `truncated`.
 """
 CHART = "application/vnd.pandastack.chart+json"
-"""What a chart shows, as JSON: `type` (line, scatter, bar, pie, superchart), `title`, `x_label`, `y_label`,
-`elements`.
+"""What a chart shows, as JSON: `type` (line, scatter, bar, pie, box_and_whisker, superchart), `title`,
+`x_label`, `y_label`, `elements`.
 """
 
 
@@ -76,11 +76,13 @@ class Text(Struct, frozen=True):
 
 class Shown(Struct, frozen=True):
     """A result: a MIME bundle, images in base64, JSON as text. `main` is the value of the cell itself, others
-    it has displayed.
+    it has displayed. With `update` it takes the place of those that were displayed under its `display_id`.
     """
 
     data: dict[str, str]
     main: bool = False
+    display_id: str | None = None
+    update: bool = False
 
 
 class Missed(Struct, frozen=True):

@@ -130,12 +130,20 @@ class Cell:
             self._missed = True
 
     def _show(self, shown: Shown) -> None:
-        size = sum(len(name) + len(value) for name, value in shown.data.items())
-        if len(self._results) >= RESULTS_MOST or self._size + size > RESULT_BYTES_MOST:
+        """One more result, or for an update another content of those that it names.
+
+        What an earlier cell has displayed is told no more; an update of that is a result of this cell.
+        """
+        places = [place for place, other in enumerate(self._results) if _is_updated(other, shown)]
+        grown = _size(shown) * max(1, len(places)) - sum(_size(self._results[place]) for place in places)
+        if (not places and len(self._results) >= RESULTS_MOST) or self._size + grown > RESULT_BYTES_MOST:
             self._missed = True
             return
-        self._size += size
-        self._results.append(shown)
+        self._size += grown
+        for place in places:
+            self._results[place] = structs.replace(self._results[place], data=shown.data)
+        if not places:
+            self._results.append(shown)
 
     def result(self, language: str, now: float) -> CellResult:
         """All of it, at its end."""
@@ -156,3 +164,11 @@ class Cell:
             language=language,
             truncated=self._missed or stdout.cut or stderr.cut,
         )
+
+
+def _size(shown: Shown) -> int:
+    return sum(len(name) + len(value) for name, value in shown.data.items())
+
+
+def _is_updated(shown: Shown, update: Shown) -> bool:
+    return update.update and shown.display_id == update.display_id

@@ -185,6 +185,8 @@ class Kernels:
                 await places.end(key.context_id, record)
             else:
                 return record
+            finally:
+                await places.replenish(key.context_id)
         return await self._start(guest, key, language, None)
 
     async def _start(self, guest: Guest, key: Key, language: str, before: Record | None) -> Record:

@@ -18,6 +18,7 @@ from pandastack.client._async.egress import AsyncEgressVerbs
 from pandastack.client._async.explore import AsyncExploreVerbs
 from pandastack.client._async.files import AsyncSandboxFilesystem
 from pandastack.client._async.lifecycle import AsyncLifecycleVerbs
+from pandastack.client._async.lsp import AsyncLanguageVerbs
 from pandastack.client._async.ports import AsyncPortVerbs
 from pandastack.client._async.secrets import AsyncSecretVerbs
 from pandastack.client._async.terminal import AsyncTerminal, open_terminal
@@ -56,6 +57,7 @@ class AsyncSandbox(
     AsyncSecretVerbs,
     AsyncCodeVerbs,
     AsyncBrowserVerbs,
+    AsyncLanguageVerbs,
 ):
     """One sandbox: a microVM of its own.
 

@@ -21,6 +21,7 @@ from pandastack.client._sync.egress import EgressVerbs
 from pandastack.client._sync.explore import ExploreVerbs
 from pandastack.client._sync.files import SandboxFilesystem
 from pandastack.client._sync.lifecycle import LifecycleVerbs
+from pandastack.client._sync.lsp import LanguageVerbs
 from pandastack.client._sync.ports import PortVerbs
 from pandastack.client._sync.secrets import SecretVerbs
 from pandastack.client._sync.terminal import Terminal, open_terminal
@@ -57,6 +58,7 @@ class Sandbox(
     SecretVerbs,
     CodeVerbs,
     BrowserVerbs,
+    LanguageVerbs,
 ):
     """One sandbox: a microVM of its own.
 

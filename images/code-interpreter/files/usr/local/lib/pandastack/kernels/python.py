@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 
 from ipykernel.kernelapp import IPKernelApp
@@ -11,8 +12,8 @@ OWN = sys.path.pop(0)
 """Where this file is: nothing that cells import is looked for there."""
 
 
-def main(connection_file: str) -> None:
-    """Serve until somebody ends it."""
+def main(connection_file: str, place: str = "") -> None:
+    """Serve until somebody ends it. Once it takes connections, the folder of its file is called `place`, if that is told."""
     sys.path.insert(0, OWN)
     from pandastack_kernels import chance, formats, output  # noqa: F401, PLC0415 - only now they are found; one is for the configuration
 
@@ -24,6 +25,8 @@ def main(connection_file: str) -> None:
     formats.install(shell)
     shell.events.register("pre_execute", chance.Chance().renew)
     gc.collect()
+    if place:
+        os.rename(os.path.dirname(connection_file), place)
     gc.freeze()  # what is loaded stays: looking for garbage in it again and again is the longest part of short cells
     app.start()
 
@@ -41,4 +44,4 @@ def _config() -> Config:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,6 +1,8 @@
 """Run before the snapshot is taken: the cells that people begin with, through a kernel as they go through it later."""
 
+import os
 import sys
+import time
 
 from jupyter_client import BlockingKernelClient
 
@@ -12,6 +14,8 @@ CELLS = (
     "pd.DataFrame({'name': ['a', 'b'], 'value': [1.5, 2.5]}).plot.bar(x='name')\nplt.show()",
     "import sys\nprint('warm', file=sys.stderr)",
     "1 / 0",
+    "plt.boxplot([[1, 2, 3, 9], [2, 3, 4]])\nplt.show()",
+    "from IPython.display import display\ndisplay(1, display_id='warm').update(2)",
     "import numpy as np, random\nrandom.random(), np.random.rand(2)",
 )
 ROUNDS = 2
@@ -21,8 +25,18 @@ FORGET = "get_ipython().run_line_magic('reset', '-f')"
 COUNT = "get_ipython().execution_count = 1"
 
 
+def until_there(path: str) -> None:
+    """It is called so once its kernel takes connections."""
+    deadline = time.monotonic() + SECONDS
+    while not os.path.exists(path):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no kernel was started ahead")
+        time.sleep(0.1)
+
+
 def main(connection_file: str) -> None:
     """Run each cell some times, and leave nothing of them behind."""
+    until_there(connection_file)
     client = BlockingKernelClient(connection_file=connection_file)
     client.load_connection_file()
     client.start_channels()

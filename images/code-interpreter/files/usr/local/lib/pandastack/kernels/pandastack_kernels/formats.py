@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,14 @@ from traitlets import ObjectName, Unicode
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from pandas import DataFrame
 
 ROWS = 1000
+BOXES = "_pandastack_boxes"
+"""Of axes: the boxes that were drawn there, as matplotlib has computed them."""
 POINTS = 5000
 """As many are told of one line, bar or scatter."""
 
@@ -44,6 +49,23 @@ def install(shell: InteractiveShell) -> None:
     display.formatters[data.format_type] = data
     display.formatters[chart.format_type] = chart
     display.active_types = [*display.active_types, data.format_type, chart.format_type]
+    note_boxes()
+
+
+def note_boxes() -> None:
+    """Have axes remember the numbers behind their boxes, of which only lines are left."""
+    from matplotlib.axes import Axes  # noqa: PLC0415 - loaded by now, but not when this module is
+
+    draw = Axes.bxp
+
+    @functools.wraps(draw)
+    def bxp(self: Axes, bxpstats: Any, *args: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as it is called
+        stats = list(bxpstats)
+        drawn = draw(self, stats, *args, **options)
+        vars(self).setdefault(BOXES, []).extend(zip(stats, drawn["medians"], strict=False))
+        return drawn
+
+    Axes.bxp = bxp
 
 
 def describe_frame(frame: DataFrame) -> dict[str, Any]:
@@ -67,7 +89,9 @@ def describe_figure(figure: Figure) -> dict[str, Any] | None:
 
 
 def _describe_axes(axes: Axes) -> dict[str, Any] | None:
-    for kind, find in (("pie", _wedges), ("bar", _bars), ("scatter", _clouds), ("line", _lines)):
+    for kind, find in (
+        ("pie", _wedges), ("box_and_whisker", _boxes), ("bar", _bars), ("scatter", _clouds), ("line", _lines),
+    ):  # fmt: skip
         if elements := find(axes):
             return {
                 "type": kind,
@@ -94,8 +118,7 @@ def _clouds(axes: Axes) -> list[dict[str, Any]]:
 
 
 def _bars(axes: Axes) -> list[dict[str, Any]]:
-    upright = [tick.get_text() for tick in axes.get_xticklabels()]
-    names = dict(zip((_plain(place) for place in axes.get_xticks()), upright, strict=False))
+    names = _names(axes.xaxis)
     elements = []
     for container in axes.containers:
         if type(container).__name__ != "BarContainer":
@@ -109,6 +132,33 @@ def _bars(axes: Axes) -> list[dict[str, Any]]:
             name = str(middle) if lying else names.get(middle) or str(middle)
             elements.append({"label": name, "group": _label(container), "value": value})
     return elements
+
+
+def _boxes(axes: Axes) -> list[dict[str, Any]]:
+    drawn = {id(line) for line in axes.get_lines()}
+    boxes = [(stats, line) for stats, line in vars(axes).get(BOXES, ()) if id(line) in drawn]
+    return [_box(axes, stats, line) for stats, line in boxes[:POINTS]]
+
+
+def _box(axes: Axes, stats: dict[str, Any], median: Line2D) -> dict[str, Any]:
+    lying = len(set(median.get_xdata())) == 1
+    place = _plain(sum(median.get_ydata() if lying else median.get_xdata()) / 2)
+    label = stats.get("label") or _names(axes.yaxis if lying else axes.xaxis).get(place) or str(place)
+    return {
+        "label": str(label),
+        "min": _plain(stats["whislo"]),
+        "first_quartile": _plain(stats["q1"]),
+        "median": _plain(stats["med"]),
+        "third_quartile": _plain(stats["q3"]),
+        "max": _plain(stats["whishi"]),
+        "outliers": [_plain(value) for value in list(stats.get("fliers", ()))[:POINTS]],
+    }
+
+
+def _names(axis: Axis) -> dict[Any, str]:
+    """What is written at the places of an axis."""
+    written = [tick.get_text() for tick in axis.get_ticklabels()]
+    return dict(zip((_plain(place) for place in axis.get_ticklocs()), written, strict=False))
 
 
 def _wedges(axes: Axes) -> list[dict[str, Any]]:

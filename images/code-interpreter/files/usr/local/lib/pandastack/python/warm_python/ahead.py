@@ -27,6 +27,10 @@ MODULES = (
     "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
     "sympy", "networkx", "PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "openpyxl", "xlsxwriter", "docx",
     "ipykernel.kernelapp", "matplotlib_inline.backend_inline",
+    "pylsp.__main__", "pylsp.plugins.definition", "pylsp.plugins.folding", "pylsp.plugins.highlight",
+    "pylsp.plugins.hover", "pylsp.plugins.jedi_completion", "pylsp.plugins.jedi_rename",
+    "pylsp.plugins.preload_imports", "pylsp.plugins.pycodestyle_lint", "pylsp.plugins.pyflakes_lint",
+    "pylsp.plugins.references", "pylsp.plugins.signature", "pylsp.plugins.symbols",
     "requests", "httpx", "bs4", "lxml.html", "yaml", "jinja2", "sqlalchemy", "sqlite3", "tabulate", "tqdm",
     "argparse", "asyncio", "concurrent.futures", "csv", "dataclasses", "fractions", "glob", "html.parser",
     "http.server", "multiprocessing.pool",
@@ -49,6 +53,7 @@ def load_ahead(at_start: frozenset[str], recorder: Recorder, leave: Callable[[],
     for name in MODULES:
         importlib.import_module(name)
     importlib.import_module("warm_python.chart").draw_charts()
+    importlib.import_module("warm_python.completion").complete_names()
     close_files(sys.modules)
     sys.setrecursionlimit(depth)
     if _open_files() != open_files:

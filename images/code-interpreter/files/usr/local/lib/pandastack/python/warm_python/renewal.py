@@ -50,6 +50,11 @@ def _allow_depth(jedi: ModuleType) -> None:
     sys.setrecursionlimit(DEPTH_OF_JEDI)
 
 
+def _find_distributions(pkg_resources: ModuleType) -> None:
+    """Some may have been installed since."""
+    pkg_resources._initialize_master_working_set()
+
+
 DEPTH_OF_JEDI = 3000
 
 RENEWALS = {
@@ -59,6 +64,7 @@ RENEWALS = {
     "multiprocessing": _name_main,
     "multiprocessing.process": _choose_key,
     "numpy.random.mtrand": _seed,
+    "pkg_resources": _find_distributions,
     "random": _seed,
     "sympy.core.random": _seed_random,
     "sympy.core.symbol": _seed_dummies,
