@@ -55,6 +55,7 @@ from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.glimpses import Glimpses
 from pandastack.services.ground import Ground, Terms
+from pandastack.services.inputs import InputFiles
 from pandastack.services.kernels import Kernels
 from pandastack.services.keys import Keys
 from pandastack.services.language_servers import LanguageServers
@@ -80,6 +81,7 @@ from pandastack.services.timelines import Timelines
 from pandastack.services.trail import Trail
 from pandastack.services.transfers import Transfers
 from pandastack.services.turns import Turns
+from pandastack.services.verifying import Verifying
 from pandastack.services.vitals import Vitals
 from pandastack.services.volumes import Volumes
 from pandastack.services.workshops import Workshops
@@ -234,7 +236,10 @@ class Plane:
         self.sleep = Sleep(self.ground, self.archive, self.endings)
         self.sandboxes = Sandboxes(self.ground, self.sleep)
         self.glimpses = Glimpses(self.ground, self.archive, self.births, self.endings, self.volumes)
-        self.workshops = Workshops(self.glimpses, self.volumes, self.sandboxes, chance.new_id)
+        self.workshops = Workshops(
+            self.glimpses, self.volumes, self.sandboxes, Exits(self.ground), chance.new_id
+        )
+        self.inputs = InputFiles(config.state_dir / "inputs", database)
         self.builds = self._builds()
         self.ports = Ports(self.ground, self.sandboxes)
         self.previews = Previews(self.ledger, clock, _preview_secret(config, self._chance))
@@ -310,6 +315,7 @@ class Plane:
             vitals=Vitals(self.sandboxes, ground.placement, self._database),
             templates=self.templates,
             builds=self.builds,
+            inputs=self.inputs,
             accounts=self.accounts,
             trail=self.trail,
             ports=self.ports,
@@ -347,6 +353,7 @@ class Plane:
             Errand("receipts", GATHER_SECONDS, self.ground.books.gather_some),
             Errand("settle", TEND_SECONDS, self.adoption.settle),
             Errand("templates", TEND_SECONDS, self.templates.settle),
+            Errand("inputs", TEND_SECONDS, self.inputs.settle),
             Errand("flush", TEND_SECONDS, self.flush),
             Errand("purge", PURGE_SECONDS, self.purge.purge),
         ]
@@ -409,8 +416,10 @@ class Plane:
         )
 
     def _builds(self) -> Builds:
-        building = Building(self.ground, self.workshops, self.templates)
-        return Builds(self.ground, self._bell, building, self._config.state_dir / "builds")
+        building = Building(self.ground, self.workshops, self.templates, self.inputs)
+        verifying = Verifying(self.ground, self.workshops, self.templates)
+        archives = self._config.state_dir / "builds"
+        return Builds(self.ground, self._bell, building, verifying, self.inputs, archives)
 
 
 async def _bury(deaths: AsyncIterator[VmReport], adoption: Adoption) -> None:

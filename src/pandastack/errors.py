@@ -174,6 +174,12 @@ class TemplateExists(Conflict):
     code = "template.exists"
 
 
+class TemplateNotVerifiable(Conflict):
+    """What the version was built of is not there any more, or is not whole."""
+
+    code = "template.not_verifiable"
+
+
 class NotSupported(Conflict):
     """This host, driver or template cannot do that; the sentence says why."""
 

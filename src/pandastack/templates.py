@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
-from pandastack.client import Template, TemplateBuild, TemplatesAPI, get_default_client
-from pandastack.client._builds import BuildOptions
+from pandastack.client import Template, TemplateBuild, TemplateComparison, TemplatesAPI, get_default_client
+from pandastack.client._builds import BuildOptions, VerifyOptions
 
 __all__ = [
     "Template",
@@ -19,6 +19,7 @@ __all__ = [
     "get",
     "list",
     "register",
+    "verify",
     "wait_for_build",
 ]
 
@@ -59,6 +60,11 @@ def build_from_dockerfile(
     """Begin to build a template of a Dockerfile: its path or its text."""
     templates = get_default_client().templates
     return templates.build_from_dockerfile(name, dockerfile, context_dir=context_dir, **options)
+
+
+def verify(name: str, **options: Unpack[VerifyOptions]) -> TemplateComparison:
+    """Build a version again of the same inputs, and tell what differs."""
+    return get_default_client().templates.verify(name, **options)
 
 
 def build_logs(build_id: str, *, follow: bool = True) -> Iterator[str]:

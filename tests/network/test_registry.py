@@ -28,7 +28,7 @@ from pandastack.host.paths import Cache
 from pandastack.host.sources import debian_sources
 from pandastack.testing.real import CACHE
 from pandastack.testing.server import running_server
-from tests.network.world import INTERNET, SERVERS, lay, program
+from tests.network.world import INTERNET, ROUTER, SERVE, SERVERS, lay, name_server, program
 from tests.wire.images import packed, root_tree
 
 pytestmark = [
@@ -38,6 +38,7 @@ pytestmark = [
 ]
 
 PLAIN, CLOSED, SILENT = f"{SERVERS[0]}:5000", f"{SERVERS[1]}:443", f"{SERVERS[2]}:5000"
+ALLOWED, OTHER = "files.example", "other.example"
 SIZE_MB = 96
 WHO, WORD = "panda", "open sesame"
 HTPASSWD = f"{WHO}:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
@@ -67,6 +68,7 @@ def registry_program() -> Path:
 async def _unpacked(folder: Path) -> None:
     cache = Cache(CACHE)
     sources = await debian_sources("bookworm", mirror=None)
+    folder.mkdir(parents=True, exist_ok=True)
     archive = Archive(cache.packages("guest-bookworm"), cache.downloads, sources)
     await archive.update()
     package = await archive.locate("docker-registry")
@@ -193,8 +195,14 @@ def scene(registry_program: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         digest = push(f"http://{PLAIN}", "team/tool", layer)
         trust = ssl.create_default_context(cafile=str(authority))
         push(f"https://{CLOSED}", "team/closed", layer, verify=trust, auth=True)
-        settings = {"PANDASTACK_REHEARSE": "false", "PANDASTACK_READY_TEMPLATES": "builder"}
-        server = stack.enter_context(running_server(home, settings=settings))
+        stack.enter_context(name_server({ALLOWED: SERVERS[0], OTHER: SERVERS[1]}))
+        stack.enter_context(program(SERVE))
+        config = home / "config.toml"
+        settings = (
+            f'[host]\nname_servers = ["{ROUTER}:53"]\nrehearse = false\nready_templates = ["builder"]\n'
+        )
+        config.write_text(settings)
+        server = stack.enter_context(running_server(home, "--config", str(config)))
         client = stack.enter_context(Client(server.url, server.token))
         yield Scene(client, authority.read_text(), digest)
 
@@ -227,13 +235,16 @@ def test_an_image_behind_a_login_and_a_certificate(scene: Scene) -> None:
     templates.delete("closed")
 
 
-def test_a_dockerfile_on_an_image_by_its_digest(scene: Scene) -> None:
+def test_a_dockerfile_on_images_is_verified_on_the_same(scene: Scene, tmp_path: Path) -> None:
     templates = scene.client.templates
-    text = f"FROM {PLAIN}/team/tool@{scene.digest}\nRUN echo more > /more\n"
+    text = f"ARG TAG=1\nFROM {PLAIN}/team/tool@{scene.digest} AS first\nRUN echo more > /more\n"
+    text += f"FROM {PLAIN}/team/tool:$TAG\nCOPY --from=first /more /more\n"
     begun = templates.build_from_dockerfile("more", text, size_mb=SIZE_MB, insecure=True)
     assert templates.wait_for_build(begun.id).is_done
     with scene.client.sandboxes.create("more") as sandbox:
         assert sandbox.exec("cat /more; echo $FROM_REGISTRY").stdout == "more\nyes\n"
+    push(f"http://{PLAIN}", "team/tool", packed(root_tree(tmp_path, ("sh",))))
+    assert templates.verify("more").result == "identical", "another image has the tag now"
     templates.delete("more")
 
 
@@ -266,3 +277,14 @@ def test_what_a_registry_refuses_is_told(
     }
     more = {"registry_ca": scene.authority} if image == "closed" else {}
     assert told in failure(scene, references[image](), **options, **more)
+
+
+def test_a_build_reaches_what_its_policy_names_and_nothing_else(scene: Scene) -> None:
+    templates = scene.client.templates
+    text = f"FROM scratch\nADD http://{ALLOWED}/a /a\nADD http://{OTHER}/b /b\n"
+    begun = templates.build_from_dockerfile("bad", text, size_mb=SIZE_MB, egress={"allow_domains": [ALLOWED]})
+    lines = [*templates.build_logs(begun.id)]
+    with pytest.raises(TemplateBuildError, match="line 3 of the Dockerfile"):
+        templates.wait_for_build(begun.id)
+    refused = [line for line in lines if line.startswith("refused: ")]
+    assert refused and all(OTHER in line and "no allow list names it" in line for line in refused), lines

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandastack.errors import InvalidRequest
-from pandastack.model.build import check_context_name
-from pandastack.model.dockerfile import line_of, step_of
+from pandastack.model.build import check_context_name, pinned
+from pandastack.model.dockerfile import bases_of, dated, line_of, own_line, pinned_dockerfile, step_of
 from pandastack.model.image import Size, image_of, is_own, parted, variant_of
 
 TEXT = """\
@@ -75,3 +75,61 @@ def test_a_variant_is_parted_again() -> None:
     size = Size(2, 1024, 8192)
     assert parted(variant_of("base", size)) == ("base", size)
     assert parted("base") == ("base", None)
+
+
+LONG = """\
+ARG TAG=1
+FROM --platform=linux/amd64 team/tool:${TAG} AS one
+RUN echo "SELECT \\
+FROM there"
+FROM scratch
+COPY --from=one / /
+COPY --from=other:2 /a /b
+"""
+
+
+def test_a_dockerfile_is_built_on_the_same_images_again() -> None:
+    pins = {"team/tool:1": "team/tool@sha256:1", "other:2": "other@sha256:2", "there": "no"}
+    again = pinned_dockerfile(LONG, {}, pins)
+    assert again == LONG.replace("team/tool:${TAG}", "team/tool@sha256:1")
+    assert pinned_dockerfile(LONG, {"TAG": "2"}, pins) == LONG, "another tag is another image"
+    assert (
+        pinned_dockerfile(LONG, {"TAG": "2"}, {"team/tool:2": "x@y"}).splitlines()[1].endswith("x@y AS one")
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("a", "a@d"),
+        ("a:1", "a@d"),
+        ("h.example:5000/a/b", "h.example:5000/a/b@d"),
+        ("h.example:5000/a/b:1@e", "h.example:5000/a/b@d"),
+    ],
+)
+def test_a_reference_is_pinned(reference: str, told: str) -> None:
+    assert pinned(reference, "d") == told
+
+
+def test_images_that_steps_name() -> None:
+    steps = [
+        "FROM team/tool:1 AS one",
+        "RUN x --from=nothing",
+        "FROM ONE",
+        "FROM scratch",
+        "FROM team/tool:1",
+    ]
+    steps += ["COPY --from=one / /", "COPY --from=0 / /", "COPY --chown=1 --from=other:2 /a /b"]
+    steps += ["RUN --mount=type=bind,from=third,target=/x true"]
+    assert bases_of(steps) == ["team/tool:1", "other:2", "third"]
+    assert step_of("[1/2] STEP 2/3: RUN true") == "RUN true"
+
+
+def test_each_stage_is_told_the_time() -> None:
+    lines = dated(LONG, 7).splitlines()
+    assert [number for number, line in enumerate(lines, 1) if line == "ARG SOURCE_DATE_EPOCH=7"] == [3, 7]
+    for number, line in enumerate(lines, 1):
+        if "EPOCH" not in line:
+            assert LONG.splitlines()[own_line(LONG, number) - 1] == line
+    own = "FROM a\nARG SOURCE_DATE_EPOCH\n"
+    assert (dated(own, 7), own_line(own, 2)) == (own, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -91,6 +91,13 @@ def _images(server: Server) -> list[str]:
     return [entry.name for entry in (server.state / "i").iterdir() if not entry.name.startswith(".")]
 
 
+def _wait_until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DROPPED_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.5)
+
+
 def failed(client: Client, begun: TemplateBuild) -> TemplateBuild:
     """The build when it has failed, after everything that it said."""
     lines = [*client.templates.build_logs(begun.id)]
@@ -132,6 +139,33 @@ def test_a_dockerfile_becomes_a_running_program(client: Client, server: Server, 
         time.sleep(2.5)
         assert len(sandbox.filesystem.read("/tmp/ticks").splitlines()) > before > 0, "it runs since the bake"
         assert sandbox.exec("id -un", user="root").stdout == "root\n"
+
+
+def test_a_version_is_built_again_and_compared(client: Client, server: Server, context: Path) -> None:
+    lines: list[str] = []
+    assert client.templates.verify("ticks", on_log=lines.append).result == "identical"
+    assert "— comparing" in lines and not any("Using cache" in line for line in lines)
+    verified = client.templates.builds()[0]
+    assert (verified.verifies, verified.template, verified.version) == ("ticks:1", None, 1)
+    assert [each.version for each in client.templates.versions("ticks")] == [1], "it publishes nothing"
+    text = "FROM scratch\nADD rootfs.tar /\nRUN mkdir -p /var/log; date +%N > /var/log/when\n"
+    text += "RUN head -c 9 /dev/urandom > '/by chance'; echo $SOURCE_DATE_EPOCH > /epoch\n"
+    begun = client.templates.build_from_dockerfile(
+        "chance", text, context_dir=str(context), size_mb=SIZE_MB, start="true"
+    )
+    assert client.templates.wait_for_build(begun.id).is_done
+    found = client.templates.verify("chance")
+    assert (found.result, found.paths, found.traces) == ("differs", 1, 1), found
+    assert [(each.path, each.how, each.trace) for each in found.differences] == [
+        ("/by chance", "changed", False),
+        ("/var/log/when", "changed", True),
+    ]
+    with client.sandboxes.create("chance") as sandbox:
+        assert sandbox.exec("cat /epoch").stdout == "315532800\n"
+    client.templates.delete("chance")
+    with pytest.raises(NotFoundError):
+        client.templates.verify("chance")
+    _wait_until(lambda: len([*(server.state / "inputs").iterdir()]) == 2, "those of ticks alone")
 
 
 def test_versions_layers_and_the_way_back(client: Client, context: Path) -> None:

@@ -22,6 +22,7 @@ from pandastack.services.exits import Exits
 from pandastack.services.files import Files
 from pandastack.services.forks import Forks
 from pandastack.services.glimpses import Glimpses
+from pandastack.services.inputs import InputFiles
 from pandastack.services.kernels import Kernels
 from pandastack.services.language_servers import LanguageServers
 from pandastack.services.lifecycles import Lifecycles
@@ -77,6 +78,7 @@ class Services:
     contents: Contents
     templates: Templates
     builds: Builds
+    inputs: InputFiles
     accounts: Accounts
     trail: Trail
     ports: Ports

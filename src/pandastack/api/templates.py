@@ -19,8 +19,10 @@ from pandastack.api.streams import READY, EventStream
 from pandastack.endpoint import Endpoint, Nothing, Reply
 from pandastack.errors import InvalidRequest
 from pandastack.model.account import Scope
-from pandastack.model.build import Build, BuildForm, BuildWish, Credentials, OwnTemplate, Package
+from pandastack.model.build import Build, BuildForm, BuildWish, Credentials, OwnTemplate, VerifyWish
+from pandastack.model.comparison import Package
 from pandastack.model.image import Template
+from pandastack.model.spdx import Document, document
 
 ALL, ONE = "/v1/templates", "/v1/templates/{name}"
 BUILDS, BUILD = f"{ALL}/builds", f"{ALL}/builds/{{build_id}}"
@@ -60,7 +62,9 @@ class Pointer(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Bill(Struct, frozen=True, kw_only=True):
-    """What is in a template: where it comes from, one hash over all its files, and its packages."""
+    """What is in a template: where it comes from, one hash over all its files, and its packages. `bases` are
+    the digests of the images that it was built on; it is `verifiable` while what it was built of is kept.
+    """
 
     name: str
     version: int
@@ -68,6 +72,8 @@ class Bill(Struct, frozen=True, kw_only=True):
     form: BuildForm
     source: str
     content: str
+    bases: dict[str, str]
+    verifiable: bool
     packages: list[Package]
 
 
@@ -98,7 +104,25 @@ async def tag(call: Api[Pointer, Nothing]) -> TemplateView:
 
 async def bill(call: Api[None, Nothing]) -> Bill:
     found: OwnTemplate = await call.app.templates.kept(call.caller, call.path["name"])
-    return Bill(**{name: getattr(found, name) for name in Bill.__struct_fields__})
+    inputs = await call.app.inputs.find(found.workspace, found.name, found.version)
+    fields = {name: getattr(found, name) for name in ("name", "version", "created_at", "form", "source")}
+    return Bill(
+        **fields,
+        content=found.content,
+        bases={} if inputs is None else inputs.bases,
+        verifiable=inputs is not None,
+        packages=found.packages,
+    )
+
+
+async def sbom(call: Api[None, Nothing]) -> Document:
+    found = await call.app.templates.kept(call.caller, call.path["name"])
+    return document(found, call.app.version)
+
+
+async def verify(call: Api[VerifyWish, Nothing]) -> Reply:
+    found = await call.app.templates.kept(call.caller, call.path["name"])
+    return Reply(_told(await call.app.builds.verify(call.caller, found, call.body)), 202)
 
 
 async def build(call: Api[None, Nothing]) -> Reply:
@@ -217,6 +241,17 @@ TEMPLATES: tuple[Endpoint, ...] = (
         audited=True,
     ),
     Endpoint("GET", f"{ONE}/bill", bill, "What is in a template", scope=READ, answer=Bill),
+    Endpoint("GET", f"{ONE}/sbom", sbom, "The same as SPDX", scope=READ, answer=Document),
+    Endpoint(
+        "POST",
+        f"{ONE}/verify",
+        verify,
+        "Build a template again and compare",
+        body=VerifyWish,
+        answer=BuildView,
+        status=202,
+        audited=True,
+    ),
     Endpoint(
         "POST",
         f"{ONE}/bake",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,6 +96,23 @@ def build(  # noqa: PLR0913  # each is an option of the command
 
 
 @app.command()
+def verify(ctx: typer.Context, name: Name) -> None:
+    """Build NAME or NAME:VERSION again of the same inputs, and tell what differs; 1 when something does."""
+    session = session_of(ctx)
+    done = _followed(session, session.client().templates.begin_verify(name))
+    found = done.comparison
+    session.show(done, found.result if found else "")
+    if found is None or not found.is_reproduced:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sbom(ctx: typer.Context, name: Name) -> None:
+    """Print what is installed in a template of your own, as SPDX 2.3 (JSON)."""
+    typer.echo(json.dumps(session_of(ctx).client().templates.sbom(name), indent=2))
+
+
+@app.command()
 def builds(ctx: typer.Context) -> None:
     """List builds, the newest first."""
     session = session_of(ctx)
@@ -105,7 +123,7 @@ def builds(ctx: typer.Context) -> None:
             each.name,
             each.status,
             age(each.started_at),
-            each.template or each.step or "",
+            each.template or each.verifies or each.step or "",
             each.code or "",
         )
         for each in found
@@ -183,6 +201,12 @@ def _dockerfile(folder: Path, dockerfile: Path | None, options: BuildOptions) ->
 
 
 def _watch(session: Session, begun: TemplateBuild) -> None:
+    """Show how it goes until it ends, and what came of it."""
+    done = _followed(session, begun)
+    session.show(done, done.template or "")
+
+
+def _followed(session: Session, begun: TemplateBuild) -> TemplateBuild:
     """Show how it goes until it ends; Ctrl-C leaves it going."""
     templates, stderr = session.client().templates, console(stderr=True)
     try:
@@ -193,8 +217,7 @@ def _watch(session: Session, begun: TemplateBuild) -> None:
     except KeyboardInterrupt:
         typer.echo(f"It goes on: `pandastack template logs -f {begun.id}` follows it.", err=True)
         raise
-    done = templates.wait_for_build(begun.id)
-    session.show(done, done.template or "")
+    return templates.wait_for_build(begun.id)
 
 
 def _show(line: str, steps: Steps) -> None:

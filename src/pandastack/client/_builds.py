@@ -59,6 +59,17 @@ class BuildOptions(TypedDict, total=False):
     """Certificates (PEM) that the registry may be signed by."""
 
 
+class VerifyOptions(TypedDict, total=False):
+    """What can be said of building a version again. How one comes in at a registry was not kept."""
+
+    timeout_seconds: float
+    registry: str
+    registry_username: str
+    registry_password: str
+    registry_ca: str
+    """Certificates (PEM) that the registry may be signed by."""
+
+
 def form_fields(name: str, options: BuildOptions, **more: str) -> dict[str, str]:
     """The fields of the form; what is not given is left to the server."""
     told: dict[str, Any] = {"name": name, **options, **more}

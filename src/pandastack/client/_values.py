@@ -333,6 +333,56 @@ class Template:
 
 
 @dataclass(frozen=True)
+class TemplateDifference:
+    """A path that a second build has otherwise: `how` is added, removed or changed; `trace` where every build
+    leaves traces of when it was done, such as logs and caches.
+    """
+
+    path: str
+    how: str
+    trace: bool
+
+
+@dataclass(frozen=True)
+class PackageChange:
+    """A package that a second build has in another version; None where it is not there at all."""
+
+    kind: str
+    name: str
+    was: str | None = None
+    now: str | None = None
+
+
+@dataclass(frozen=True)
+class TemplateComparison:
+    """What a second build of the same inputs came to. Of the differences the first hundred of each kind are
+    told.
+    """
+
+    result: str
+    """`identical`; `alike`: only traces differ; `differs`."""
+    content: str
+    """The hash over all files that the second build has."""
+    paths: int = 0
+    """How many paths differ beside traces."""
+    traces: int = 0
+    differences: Sequence[TemplateDifference] = ()
+    packages: Sequence[PackageChange] = ()
+
+    @property
+    def is_reproduced(self) -> bool:
+        """Whether nothing differs but traces."""
+        return self.result in {"identical", "alike"}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TemplateComparison:
+        """Read one comparison."""
+        differences = [take(TemplateDifference, each) for each in data.get("differences", [])]
+        packages = [take(PackageChange, each) for each in data.get("packages", [])]
+        return take(cls, {**data, "differences": differences, "packages": packages})
+
+
+@dataclass(frozen=True)
 class TemplateBuild:
     """A build as it stands: `step` is what is being done, `template` what came of it, as `name:version`."""
 
@@ -350,10 +400,15 @@ class TemplateBuild:
     step: str | None = None
     code: str | None = None
     template: str | None = None
+    version: int | None = None
+    verifies: str | None = None
+    """The version that it was built again to be compared with: then no template comes of it."""
+    comparison: TemplateComparison | None = None
+    """What came of that."""
 
     @property
     def is_done(self) -> bool:
-        """Whether the template is there."""
+        """Whether the template is there, or the comparison."""
         return self.status == "done"
 
     @property
@@ -369,4 +424,6 @@ class TemplateBuild:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TemplateBuild:
         """Read one build."""
-        return take(cls, {"id": "", "name": "", "status": "", **data})
+        found = data.get("comparison")
+        told = None if found is None else TemplateComparison.from_dict(found)
+        return take(cls, {"id": "", "name": "", "status": "", **data, "comparison": told})

@@ -7,9 +7,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from pandastack.errors import InvalidRequest
+from pandastack.model.comparison import Comparison, Package
+from pandastack.model.dockerfile import pinned_dockerfile
 from pandastack.model.egress import Egress
 from pandastack.model.image import Ready, Seconds
 
@@ -106,6 +108,30 @@ class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return "Credentials(…)"
 
 
+class VerifyWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/templates/{name}/verify`. What comes in at a registry was not kept, and is told
+    again; the rest is as it was at the build.
+    """
+
+    timeout_seconds: Annotated[float, Meta(ge=10, le=6 * 3600)] | None = None
+    registry: str | None = None
+    registry_username: str | None = None
+    registry_password: str | None = None
+    registry_ca: str | None = None
+
+    @property
+    def credentials(self) -> Credentials:
+        return Credentials(
+            registry=self.registry,
+            username=self.registry_username,
+            password=self.registry_password,
+            ca=self.registry_ca,
+        )
+
+    def __repr__(self) -> str:
+        return "VerifyWish(…)"
+
+
 class Build(Struct, frozen=True, kw_only=True):
     """A build as its owner sees it. `code` is that of the error, `step` what is being done."""
 
@@ -130,6 +156,11 @@ class Build(Struct, frozen=True, kw_only=True):
     """What came of it: `name:version`."""
     bytes: int | None = None
     """What the root disk of that takes."""
+    verifies: str | None = None
+    """The version (`name:version`) that it was built again to be compared with; then no template comes of it.
+    """
+    comparison: Comparison | None = None
+    """What came of that."""
 
 
 class ImageConfig(Struct, frozen=True):
@@ -140,14 +171,6 @@ class ImageConfig(Struct, frozen=True):
     Entrypoint: list[str] | None = None
     Cmd: list[str] | None = None
     WorkingDir: str = ""
-
-
-class Package(Struct, frozen=True):
-    """A package that is installed in an image: `kind` is deb, apk or pypi."""
-
-    kind: str
-    name: str
-    version: str
 
 
 class OwnTemplate(Struct, frozen=True, kw_only=True):
@@ -178,6 +201,39 @@ class OwnTemplate(Struct, frozen=True, kw_only=True):
     def exact(self) -> str:
         """What sandboxes of it say that they are of."""
         return f"{self.name}:{self.version}"
+
+
+class Inputs(Struct, frozen=True, kw_only=True):
+    """What a version was built of, by which it can be built again."""
+
+    wish: BuildWish
+    bases: dict[str, str] = {}
+    """The digest of each image that it was built on, by the name that it was asked for with."""
+    archive: str | None = None
+    """SHA-256 of the context or the root file system."""
+    archive_bytes: int = 0
+    listing: str
+    """SHA-256 of the list of what came of it, as it is kept."""
+    listing_bytes: int = 0
+
+    @property
+    def pinned(self) -> BuildWish:
+        """The same wish, which finds the same images whatever their tags lead to by now."""
+        wish = structs.replace(self.wish, no_cache=True)
+        pins = {name: pinned(name, digest) for name, digest in self.bases.items()}
+        if wish.image_ref is not None:
+            return structs.replace(wish, image_ref=pins.get(wish.image_ref, wish.image_ref))
+        if wish.dockerfile is not None:
+            text = pinned_dockerfile(wish.dockerfile, wish.build_args, pins)
+            return structs.replace(wish, dockerfile=text)
+        return wish
+
+
+def pinned(reference: str, digest: str) -> str:
+    """A reference of an image that leads to this digest alone."""
+    plain = reference.partition("@")[0]
+    head, slash, last = plain.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}@{digest}"
 
 
 def check_context_name(name: str) -> str:

@@ -5,7 +5,7 @@ so.
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from pandastack.model.account import Caller
 from pandastack.model.build import Build, BuildStatus, BuildWish, Credentials, ImageConfig, OwnTemplate
 from pandastack.model.image import ImageSpec, Template, image_of
 from pandastack.services.ground import Ground
+from pandastack.services.inputs import InputFiles
 from pandastack.services.templates import Templates
 from pandastack.services.words import Words
 from pandastack.services.workshops import TEMPLATE, LaidOut, Workshops
 from pandastack.store import builds, templates
+from pandastack.store import inputs as store_inputs
 from pandastack.store.db import Connection
 
 BAKE_SECONDS = 4000.0
@@ -28,13 +30,16 @@ BAKE_SECONDS = 4000.0
 class Building:
     """The steps of a build, in order."""
 
-    def __init__(self, ground: Ground, workshops: Workshops, templates: Templates) -> None:
+    def __init__(
+        self, ground: Ground, workshops: Workshops, templates: Templates, inputs: InputFiles
+    ) -> None:
         self._database = ground.database
         self._placement = ground.placement
         self._clock = ground.clock
         self._failpoint = ground.failpoint
         self._workshops = workshops
         self._templates = templates
+        self._inputs = inputs
 
     async def build(
         self,
@@ -48,20 +53,24 @@ class Building:
         """From its inputs to a template that can be used. On any error nothing of that is left. Errors:
         BuildFailed, BootFailed, InvalidRequest, and those of a create.
         """
-        await self._step(build, BuildStatus.RUNNING, "preparing", words, started_at=self._clock.now())
+        await words.step(BuildStatus.RUNNING, "preparing", started_at=self._clock.now())
         await self._templates.bake(TEMPLATE)
-        async with self._workshops.disk(caller, build.id, wish.size_mb) as disk:
+        async with AsyncExitStack() as stack:
+            drafts = stack.enter_context(self._inputs.drafts(build.id, archive))
+            disk = await stack.enter_async_context(self._workshops.disk(caller, build.id, wish.size_mb))
             async with self._workshops.open(caller, wish, disk, words.add) as workshop:
                 await workshop.begin(credentials)
-                await self._step(build, BuildStatus.RUNNING, "building", words)
+                await words.step(BuildStatus.RUNNING, "building")
                 await workshop.make(wish, archive)
-                await self._step(build, BuildStatus.RUNNING, "laying out", words)
-                laid_out = await workshop.lay_out(wish)
+                await words.step(BuildStatus.RUNNING, "laying out")
+                laid_out = await workshop.lay_out(wish, drafts)
             await self._failpoint("build.laid_out")
             spec = self._spec(build, wish, laid_out, await self._workshops.id_of(caller, disk))
-            await self._step(build, BuildStatus.BAKING, "baking", words)
+            await words.step(BuildStatus.BAKING, "baking")
             with self._templates.in_work(spec.id):
                 await self._made(build, wish, laid_out, spec)
+        if await self._inputs.find(build.workspace, build.name, build.version) is None:
+            words.line("What it was built of would take more room than is left: it cannot be verified.")
         words.line(f"{build.name}:{build.version} is ready.")
 
     def _spec(self, build: Build, wish: BuildWish, laid_out: LaidOut, volume: str) -> ImageSpec:
@@ -120,11 +129,16 @@ class Building:
             if not builds.move(connection, build.id, BuildStatus.DONE, ending):
                 raise Conflict("The build was ended meanwhile.")
             templates.insert(connection, row)
+            if inputs is not None:
+                store_inputs.insert(connection, row, inputs)
             for tag in filter(None, (templates.NEWEST, wish.tag)):
                 templates.point(connection, row.workspace, row.name, tag, row.version)
 
         await self._placement.refresh()  # before anybody can ask for it
-        await self._database.write(transaction)
+        assert laid_out.files is not None  # noqa: S101  # it is what was laid out to be published
+        keeping = self._inputs.kept(build.workspace, wish, laid_out.bases, laid_out.files)
+        async with keeping as inputs:
+            await self._database.write(transaction)
 
     async def _dropped(self, build: Build, image_id: str) -> None:
         """Unless the version was published. What cannot be dropped now is by `Templates.settle`."""
@@ -136,15 +150,6 @@ class Building:
                 return
             host = self._placement.host_of(image_id)
             await self._placement.ordered(host.drop_image(image_id), "drop_image")
-
-    async def _step(
-        self, build: Build, status: BuildStatus, step: str, words: Words, **values: object
-    ) -> None:
-        """Say what is being done. Errors: Conflict when the build was ended meanwhile."""
-        words.line(f"— {step}")
-        moving = partial(builds.move, build_id=build.id, to=status, values={"step": step, **values})
-        if not await self._database.write_soon(moving):
-            raise Conflict("The build was ended meanwhile.")
 
 
 def command_of(config: ImageConfig) -> str | None:

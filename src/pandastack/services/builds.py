@@ -22,13 +22,25 @@ from pandastack.errors import (
     NotFound,
     PandastackError,
     TemplateExists,
+    TemplateNotVerifiable,
     TemplateQuotaExceeded,
 )
 from pandastack.model.account import Caller
-from pandastack.model.build import ENDED, Build, BuildStatus, BuildWish, Credentials
+from pandastack.model.build import (
+    ENDED,
+    Build,
+    BuildStatus,
+    BuildWish,
+    Credentials,
+    Inputs,
+    OwnTemplate,
+    VerifyWish,
+)
 from pandastack.services.building import Building
 from pandastack.services.events import Bell
 from pandastack.services.ground import Ground
+from pandastack.services.inputs import Drafts, InputFiles, Verifiable
+from pandastack.services.verifying import Verifying
 from pandastack.services.words import Words
 from pandastack.store import audit, builds, templates
 from pandastack.store.db import Connection
@@ -56,13 +68,32 @@ class Order(Struct, frozen=True):
     wish: BuildWish
     credentials: Credentials
     archive: Path | None
+    check: Check | None = None
+    """What it is to be compared with; without it a template is made."""
+
+
+class Check(Struct, frozen=True):
+    """A version that is verified, and what it was built of. Its files are ours, removed with the end."""
+
+    own: OwnTemplate
+    taken: Verifiable
 
 
 class Builds:
     """All builds of all workspaces. A caller sees its workspace's alone."""
 
-    def __init__(self, ground: Ground, bell: Bell, building: Building, archives: Path) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        bell: Bell,
+        building: Building,
+        verifying: Verifying,
+        inputs: InputFiles,
+        archives: Path,
+    ) -> None:
         self._archives = archives
+        self._verifying = verifying
+        self._inputs = inputs
         self._database = ground.database
         self._placement = ground.placement
         self._clock = ground.clock
@@ -92,6 +123,37 @@ class Builds:
             _remove(archive)
             raise
         self._queue.put_nowait(Order(caller, build, wish, credentials, archive))
+        return build
+
+    async def verify(self, caller: Caller, own: OwnTemplate, wish: VerifyWish) -> Build:
+        """Put in line that a version is built again and compared. TemplateNotVerifiable when its inputs
+        were not kept, Conflict for too many.
+        """
+        inputs = await self._inputs.find(own.workspace, own.name, own.version)
+        if inputs is None:
+            raise TemplateNotVerifiable(f"What {own.exact} was built of was not kept: it cannot be verified.")
+        seconds = wish.timeout_seconds or inputs.wish.timeout_seconds
+        inputs = structs.replace(inputs, wish=structs.replace(inputs.wish, timeout_seconds=seconds))
+        taken = self._inputs.taken(inputs, Drafts(self.new_archive(), self.new_archive()))
+        try:
+            build = await self._noted(caller, own, inputs)
+        except BaseException:
+            _remove_all(taken)
+            raise
+        check = Check(own, taken)
+        self._queue.put_nowait(Order(caller, build, inputs.wish, wish.credentials, None, check))
+        return build
+
+    async def _noted(self, caller: Caller, own: OwnTemplate, inputs: Inputs) -> Build:
+        """The row of a build that verifies. Errors: Conflict."""
+        drafted = self._draft(caller, inputs.wish)
+        build = structs.replace(drafted, version=own.version, verifies=own.exact)
+
+        def transaction(connection: Connection) -> None:
+            _check_room(builds.listing(connection, caller.workspace, going=True))
+            self._insert(connection, caller, build)
+
+        await self._database.write(transaction)
         return build
 
     async def get(self, caller: Caller, build_id: str) -> Build:
@@ -138,6 +200,7 @@ class Builds:
     async def missed(self) -> None:
         """Before anything is served: end those that an earlier server was at."""
         await asyncio.to_thread(_emptied, self._archives)
+        await asyncio.to_thread(self._inputs.open)
         for build in await self._database.read(partial(builds.listing, going=True)):
             await self._end(build.id, BuildStatus.FAILED, error=CUT_OFF, code="build.interrupted")
 
@@ -148,7 +211,7 @@ class Builds:
                 order = await self._queue.get()
                 if order.build.id in self._given_up:  # while it was in line
                     self._given_up.discard(order.build.id)
-                    _remove(order.archive)
+                    _clear(order)
                     continue
                 task = group.create_task(self._done(order), name=f"build-{order.build.id}")
                 self._going[order.build.id] = task
@@ -156,23 +219,11 @@ class Builds:
     async def _written(self, caller: Caller, wish: BuildWish) -> Build:
         if any(template.name == wish.name for template in self._placement.report.templates):
             raise Forbidden(f"public template cannot be replaced: {wish.name!r}.")
-        draft = Build(
-            id=self._new_id(),
-            name=wish.name,
-            workspace=caller.workspace,
-            form=wish.form,
-            status=BuildStatus.QUEUED,
-            created_at=self._clock.now(),
-            size_mb=wish.size_mb,
-            cpu=wish.cpu,
-            memory_mb=wish.memory_mb,
-            image_ref=wish.image_ref,
-        )
+        draft = self._draft(caller, wish)
 
         def transaction(connection: Connection) -> Build:
             waiting = builds.listing(connection, caller.workspace, going=True)
-            if len(waiting) >= MOST_WAITING:
-                raise Conflict(f"{len(waiting)} builds have not ended yet; a workspace has {MOST_WAITING}.")
+            _check_room(waiting)
             there = templates.listing(connection, caller.workspace, wish.name)
             if not wish.replace and (there or any(build.name == wish.name for build in waiting)):
                 raise TemplateExists(
@@ -185,13 +236,30 @@ class Builds:
                 )
             version = builds.next_version(connection, caller.workspace, wish.name)
             build = structs.replace(draft, version=version)
-            builds.insert(connection, build)
-            builds.trim(connection, caller.workspace)
-            if caller.method:
-                audit.add(connection, audit.Deed(caller, draft.created_at, 202, {"template": wish.name}))
+            self._insert(connection, caller, build)
             return build
 
         return await self._database.write(transaction)
+
+    def _draft(self, caller: Caller, wish: BuildWish) -> Build:
+        return Build(
+            id=self._new_id(),
+            name=wish.name,
+            workspace=caller.workspace,
+            form=wish.form,
+            status=BuildStatus.QUEUED,
+            created_at=self._clock.now(),
+            size_mb=wish.size_mb,
+            cpu=wish.cpu,
+            memory_mb=wish.memory_mb,
+            image_ref=wish.image_ref,
+        )
+
+    def _insert(self, connection: Connection, caller: Caller, build: Build) -> None:
+        builds.insert(connection, build)
+        builds.trim(connection, caller.workspace)
+        if caller.method:
+            audit.add(connection, audit.Deed(caller, build.created_at, 202, {"template": build.name}))
 
     async def _done(self, order: Order) -> None:
         """From its turn to its end, however it ends."""
@@ -203,7 +271,7 @@ class Builds:
         finally:
             self._going.pop(build.id, None)
             self._given_up.discard(build.id)
-            _remove(order.archive)
+            _clear(order)
             self._bell.ring(build.id)
 
     async def _tried(self, order: Order, words: Words) -> None:
@@ -213,7 +281,14 @@ class Builds:
                 await stack.enter_async_context(self._turns.setdefault(build.workspace, asyncio.Lock()))
                 await stack.enter_async_context(self._room)
                 await stack.enter_async_context(asyncio.timeout(wish.timeout_seconds))
-                await self._building.build(order.caller, build, wish, order.credentials, order.archive, words)
+                if order.check is None:
+                    work = self._building.build(
+                        order.caller, build, wish, order.credentials, order.archive, words
+                    )
+                else:
+                    own, taken = order.check.own, order.check.taken
+                    work = self._verifying.verify(order.caller, build, own, taken, order.credentials, words)
+                await work
         except TimeoutError:
             await self._failed(
                 build, f"It took longer than {wish.timeout_seconds:g} s.", "build.timeout", words
@@ -240,6 +315,23 @@ class Builds:
         ended = {"ended_at": self._clock.now(), "step": "", **values}
         await self._database.write_soon(partial(builds.move, build_id=build_id, to=to, values=ended))
         self._bell.ring(build_id)
+
+
+def _check_room(waiting: list[Build]) -> None:
+    """Errors: Conflict."""
+    if len(waiting) >= MOST_WAITING:
+        raise Conflict(f"{len(waiting)} builds have not ended yet; a workspace has {MOST_WAITING}.")
+
+
+def _clear(order: Order) -> None:
+    _remove(order.archive)
+    if order.check is not None:
+        _remove_all(order.check.taken)
+
+
+def _remove_all(taken: Verifiable) -> None:
+    _remove(taken.files.archive)
+    _remove(taken.files.listing)
 
 
 def _emptied(folder: Path) -> None:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from pandastack.carrying import beside
+from pandastack.errors import Conflict
+from pandastack.model.build import BuildStatus
 from pandastack.services.events import Bell
 from pandastack.store import builds
 from pandastack.store.db import Database
@@ -47,6 +49,13 @@ class Words:
             return
         self._bytes += len(text)
         self._lines.append(text[:LINE_CHARACTERS] if self._bytes <= MOST_BYTES else TOO_MUCH)
+
+    async def step(self, status: BuildStatus, step: str, **values: object) -> None:
+        """Say what is being done. Errors: Conflict when the build was ended meanwhile."""
+        self.line(f"— {step}")
+        moving = partial(builds.move, build_id=self._build_id, to=status, values={"step": step, **values})
+        if not await self._database.write_soon(moving):
+            raise Conflict("The build was ended meanwhile.")
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from pandastack.model.build import ENDED, Build, BuildForm, BuildStatus
+from pandastack.model.comparison import Comparison
 from pandastack.store.tables import build_lines, builds, templates
 
 KEPT = 200
@@ -16,7 +18,8 @@ KEPT = 200
 
 def insert(connection: sa.Connection, build: Build) -> None:
     """Write its row."""
-    connection.execute(builds.insert(), {name: getattr(build, name) for name in build.__struct_fields__})
+    values = {name: getattr(build, name) for name in build.__struct_fields__}
+    connection.execute(builds.insert(), values | {"comparison": msgspec.to_builtins(build.comparison)})
 
 
 def next_version(connection: sa.Connection, workspace: str, name: str) -> int:
@@ -73,5 +76,5 @@ def trim(connection: sa.Connection, workspace: str) -> None:
 
 
 def _build(row: sa.Row[Any]) -> Build:
-    fields = dict(row._mapping)
-    return Build(**fields | {"form": BuildForm(row.form), "status": BuildStatus(row.status)})
+    fields = dict(row._mapping) | {"form": BuildForm(row.form), "status": BuildStatus(row.status)}
+    return Build(**fields | {"comparison": msgspec.convert(row.comparison, Comparison | None)})

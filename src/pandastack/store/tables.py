@@ -148,6 +148,14 @@ templates = sa.Table(
     sa.Column("deleting", Flag, nullable=False),
 )  # fmt: skip
 
+template_inputs = sa.Table(
+    "template_inputs", metadata,
+    _text("workspace", primary_key=True), _text("name", primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True), _json("wish"), _json("bases"),
+    _text("archive", nullable=True), sa.Column("archive_bytes", sa.BigInteger, nullable=False),
+    _text("listing"), sa.Column("listing_bytes", sa.BigInteger, nullable=False),
+)  # fmt: skip
+
 template_tags = sa.Table(
     "template_tags", metadata,
     _text("workspace", primary_key=True), _text("name", primary_key=True), _text("tag", primary_key=True),
@@ -160,8 +168,8 @@ builds = sa.Table(
     _moment("created_at"), _number("size_mb"), _number("cpu"), _number("memory_mb"), _number("version"),
     _text("step"), _text("image_ref", nullable=True), _moment("started_at", nullable=True),
     _moment("ended_at", nullable=True), _text("error", nullable=True), _text("code", nullable=True),
-    _text("template", nullable=True), sa.Column("bytes", sa.BigInteger),
-    sa.Index("builds_by_workspace", "workspace", "created_at"),
+    _text("template", nullable=True), sa.Column("bytes", sa.BigInteger), _text("verifies", nullable=True),
+    _json("comparison", nullable=True), sa.Index("builds_by_workspace", "workspace", "created_at"),
 )  # fmt: skip
 
 build_lines = sa.Table(

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from pandastack.model.build import BuildForm, ImageConfig, OwnTemplate, Package
+from pandastack.model.build import BuildForm, ImageConfig, OwnTemplate
+from pandastack.model.comparison import Package
+from pandastack.store import inputs
 from pandastack.store.tables import template_tags, templates
 
 NEWEST = "latest"
@@ -86,6 +88,7 @@ def condemn(connection: sa.Connection, workspace: str, name: str, version: int |
         here &= templates.c.version == version
         lost &= template_tags.c.version == version
     connection.execute(template_tags.delete().where(lost))
+    inputs.forget(connection, workspace, name, version)
     changed = templates.update().where(here, templates.c.deleting == THERE).values(deleting=True)
     return connection.execute(changed).rowcount
 

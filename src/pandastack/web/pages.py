@@ -17,6 +17,7 @@ from pandastack.model.sandbox import AWAKE, SandboxState
 from pandastack.model.snapshot import SnapshotKind
 from pandastack.services.forks import INDEX, PARENT, ROLE, TREE
 from pandastack.web import entrance, family, proof, traffic
+from pandastack.web.builds import BUILDS
 from pandastack.web.calls import Page, page
 from pandastack.web.look import STATIC
 from pandastack.web.terminals import TERMINALS
@@ -144,6 +145,7 @@ PAGES: tuple[Endpoint, ...] = (
     Endpoint("GET", "/ui/sandboxes", sandboxes, "All sandboxes", scope=Scope.READ, query=WhichSandboxes),
     Endpoint("GET", "/ui/sandboxes/{sandbox_id}", sandbox, "A sandbox", scope=Scope.READ),
     *TERMINALS,
+    *BUILDS,
     Endpoint("GET", "/ui/snapshots", snapshots, "All snapshots", scope=Scope.READ, query=WhichSnapshots),
 )
 """The dashboard, as the API's table is: a row each."""

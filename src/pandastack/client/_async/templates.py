@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._builds import (
     BuildOptions,
     Part,
+    VerifyOptions,
     context_parts,
     dockerfile_text,
     form_fields,
@@ -19,7 +20,7 @@ from pandastack.client._builds import (
 )
 from pandastack.client._errors import TemplateBuildError
 from pandastack.client._pair import pause_async
-from pandastack.client._values import Template, TemplateBuild
+from pandastack.client._values import Template, TemplateBuild, TemplateComparison
 from pandastack.client._wire import Call
 
 BUILD_SECONDS = 1800.0
@@ -68,6 +69,35 @@ class AsyncTemplatesAPI:
         path = f"/templates/{_wire.segment(name)}/tags/{_wire.segment(tag)}"
         call = Call(method="PUT", path=path, json={"version": version})
         return Template.from_dict(await self._connection.request(call))
+
+    async def sbom(self, name: str) -> Mapping[str, Any]:
+        """What is installed in one of the workspace's own, as a document of SPDX 2.3."""
+        answer = await self._connection.request(
+            Call(method="GET", path=f"/templates/{_wire.segment(name)}/sbom")
+        )
+        return answer if isinstance(answer, dict) else {}
+
+    async def begin_verify(self, name: str, **options: Unpack[VerifyOptions]) -> TemplateBuild:
+        """Begin to build a version of the workspace's own again, of the same inputs, to be compared."""
+        path = f"/templates/{_wire.segment(name)}/verify"
+        call = Call(method="POST", path=path, json={**options})
+        return TemplateBuild.from_dict(await self._connection.request(call))
+
+    async def verify(
+        self, name: str, *, on_log: Callable[[str], object] | None = None, **options: Unpack[VerifyOptions]
+    ) -> TemplateComparison:
+        """Build a version again and tell what differs. `on_log` hears what the build says.
+        TemplateBuildError when it cannot be built any more.
+        """
+        begun = await self.begin_verify(name, **options)
+        if on_log is not None:
+            async for line in self.build_logs(begun.id):
+                on_log(line)
+        patience = options.get("timeout_seconds", BUILD_SECONDS)
+        done = await self.wait_for_build(begun.id, timeout_seconds=patience)
+        if done.comparison is None:
+            raise TemplateBuildError("The server told no comparison.", build=done)
+        return done.comparison
 
     async def builds(self) -> Sequence[TemplateBuild]:
         """The builds that are remembered, the newest first."""
