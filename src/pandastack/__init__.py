@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pandastack.client import (
         APIConnectionError,
+        AsyncBackupsAPI,
         AsyncClient,
         AsyncCodeContext,
         AsyncFiles,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
         AsyncVolumesAPI,
         AuthError,
         AwakeReason,
+        Backup,
+        BackupError,
+        BackupsAPI,
         BadRequestError,
         BranchOutcome,
         BrowserLink,
@@ -118,6 +122,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIConnectionError",
+    "AsyncBackupsAPI",
     "AsyncClient",
     "AsyncCodeContext",
     "AsyncFiles",
@@ -133,6 +138,9 @@ __all__ = [
     "AsyncVolumesAPI",
     "AuthError",
     "AwakeReason",
+    "Backup",
+    "BackupError",
+    "BackupsAPI",
     "BadRequestError",
     "BranchOutcome",
     "BrowserLink",

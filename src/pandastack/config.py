@@ -111,12 +111,22 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     default_exec_timeout_seconds: Seconds | None = None
     """For commands that name no timeout of their own; None lets them run."""
 
+    blobs: str | None = None
+    """Where backups are kept: `file:///path`, or `s3://bucket/prefix?endpoint=URL&region=NAME`; None is a
+    folder of `state_dir`, which is on the disk that they are backups of. One server has it for itself.
+    """
+    blobs_access_key: str | None = None
+    """For a bucket, with `blobs_secret_key`; without them the server comes in as its machine may."""
+    blobs_secret_key: str | None = None
+
     quota_sandboxes: Count = 500
     quota_vcpus: Count | None = None
     quota_memory_mb: Count | None = None
     quota_snapshots: Count | None = None
     quota_snapshot_bytes: Bytes | None = None
     """Of all snapshots together, those that hibernated sandboxes need included."""
+    quota_volume_mb: Count | None = None
+    """So many MiB may all volumes of a workspace hold together, whatever is in them."""
 
     max_json_bytes: Bytes = 1 << 20
     max_stdin_bytes: Bytes = 16 << 20

@@ -24,6 +24,8 @@ from pandastack.api.calls import Services
 from pandastack.api.edge import Edge
 from pandastack.api.routes import application
 from pandastack.api.v1 import ENDPOINTS
+from pandastack.blobs.place import open_blobs
+from pandastack.blobs.store import BlobStore
 from pandastack.carrying import beside
 from pandastack.config import ControlConfig, OnExit
 from pandastack.endpoint import Rules
@@ -34,10 +36,12 @@ from pandastack.gateway.visitor import Limits as VisitorLimits
 from pandastack.model.account import Limits, SnapshotLimits
 from pandastack.model.clock import Clock
 from pandastack.model.host import Host, VmReport
+from pandastack.model.volume import VolumeLimits
 from pandastack.services.accounts import Accounts
 from pandastack.services.activity import Activity
 from pandastack.services.adoption import Adoption
 from pandastack.services.archive import Archive
+from pandastack.services.backups import Backups
 from pandastack.services.births import Births
 from pandastack.services.books import Books
 from pandastack.services.browsers import Browsers
@@ -45,6 +49,7 @@ from pandastack.services.building import Building
 from pandastack.services.builds import Builds
 from pandastack.services.causes import Causes
 from pandastack.services.certificates import Certificates
+from pandastack.services.chunks import Chunks
 from pandastack.services.commands import Commands
 from pandastack.services.contents import Contents
 from pandastack.services.diffs import Diffs
@@ -116,6 +121,12 @@ DATABASE = "control.db"
 """The file of the state directory that holds all rows."""
 
 
+BLOBS, BLOBS_OWNER = "blobs", "blobs.owner"
+"""Where blobs are when the configuration does not say, and what this server claims a store with, both in the
+state directory.
+"""
+
+
 def _new_id() -> str:
     return str(uuid.uuid4())
 
@@ -184,8 +195,9 @@ async def open_control(
     async with AsyncExitStack() as stack:
         stack.enter_context(_alone_in(config.state_dir))
         database = await stack.enter_async_context(open_database(config.state_dir / DATABASE))
+        blobs = await _blobs(config)
         await database.write(lambda connection: accounts.recount(connection, config.workspace))
-        plane = Plane(config, host, database, clock, chance or Chance())
+        plane = Plane(config, host, database, blobs, clock, chance or Chance())
         stack.push_async_callback(plane.flush)
         first_token = await plane.accounts.bootstrap(config.workspace, config.bootstrap_token)
         deaths = await stack.enter_async_context(host.deaths())
@@ -193,9 +205,10 @@ async def open_control(
         await plane.builds.missed()
         await plane.adoption.adopt()
         await plane.workshops.missed()
+        await plane.backups.missed()
         jobs = [_bury(deaths, plane.adoption), plane.archive.drop_leftovers(), plane.recorder.work()]
         jobs += [plane.builds.work()]
-        jobs.append(plane.kernels.work())
+        jobs += [plane.kernels.work(), plane.backups.work()]
         jobs += [run_errands(plane.errands())] if work else []
         await stack.enter_async_context(beside(*jobs))
         if config.on_exit is OnExit.DESTROY:
@@ -211,7 +224,13 @@ class Plane:
     """Every part of a control plane, put together."""
 
     def __init__(
-        self, config: ControlConfig, host: Host, database: Database, clock: Clock, chance: Chance
+        self,
+        config: ControlConfig,
+        host: Host,
+        database: Database,
+        blobs: BlobStore,
+        clock: Clock,
+        chance: Chance,
     ) -> None:
         self._config = config
         self._chance = chance
@@ -229,6 +248,8 @@ class Plane:
         self.endings = Endings(self.ground, self.archive)
         self.recorder = Recorder(self.ground, self.archive)
         self.volumes = Volumes(self.ground)
+        chunks = Chunks(blobs, _kept(config, BLOBS_OWNER, chance).hex())
+        self.backups = Backups(self.ground, self.volumes, chunks)
         self.templates = self._templates()
         self.births = Births(
             self.ground, self.archive, self.endings, self.recorder, self.volumes, self.templates
@@ -303,6 +324,7 @@ class Plane:
             rollbacks=Rollbacks(ground, self.archive, self.endings, self.sleep),
             timelines=timelines,
             volumes=self.volumes,
+            backups=self.backups,
             glimpses=glimpses,
             contents=Contents(glimpses, self.sandboxes),
             diffs=Diffs(ground, self.archive, glimpses, self.sandboxes, timelines),
@@ -354,6 +376,7 @@ class Plane:
             Errand("settle", TEND_SECONDS, self.adoption.settle),
             Errand("templates", TEND_SECONDS, self.templates.settle),
             Errand("inputs", TEND_SECONDS, self.inputs.settle),
+            Errand("backups", TEND_SECONDS, self.backups.tidy),
             Errand("flush", TEND_SECONDS, self.flush),
             Errand("purge", PURGE_SECONDS, self.purge.purge),
         ]
@@ -387,7 +410,13 @@ class Plane:
             line=Line(config.concurrent_creates, config.queue_seconds, self.metrics.queued),
             clock=clock,
             new_id=self._chance.new_id,
-            terms=Terms(self.limits, kept, config.default_ttl_seconds, config.create_timeout_seconds),
+            terms=Terms(
+                self.limits,
+                kept,
+                VolumeLimits(config.quota_volume_mb),
+                config.default_ttl_seconds,
+                config.create_timeout_seconds,
+            ),
             metrics=self.metrics,
             failpoint=Failpoints(config.failpoints),
         )
@@ -447,6 +476,11 @@ def _kept(config: ControlConfig, name: str, chance: Chance) -> bytes:
             os.fsync(file.fileno())
         draft.rename(path)
     return path.read_bytes()
+
+
+async def _blobs(config: ControlConfig) -> BlobStore:
+    url = config.blobs or (config.state_dir.absolute() / BLOBS).as_uri()
+    return await open_blobs(url, config.blobs_access_key, config.blobs_secret_key)
 
 
 @contextmanager

@@ -29,6 +29,8 @@
           ├── PortClosed 502          a service in the guest takes no connection, or answers nonsense
           ├── BrowserDown 503         the sandbox's browser does not answer now: retry
           ├── NotIsolated 503         this host cannot keep tenants apart, and was told to
+          ├── BlobsDown 503           the blob store does not answer: retry
+          ├── BackupDamaged 500       what was kept is not what was given
           ├── NoCapacity 503          retry
           ├── NoSpace 507             retry
           ├── OutcomeUnknown 504      the order was sent, the answer was lost: ask by id
@@ -132,6 +134,12 @@ class VolumeNotFound(NotFound):
     code = "volume.not_found"
 
 
+class BackupNotFound(NotFound):
+    """No such backup, or not one of the caller's, or one that never became whole."""
+
+    code = "backup.not_found"
+
+
 class FileMissing(NotFound):
     """The path does not exist in the guest."""
 
@@ -202,6 +210,12 @@ class TemplateQuotaExceeded(QuotaExceeded):
     """The workspace has as many versions of templates as it may."""
 
     code = "quota.templates_exceeded"
+
+
+class VolumeQuotaExceeded(QuotaExceeded):
+    """The volumes of the workspace may hold no more in all; nothing was made or grown."""
+
+    code = "quota.volumes_exceeded"
 
 
 class ArchiveRefused(RequestRefused):
@@ -294,6 +308,20 @@ class NotIsolated(ServerError):
     """The host is for several tenants and cannot keep them apart: it has not started, and says why."""
 
     code, status = "host.not_isolated", 503
+
+
+class BlobsDown(ServerError):
+    """The blob store does not answer, or not as it should; nothing that was kept is changed."""
+
+    code, status, retryable, retry_after = "blobs.unavailable", 503, True, 5.0
+
+
+class BackupDamaged(ServerError):
+    """What the blob store gave back is not what it was given; `details.chunks` names what is wrong. Nothing
+    was restored of it.
+    """
+
+    code = "backup.damaged"
 
 
 class NoCapacity(ServerError):

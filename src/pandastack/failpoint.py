@@ -32,6 +32,7 @@ POINTS = (
     "drop.marked", "drop.dropped",
     "egress.ordered", "egress.written",
     "build.laid_out", "build.baked",
+    "backup.aside", "backup.saved", "backup.sealed", "backup.dropped",
 )  # fmt: skip
 """Every name that the services pass."""
 

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from pandastack.api.calls import Api
 from pandastack.endpoint import Nothing
 from pandastack.model.account import Limits, Scope, SnapshotQuota, Token, Usage
+from pandastack.model.volume import VolumeQuota
 from pandastack.services.accounts import NewToken
 
 
@@ -70,6 +71,7 @@ class Quotas(Struct, frozen=True):
     limits: Limits
     used: Usage
     snapshots: SnapshotQuota
+    volumes: VolumeQuota
 
 
 async def me(call: Api[None, Nothing]) -> Me:
@@ -106,7 +108,8 @@ async def revoke_token(call: Api[None, Nothing]) -> None:
 async def quotas(call: Api[None, Nothing]) -> Quotas:
     used = await call.app.accounts.usage(call.caller)
     snapshots = await call.app.snapshots.quota(call.caller)
-    return Quotas(call.caller.workspace, call.app.limits, used, snapshots)
+    volumes = await call.app.volumes.quota(call.caller)
+    return Quotas(call.caller.workspace, call.app.limits, used, snapshots, volumes)
 
 
 def _view(token: Token) -> TokenView:

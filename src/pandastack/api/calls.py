@@ -9,6 +9,7 @@ from typing import TypeVar
 from pandastack.endpoint import Call
 from pandastack.model.account import Limits
 from pandastack.services.accounts import Accounts
+from pandastack.services.backups import Backups
 from pandastack.services.births import Births
 from pandastack.services.browsers import Browsers
 from pandastack.services.builds import Builds
@@ -74,6 +75,7 @@ class Services:
     events: Events
     vitals: Vitals
     volumes: Volumes
+    backups: Backups
     glimpses: Glimpses
     contents: Contents
     templates: Templates

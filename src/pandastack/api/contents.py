@@ -7,7 +7,7 @@ from posixpath import join
 from typing import Annotated
 
 from msgspec import Meta, Struct
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pandastack.api.calls import Api, Services
 from pandastack.api.files import OCTETS, Download, Entry, Listing, Mode, Written, body_of, entry_of, mode_of
@@ -53,7 +53,9 @@ class MoveOn(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A file of a volume as an answer. The look into it lasts as long as the answer."""
+    """A file of a volume as an answer. The look into it lasts as long as the answer, whose last bytes wait
+    for its end: who has all of them may delete the volume.
+    """
 
     services: Services
     caller: Caller
@@ -63,8 +65,22 @@ class Fetch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         looking = self.services.contents.at(self.caller, self.name, self.path, read_only=True)
+        waiting: list[Message] = []
+
+        async def held(message: Message) -> None:
+            if message.get("body"):
+                await _send_all(send, waiting)
+            waiting.append(message)
+
         async with looking as place:
-            await Download(self.services.files, place, self.wanted)(scope, receive, send)
+            await Download(self.services.files, place, self.wanted)(scope, receive, held)
+        await _send_all(send, waiting)
+
+
+async def _send_all(send: Send, waiting: list[Message]) -> None:
+    for message in waiting:
+        await send(message)
+    waiting.clear()
 
 
 async def read(call: Api[None, On]) -> Fetch:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from starlette.responses import HTMLResponse
 
 from pandastack.api import accounts, commands, files, history, openapi, sandboxes, sockets, status
+from pandastack.api.backups import BACKUPS
 from pandastack.api.calls import Api
 from pandastack.api.code import CODE
 from pandastack.api.contents import CONTENTS
@@ -274,7 +275,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_tagged("ports", *PORTS),
-    *_tagged("volumes", *VOLUMES, *CONTENTS),
+    *_tagged("volumes", *VOLUMES, *CONTENTS, *BACKUPS),
     *_tagged(
         "history",
         Endpoint(

@@ -12,6 +12,8 @@ ONE = "/v1/volumes/{name}"
 
 
 async def create(call: Api[VolumeCreate, Nothing]) -> Reply:
+    if call.body.from_backup is not None:
+        return Reply(await call.app.backups.restore(call.caller, call.body), status=201)
     return Reply(await call.app.volumes.create(call.caller, call.body), status=201)
 
 
@@ -40,7 +42,7 @@ VOLUMES: tuple[Endpoint, ...] = (
         "POST",
         ALL,
         create,
-        "Make a volume, empty or as a copy",
+        "Make a volume: empty, as a copy, or from a backup",
         body=VolumeCreate,
         answer=Volume,
         status=201,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pandastack.client._async.backups import AsyncBackupsAPI
 from pandastack.client._async.client import (
     AsyncClient,
     AsyncSandboxAPI,
@@ -38,6 +39,7 @@ from pandastack.client._diff import Diff, FileAt, FileChange, Point, PortAt, Pro
 from pandastack.client._errors import (
     APIConnectionError,
     AuthError,
+    BackupError,
     BadRequestError,
     CommandFailed,
     ConnectionError,
@@ -63,6 +65,7 @@ from pandastack.client._lineage import (
 from pandastack.client._pair import CancelEvent
 from pandastack.client._ports import PortInfo, Preview, SshCertificate
 from pandastack.client._retry import CreateRetryEvent
+from pandastack.client._sync.backups import BackupsAPI
 from pandastack.client._sync.client import (
     Client,
     SandboxAPI,
@@ -85,6 +88,7 @@ from pandastack.client._sync.terminals import Terminals
 from pandastack.client._sync.volumes import VolumesAPI
 from pandastack.client._values import (
     AwakeReason,
+    Backup,
     EgressPolicy,
     EgressReceipt,
     EgressTrial,
@@ -116,6 +120,7 @@ from pandastack.client._wire import CreateOptions, LifecycleOptions, TimeOptions
 __all__ = [
     "DEFAULT_API_URL",
     "APIConnectionError",
+    "AsyncBackupsAPI",
     "AsyncClient",
     "AsyncCodeContext",
     "AsyncConnection",
@@ -135,6 +140,9 @@ __all__ = [
     "AsyncVolumesAPI",
     "AuthError",
     "AwakeReason",
+    "Backup",
+    "BackupError",
+    "BackupsAPI",
     "BadRequestError",
     "BranchOutcome",
     "BrowserLink",

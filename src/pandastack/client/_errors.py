@@ -35,7 +35,7 @@ BadRequestError = RequestRefused
 SandboxTimeout = CommandTimeout
 
 if TYPE_CHECKING:
-    from pandastack.client._values import TemplateBuild
+    from pandastack.client._values import Backup, TemplateBuild
 
 
 class ConnectionError(PandastackError):  # the official SDK's public name
@@ -81,6 +81,16 @@ class TemplateBuildError(PandastackError):
     def __init__(self, message: str, *, build: TemplateBuild | None = None) -> None:
         super().__init__(message)
         self.build = build
+
+
+class BackupError(PandastackError):
+    """A backup did not become ready; `backup` is the record of that."""
+
+    code = "client.backup_failed"
+
+    def __init__(self, message: str, *, backup: Backup | None = None) -> None:
+        super().__init__(message)
+        self.backup = backup
 
 
 class CreateCancelled(PandastackError):

@@ -301,6 +301,30 @@ class Volume(TypedDict):
     attachments: list[VolumeAttachment]
 
 
+class Backup(TypedDict):
+    """A backup of a volume, as the server tells it. Sizes are bytes and MiB."""
+
+    id: str
+    volume: str
+    """The name of the volume, as that was called then."""
+    status: str
+    """`saving`, `ready` or `failed`."""
+    size_mb: int
+    created_at: str
+    """The moment that it is of."""
+    total_bytes: int
+    done_bytes: int
+    """So many of `total_bytes` have been read."""
+    stored_bytes: int
+    """What it took where blobs are beyond what was there."""
+    digest: str
+    ended_at: str | None
+    verified_at: str | None
+    damaged: list[str]
+    """What was found wrong when all of it was last read."""
+    error: str | None
+
+
 @dataclass(frozen=True)
 class Template:
     """A template as the server lists it. Sizes are bytes and MiB."""

@@ -94,6 +94,8 @@ class LocalHost:
         self.stats = vms.stats
         self.make_volume = volumes.make
         self.copy_volume = volumes.copy
+        self.read_volume = volumes.read
+        self.fill_volume = volumes.fill
         self.grow_volume = Growth(volumes, vms.find).grow
         self.drop_volume = volumes.drop
         self.set_egress = reach.set_egress

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from uuid import UUID
 
@@ -24,7 +26,7 @@ from pandastack.host.driver import Drive
 from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.record import note, read_record, write_record
 from pandastack.host.tool import run_tool
-from pandastack.model.host import VolumeReport
+from pandastack.model.host import PIECE, Piece, VolumeReport
 from pandastack.model.volume import Mount
 
 DISK = "disk"
@@ -57,6 +59,9 @@ class Volumes:
         self._kept: dict[str, Kept] = {}
         self._holders: dict[str, dict[str, bool]] = {}
         """By volume: the machines that have it, and whether they only read."""
+        self._readings = count()
+        self._coming: dict[str, int] = {}
+        """Sizes of those that are being filled."""
         self._making = asyncio.Lock()
 
     def open(self) -> None:
@@ -80,8 +85,7 @@ class Volumes:
 
     async def make(self, volume_id: str, size_mb: int) -> VolumeReport:
         """See `model.host.Host.make_volume`."""
-        if not self._able:
-            raise NotSupported("Machines of this host's driver cannot have volumes yet.")
+        self._check_able()
         UUID(volume_id)
         async with self._making:
             if (kept := self._kept.get(volume_id)) is None:
@@ -110,6 +114,39 @@ class Volumes:
                     write_record(draft / RECORD, kept)
                     await asyncio.to_thread(flush_tree, draft)
                 self._kept[volume_id] = kept
+        return self._report(kept)
+
+    @asynccontextmanager
+    async def read(self, volume_id: str) -> AsyncIterator[AsyncIterator[Piece]]:
+        """See `model.host.Host.read_volume`."""
+        self._found(volume_id)
+        if self.writer(volume_id) is not None:
+            raise VolumeBusy(f"A machine writes volume {volume_id}.")
+        readers = self._holders.setdefault(volume_id, {})
+        me = f"reader-{next(self._readings)}"
+        readers[me] = True
+        try:
+            yield _pieces(self.path_of(volume_id))
+        finally:
+            del readers[me]
+
+    async def fill(self, volume_id: str, size_mb: int, pieces: AsyncIterator[Piece]) -> VolumeReport:
+        """See `model.host.Host.fill_volume`."""
+        self._check_able()
+        UUID(volume_id)
+        if volume_id in self._kept or volume_id in self._coming:
+            raise InvalidRequest(f"There is a volume {volume_id}.")
+        self._check_room(size_mb)
+        self._coming[volume_id] = size_mb
+        kept = Kept(volume_id, size_mb)
+        try:
+            with full_disk_said(), new_directory(self._root / volume_id) as draft:
+                await _write(draft / DISK, size_mb << 20, pieces)
+                write_record(draft / RECORD, kept)
+                await asyncio.to_thread(flush_tree, draft)
+            self._kept[volume_id] = kept
+        finally:
+            del self._coming[volume_id]
         return self._report(kept)
 
     async def grow(self, volume_id: str, size_mb: int) -> VolumeReport:
@@ -191,10 +228,15 @@ class Volumes:
         used = self.path_of(kept.id).stat().st_blocks * 512
         return VolumeReport(kept.id, kept.size_mb, used)
 
+    def _check_able(self) -> None:
+        if not self._able:
+            raise NotSupported("Machines of this host's driver cannot have volumes yet.")
+
     def _check_room(self, more_mb: int) -> None:
         """NoSpace when the host has promised too much already."""
         disk = shutil.disk_usage(self._root)
-        promised = sum(kept.size_mb for kept in self._kept.values()) << 20
+        sizes = [*(kept.size_mb for kept in self._kept.values()), *self._coming.values()]
+        promised = sum(sizes) << 20
         if promised + (more_mb << 20) > disk.total * OVERCOMMIT or disk.free < SPARE_BYTES:
             raise NoSpace(
                 f"A volume of {more_mb} MiB does not fit: this host's disk holds {disk.total >> 20} MiB, "
@@ -232,3 +274,20 @@ def _copy(source: Path, target: Path, size_mb: int) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+async def _pieces(disk: Path) -> AsyncIterator[Piece]:
+    with disk.open("rb") as file:
+        chunks = sparse.chunks(file.fileno())
+        while (found := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield Piece(*found)
+
+
+async def _write(disk: Path, size: int, pieces: AsyncIterator[Piece]) -> None:
+    """A sparse file of these bytes. InvalidRequest for a piece that is not one of its."""
+    with disk.open("xb") as file:
+        file.truncate(size)
+        async for piece in pieces:
+            if piece.offset < 0 or len(piece.data) > PIECE or piece.offset + len(piece.data) > size:
+                raise InvalidRequest(f"A piece at {piece.offset} is no piece of a disk of {size} bytes.")
+            await asyncio.to_thread(os.pwrite, file.fileno(), piece.data, piece.offset)

@@ -19,6 +19,9 @@ from pandastack.model.restore import RestoreProof
 from pandastack.model.sandbox import Isolation
 from pandastack.model.volume import Mount
 
+PIECE = 1 << 20
+"""Bytes of a disk that go together from a host to the control plane and back."""
+
 
 class VmSpec(Struct, frozen=True):
     """An order for one machine."""
@@ -135,6 +138,13 @@ class VolumeReport(Struct, frozen=True):
     size_bytes: int
 
 
+class Piece(Struct, frozen=True):
+    """Some bytes of a disk, and where on it they are. What no piece tells of is zeros."""
+
+    offset: int
+    data: bytes
+
+
 class Networks(StrEnum):
     """What machines have for a network. SLOTS: one of its own each, which keeps a policy. NONE: one that
     leads nowhere. SHARED: the host's own, without any rules.
@@ -227,6 +237,20 @@ class Host(Protocol):
     async def copy_volume(self, source_id: str, volume_id: str, size_mb: int) -> VolumeReport:
         """A volume with what another one has, of that size or more; twice is the same one. Errors:
         VolumeNotFound, VolumeBusy while a machine writes the other one, NoSpace; then nothing of it is left.
+        """
+        ...
+
+    def read_volume(self, volume_id: str) -> AbstractAsyncContextManager[AsyncIterator[Piece]]:
+        """All of its disk that is not zeros, as aligned pieces of `PIECE` bytes (the last may have fewer), in
+        order. Nobody writes the volume, and it is not dropped, within the block. Errors: VolumeNotFound,
+        VolumeBusy while a machine writes it.
+        """
+        ...
+
+    async def fill_volume(self, volume_id: str, size_mb: int, pieces: AsyncIterator[Piece]) -> VolumeReport:
+        """A volume of that size, with these bytes on its disk and zeros else; what they mean is not looked
+        at. Errors: InvalidRequest for a piece beyond its end or for a volume that there is, NoSpace,
+        NotSupported, and those of `pieces`; then nothing of it is left.
         """
         ...
 

@@ -57,12 +57,14 @@ class VolumeWish(Struct, frozen=True, forbid_unknown_fields=True):
 
 class VolumeCreate(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /v1/volumes`. The size is MiB, and may grow later. With `from_volume` it has what
-    that one has now, and at least its size, which it has without a size of its own.
+    that one has now, with `from_backup` (an id) what a volume had then; and at least that one's size, which
+    it has without a size of its own.
     """
 
     name: VolumeName
     size_mb: SizeMb | None = None
     from_volume: VolumeName | None = None
+    from_backup: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class VolumeSnapshot(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +107,26 @@ class Volume(Struct, frozen=True):
     source: str | None = None
     """The name of the volume that it was copied from, as that was called then."""
     attachments: list[Attachment] = []
+
+
+class VolumeLimits(Struct, frozen=True):
+    """How many MiB all volumes of a workspace may hold together; None is no limit."""
+
+    size_mb: int | None = None
+
+
+class VolumeUsage(Struct, frozen=True):
+    """How many volumes a workspace has, and how many MiB they may hold together."""
+
+    volumes: int
+    size_mb: int
+
+
+class VolumeQuota(Struct, frozen=True):
+    """What a workspace may have of volumes, and has."""
+
+    limits: VolumeLimits
+    used: VolumeUsage
 
 
 def check_wishes(wishes: Sequence[VolumeWish]) -> None:

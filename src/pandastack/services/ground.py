@@ -10,6 +10,7 @@ from msgspec import Struct
 from pandastack.failpoint import Failpoints
 from pandastack.model.account import Limits, SnapshotLimits
 from pandastack.model.clock import Clock
+from pandastack.model.volume import VolumeLimits
 from pandastack.services.activity import Activity
 from pandastack.services.books import Books
 from pandastack.services.causes import Causes
@@ -28,6 +29,7 @@ class Terms(Struct, frozen=True):
 
     limits: Limits
     snapshots: SnapshotLimits
+    volumes: VolumeLimits
     default_ttl_seconds: int
     create_timeout_seconds: float
 

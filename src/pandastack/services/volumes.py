@@ -6,21 +6,30 @@ anybody told. It goes the other way round. What is interrupted between is finish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
 from msgspec import structs
 
-from pandastack.errors import InvalidRequest, PandastackError, VolumeBusy, VolumeExists, VolumeNotFound
+from pandastack.errors import (
+    InvalidRequest,
+    PandastackError,
+    VolumeBusy,
+    VolumeExists,
+    VolumeNotFound,
+    VolumeQuotaExceeded,
+)
 from pandastack.model.account import Caller
-from pandastack.model.host import HostReport
+from pandastack.model.host import HostReport, Piece
 from pandastack.model.sandbox import Sandbox, SandboxState
 from pandastack.model.volume import (
     SIZE_MB,
     Mount,
     Volume,
     VolumeCreate,
+    VolumeQuota,
     VolumeSnapshot,
     VolumeState,
     VolumeWish,
@@ -33,6 +42,8 @@ from pandastack.telemetry import logger
 
 log = logger("volumes")
 
+LEAST_MB_PER_SECOND = 4
+"""Slower than that nothing is brought from a blob store."""
 HIDDEN = "."
 """How names of volumes begin that nobody has asked for, and so is told of."""
 
@@ -47,11 +58,16 @@ class Volumes:
         self._clock = ground.clock
         self._new_id = ground.new_id
         self._patience = ground.terms.create_timeout_seconds
+        self._turns = ground.turns
+        self._limits = ground.terms.volumes
         self._working: set[str] = set()
+        self._growing: dict[str, tuple[str, int]] = {}
+        """By volume: its workspace, and by how many MiB it is to be larger."""
 
     async def create(self, caller: Caller, request: VolumeCreate) -> Volume:
         """A volume, empty or a copy of another one. On any error nothing of it is left. Errors: VolumeExists,
-        VolumeNotFound, VolumeBusy, InvalidRequest, NoSpace, NotSupported, OutcomeUnknown.
+        VolumeNotFound, VolumeBusy, VolumeQuotaExceeded, InvalidRequest, NoSpace, NotSupported,
+        OutcomeUnknown.
         """
         if request.from_volume is None:
             return await self._made(caller, self._draft(caller, request.name, request.size_mb or SIZE_MB))
@@ -67,36 +83,74 @@ class Volumes:
         draft = self._draft(caller, request.name, source.size_mb, source)
         return await self._made(caller, structs.replace(draft, frozen=True), source)
 
+    async def set_aside(self, caller: Caller, name: str, hidden: str) -> Volume:
+        """What it has now, as a hidden volume that is never written. Errors: as `create`."""
+        source = await self._find(caller.workspace, name)
+        draft = structs.replace(self._draft(caller, hidden, source.size_mb, source), frozen=True)
+        return await self._made(caller.quietly(), draft, source)
+
+    async def fill(
+        self, caller: Caller, name: str, size_mb: int, source: str, pieces: AsyncIterator[Piece]
+    ) -> Volume:
+        """A volume with these bytes, which were those of `source`. On any error, those of `pieces` too,
+        nothing of it is left. Errors: as `create`.
+        """
+        draft = structs.replace(self._draft(caller, name, size_mb), source=source)
+        return await self._made(caller, draft, pieces=pieces)
+
+    async def quota(self, caller: Caller) -> VolumeQuota:
+        """What the workspace may have, and has."""
+        used = await self._database.read(partial(volumes.usage, workspace=caller.workspace))
+        return VolumeQuota(self._limits, used)
+
     async def grow(self, caller: Caller, name: str, size_mb: int) -> Volume:
         """Have it hold more; a running sandbox that writes it sees that at once. Errors: VolumeNotFound,
-        VolumeBusy, InvalidRequest, NoSpace, OutcomeUnknown, MachineError.
+        VolumeBusy, VolumeQuotaExceeded, InvalidRequest, NoSpace, OutcomeUnknown, MachineError.
         """
+        found = await self._find(caller.workspace, name)
+        async with self._turns.turn(found.id):
+            return await self._grow(caller, name, size_mb)
+
+    async def _grow(self, caller: Caller, name: str, size_mb: int) -> Volume:
+        """Within the volume's turn."""
         found = await self._find(caller.workspace, name)
         if found.frozen:
             raise InvalidRequest(f"Volume {name!r} is a snapshot, which stays as it is: grow a copy of it.")
         if size_mb < found.size_mb:
             raise InvalidRequest(f"Volume {name!r} has {found.size_mb} MiB, and cannot shrink to {size_mb}.")
         await self._check_awake(caller, found)
-        host = self._placement.host_of(found.id)
-        report = await self._placement.ordered(host.grow_volume(found.id, size_mb), "grow_volume")
+        with self._room(found, size_mb - found.size_mb):
+            await self._database.read(partial(self._check_quota, workspace=caller.workspace))
+            host = self._placement.host_of(found.id)
+            report = await self._placement.ordered(host.grow_volume(found.id, size_mb), "grow_volume")
 
-        def transaction(connection: Connection) -> None:
-            if not volumes.change(connection, found.id, size_mb=report.size_mb):
-                raise _unknown(name)
-            _audit(connection, caller, self._clock.now(), 200, found)
+            def transaction(connection: Connection) -> None:
+                if not volumes.change(connection, found.id, size_mb=report.size_mb):
+                    raise _unknown(name)
+                _audit(connection, caller, self._clock.now(), 200, found)
 
-        await self._database.write(transaction)
+            await self._database.write(transaction)
         return await self.get(caller, name)
 
     async def get(self, caller: Caller, name: str) -> Volume:
         """Errors: VolumeNotFound."""
         return (await self._measured([await self._find(caller.workspace, name)]))[0]
 
+    async def id_of(self, workspace: str, name: str) -> str:
+        """What hosts call it, hidden or not. Errors: VolumeNotFound."""
+        return (await self._find(workspace, name)).id
+
     async def all(self, caller: Caller) -> list[Volume]:
         """All of the workspace, by name."""
         rows = await self._database.read(partial(volumes.listing, workspace=caller.workspace))
         shown = [row for row in rows if row.state is VolumeState.READY and not row.name.startswith(HIDDEN)]
         return await self._measured(shown)
+
+    async def hidden(self, prefix: str) -> dict[str, str]:
+        """The workspaces of those whose names begin so, by name: no two may be called the same."""
+        rows = await self._database.read(volumes.listing)
+        ready = [row for row in rows if row.state is VolumeState.READY]
+        return {row.name: row.workspace for row in ready if row.name.startswith(prefix)}
 
     async def delete(self, caller: Caller, name: str) -> None:
         """Remove it and all that is in it. Errors: VolumeNotFound, VolumeBusy while a sandbox has it."""
@@ -186,11 +240,17 @@ class Volumes:
             source=None if source is None else source.name,
         )
 
-    async def _made(self, caller: Caller, draft: Volume, source: Volume | None = None) -> Volume:
+    async def _made(
+        self,
+        caller: Caller,
+        draft: Volume,
+        source: Volume | None = None,
+        pieces: AsyncIterator[Piece] | None = None,
+    ) -> Volume:
         self._working.add(draft.id)
         try:
-            await self._database.write_soon(partial(_insert, volume=draft))
-            made = await self._filled(draft, source)
+            await self._database.write_soon(partial(self._insert, volume=draft))
+            made = await self._filled(draft, source, pieces)
             await self._database.write(partial(self._publish, caller=caller, volume=made))
         except BaseException:
             await self._discard(draft)
@@ -199,10 +259,16 @@ class Volumes:
             self._working.discard(draft.id)
         return made
 
-    async def _filled(self, draft: Volume, source: Volume | None) -> Volume:
+    async def _filled(
+        self, draft: Volume, source: Volume | None, pieces: AsyncIterator[Piece] | None
+    ) -> Volume:
         """As its host has made it."""
         host = self._placement.host_of(draft.id)
-        if source is None:
+        if pieces is not None:
+            filling = host.fill_volume(draft.id, draft.size_mb, pieces)
+            seconds = self._patience + draft.size_mb / LEAST_MB_PER_SECOND
+            order = self._placement.ordered(filling, "fill_volume", seconds=seconds)
+        elif source is None:
             order = self._placement.ordered(host.make_volume(draft.id, draft.size_mb), "make_volume")
         else:
             copying = host.copy_volume(source.id, draft.id, draft.size_mb)
@@ -218,6 +284,33 @@ class Volumes:
             holder = await self._ledger.find_any(caller, each.sandbox_id)
             if holder.status is not SandboxState.RUNNING:
                 raise busy(volume)
+
+    @contextmanager
+    def _room(self, volume: Volume, more_mb: int) -> Iterator[None]:
+        """Have so much more count as the workspace's, within the block."""
+        self._growing[volume.id] = (volume.workspace, more_mb)
+        try:
+            yield
+        finally:
+            del self._growing[volume.id]
+
+    def _insert(self, connection: Connection, volume: Volume) -> None:
+        if not volumes.insert(connection, volume):
+            raise VolumeExists(f"volume already exists: {volume.name!r}.")
+        if not volume.name.startswith(HIDDEN):
+            self._check_quota(connection, volume.workspace)
+
+    def _check_quota(self, connection: Connection, workspace: str) -> None:
+        """VolumeQuotaExceeded when what there is, with what is to be, is too much."""
+        most = self._limits.size_mb
+        used = volumes.usage(connection, workspace).size_mb
+        used += sum(more for whose, more in [*self._growing.values()] if whose == workspace)
+        if most is not None and used > most:
+            raise VolumeQuotaExceeded(
+                f"The workspace's volumes may hold {most} MiB in all, and would hold {used}: delete some.",
+                limit_mb=most,
+                wanted_mb=used,
+            )
 
     def _publish(self, connection: Connection, caller: Caller, volume: Volume) -> None:
         done = volumes.move(
@@ -273,11 +366,6 @@ def busy(volume: Volume) -> VolumeBusy:
         "delete those sandboxes first.",
         sandboxes=[each.sandbox_id for each in volume.attachments],
     )
-
-
-def _insert(connection: Connection, volume: Volume) -> None:
-    if not volumes.insert(connection, volume):
-        raise VolumeExists(f"volume already exists: {volume.name!r}.")
 
 
 def _audit(connection: Connection, caller: Caller, now: datetime, status: int, volume: Volume) -> None:

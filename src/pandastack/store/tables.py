@@ -63,6 +63,10 @@ def _number(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.Integer, nullable=nullable)
 
 
+def _bytes(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
 def _seconds(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.Float, nullable=False)
 
@@ -175,6 +179,15 @@ builds = sa.Table(
 build_lines = sa.Table(
     "build_lines", metadata,
     _text("build_id", primary_key=True), sa.Column("number", sa.Integer, primary_key=True), _text("text"),
+)  # fmt: skip
+
+backups = sa.Table(
+    "backups", metadata,
+    _text("id", primary_key=True), _text("volume"), _text("workspace"), _text("status"), _number("size_mb"),
+    _moment("created_at"), _bytes("total_bytes"), _bytes("done_bytes"), _bytes("stored_bytes"),
+    _text("digest"), _moment("ended_at", nullable=True), _moment("verified_at", nullable=True),
+    _json("damaged"), _text("error", nullable=True), _text("code", nullable=True),
+    sa.Index("backups_by_workspace", "workspace", "created_at"),
 )  # fmt: skip
 
 events = sa.Table(

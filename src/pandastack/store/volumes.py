@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pandastack.model.volume import Attachment, Mount, Volume, VolumeState
+from pandastack.model.volume import Attachment, Mount, Volume, VolumeState, VolumeUsage
 from pandastack.store.tables import attachments, volumes
 
 WRITABLE = False
@@ -39,6 +39,17 @@ def listing(connection: sa.Connection, workspace: str | None = None) -> list[Vol
     if workspace is not None:
         query = query.where(volumes.c.workspace == workspace)
     return [_volume(connection, row) for row in connection.execute(query)]
+
+
+def usage(connection: sa.Connection, workspace: str) -> VolumeUsage:
+    """Those of the workspace that it has asked for, with those that are being made."""
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(volumes.c.size_mb), 0)).where(
+        volumes.c.workspace == workspace,
+        volumes.c.state != VolumeState.DELETING,
+        ~volumes.c.name.startswith(".", autoescape=True),
+    )
+    number, size_mb = connection.execute(query).one()
+    return VolumeUsage(number, size_mb)
 
 
 def move(

@@ -21,6 +21,7 @@ from pandastack.web.builds import BUILDS
 from pandastack.web.calls import Page, page
 from pandastack.web.look import STATIC
 from pandastack.web.terminals import TERMINALS
+from pandastack.web.volumes import VOLUMES
 
 ROWS = 100
 """So many rows of a table are shown at a time."""
@@ -147,5 +148,6 @@ PAGES: tuple[Endpoint, ...] = (
     *TERMINALS,
     *BUILDS,
     Endpoint("GET", "/ui/snapshots", snapshots, "All snapshots", scope=Scope.READ, query=WhichSnapshots),
+    *VOLUMES,
 )
 """The dashboard, as the API's table is: a row each."""

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import httpx2
 
 from pandastack.client import _wire
+from pandastack.client._async.backups import AsyncBackupsAPI
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection, set_default_connection
 from pandastack.client._async.sandbox import AsyncSandbox
@@ -184,6 +185,7 @@ class AsyncClient:
         self.templates = AsyncTemplatesAPI(connection)
         self.tokens = AsyncTokensAPI(connection)
         self.volumes = AsyncVolumesAPI(connection)
+        self.backups = AsyncBackupsAPI(connection)
 
     @property
     def api_url(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from pandastack.client import _wire
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.files import AsyncFiles
-from pandastack.client._values import Volume
+from pandastack.client._values import Backup, Volume
 from pandastack.client._wire import Call
 
 
@@ -19,13 +19,30 @@ class AsyncVolumesAPI:
         self._connection = connection
 
     async def create(
-        self, name: str, size_mb: int | None = None, *, from_volume: str | None = None
+        self,
+        name: str,
+        size_mb: int | None = None,
+        *,
+        from_volume: str | None = None,
+        from_backup: str | None = None,
     ) -> Volume:
-        """Make a volume of so many MiB (256): empty, or with what `from_volume` has now, and its size.
-        Refused when there is one of this name.
+        """Make a volume of so many MiB (256): empty, or with what `from_volume` has now or what a volume had
+        at `from_backup` (an id), and that one's size. Refused when there is one of this name.
         """
-        body = _wire.clean(name=name, size_mb=size_mb, from_volume=from_volume)
-        return await self._asked("POST", "", body)
+        body = _wire.clean(name=name, size_mb=size_mb, from_volume=from_volume, from_backup=from_backup)
+        return await self._asked("POST", "", body, _wire.BAKE_SECONDS if from_backup else None)
+
+    async def backup(self, name: str) -> Backup:
+        """Begin a backup of what it has now: what is written from now on is not in it. `client.backups` tells
+        how far it is. Refused while a sandbox writes the volume.
+        """
+        call = Call(method="POST", path=f"/volumes/{_wire.segment(name)}/backups")
+        return cast("Backup", await self._connection.request(call))
+
+    async def backups(self, name: str) -> Sequence[Backup]:
+        """The backups of it, there or not, the newest first."""
+        call = Call(method="GET", path=f"/volumes/{_wire.segment(name)}/backups")
+        return [cast("Backup", item) for item in _wire.items_of(await self._connection.request(call))]
 
     async def snapshot(self, name: str, to: str) -> Volume:
         """Keep what it has now as the volume `to`, which can be read and copied and is never written. Refused
@@ -57,6 +74,8 @@ class AsyncVolumesAPI:
         call = Call(method="DELETE", path=f"/volumes/{_wire.segment(name)}")
         await self._connection.request(call)
 
-    async def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> Volume:
-        call = Call(method=method, path=f"/volumes{path}", json=body)
+    async def _asked(
+        self, method: str, path: str, body: dict[str, Any] | None = None, seconds: float | None = None
+    ) -> Volume:
+        call = Call(method=method, path=f"/volumes{path}", json=body, read_timeout=seconds)
         return cast("Volume", await self._connection.request(call))

@@ -16,6 +16,7 @@ from pandastack.client._diff import Diff, Place, diff_call
 from pandastack.client._lineage import ForkTree, Promotion
 from pandastack.client._pair import CancelEvent, scope
 from pandastack.client._retry import CreateRetryEvent
+from pandastack.client._sync.backups import BackupsAPI
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection, set_default_connection
 from pandastack.client._sync.sandbox import Sandbox
@@ -185,6 +186,7 @@ class Client:
         self.templates = TemplatesAPI(connection)
         self.tokens = TokensAPI(connection)
         self.volumes = VolumesAPI(connection)
+        self.backups = BackupsAPI(connection)
 
     @property
     def api_url(self) -> str:
