@@ -30,7 +30,7 @@ from pandastack.model.backup import Backup, BackupStatus, Manifest
 from pandastack.model.volume import Volume, VolumeCreate
 from pandastack.services.chunks import Chunks
 from pandastack.services.ground import Ground
-from pandastack.services.volumes import Volumes
+from pandastack.services.volumes import ASIDE, Volumes
 from pandastack.store import audit, backups
 from pandastack.store.db import Connection
 from pandastack.telemetry import logger
@@ -42,8 +42,6 @@ AT_ONCE = 2
 MOST_GOING = 8
 """Backups of a workspace that are on their way: each has a copy of its volume on the host."""
 
-ASIDE = ".backup-"
-"""How volumes are called that were set aside."""
 CANCELLED = "It was cancelled."
 CUT_OFF = "The server ended before what the volume had was set aside: ask again."
 SAVING, READY, FAILED, DELETING = (

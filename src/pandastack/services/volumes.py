@@ -46,6 +46,8 @@ LEAST_MB_PER_SECOND = 4
 """Slower than that nothing is brought from a blob store."""
 HIDDEN = "."
 """How names of volumes begin that nobody has asked for, and so is told of."""
+ASIDE = ".backup-"
+"""How those begin that were set aside for a backup, whose id follows."""
 
 
 class Volumes:
@@ -168,7 +170,8 @@ class Volumes:
     async def delete_hidden(self, but: str) -> None:
         """Remove those of all workspaces that nobody has asked for and nobody has, but those of this name."""
         for row in await self._database.read(volumes.listing):
-            if row.name.startswith(HIDDEN) and row.name != but:
+            is_aside = row.name.startswith(ASIDE)  # its backup goes on with it, or removes it
+            if row.name.startswith(HIDDEN) and row.name != but and not is_aside:
                 dooming = partial(
                     volumes.move, volume_id=row.id, to=VolumeState.DELETING, only_from=[VolumeState.READY]
                 )
