@@ -53,6 +53,7 @@ EPOCH_SECONDS = 315_532_800
 KEEP_LAYERS = "--layers"
 NO_HISTORY = "internal error: history lists"
 """What buildah 1.28 says of a second step on an image that lists none, when it keeps layers."""
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PARSE_ERROR = re.compile(r"(?<=parse error line )\d+")
 
 PLAIN_TAR = 3
@@ -133,7 +134,7 @@ class Workshop:
             options += [f"--target={wish.target}"] if wish.target else []
             options += ["--no-cache"] if wish.no_cache else [KEEP_LAYERS]
             for name, digest in (bases or {}).items():
-                if "@" not in name:  # buildah 1.28 takes one with a digest for another
+                if "@" not in name:  # one with a digest is that already
                     options += ["--build-context", f"{name}=docker-image://{pinned(name, digest)}"]
             await self._build(wish.dockerfile, *insecure, *options)
         elif archive is not None:
@@ -175,7 +176,7 @@ class Workshop:
         """The images that the Dockerfile's steps named, with their digests."""
         names = bases_of(self._steps)
         told = (await self._told("tell", "bases", *names)).decode().splitlines() if names else []
-        return {name: digest for name, digest in zip(names, told, strict=False) if digest}
+        return {name: digest for name, digest in zip(names, told, strict=False) if DIGEST.fullmatch(digest)}
 
     async def _build(self, dockerfile: str, *options: str) -> None:
         """Errors name the line of the Dockerfile."""
