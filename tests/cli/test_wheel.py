@@ -40,5 +40,5 @@ def test_the_wheel_is_the_whole_program(tmp_path: Path) -> None:
     run(UV, "pip", "install", "--python", python, wheel, cwd=tmp_path)
     assert run(python.with_name("pandastack"), "version", cwd=tmp_path).startswith("pandastack ")
     told = run(python, "-c", LOOK, cwd=tmp_path).split()
-    assert told == ["True", "True", "base", "browser", "builder", "code-interpreter", "200"]
+    assert told == ["True", "True", "agent", "base", "browser", "builder", "code-interpreter", "dev", "200"]
     assert not (ROOT / "src" / "pandastack" / "_bundle").exists()

@@ -244,3 +244,30 @@ async def test_500_half_open_connections_slow_nobody(opener: Opener) -> None:
             assert await gateway.get() == (200, b"fine")
             spent.append(time.monotonic() - began)
         assert sorted(spent)[int(len(spent) * 0.99) - 1] < 0.2
+
+
+async def test_a_link_opens_a_host_that_names_alone_do_not(
+    world: World, gateway: Gateway, upstream: Upstream
+) -> None:
+    """By a cookie that the service is not shown, for this host alone, and not for another site's pages."""
+    sandbox = f"/v1/sandboxes/{gateway.box}"
+    await world.http.post(f"{sandbox}/metadata", json={"preview": "private"})
+    wish = {"port": gateway.port, "ttl_seconds": 60}
+    link = (await world.http.post(f"{sandbox}/preview", json=wish)).json()
+    assert (await gateway.get())[0] == 404
+    enter = f"/.pandastack/enter/{link['token']}"
+    head = f"GET {enter}//evil.example/?a=1 HTTP/1.1\r\nHost: {gateway.host}\r\nConnection: close\r\n\r\n"
+    answer = (await gateway.send(head.encode())).decode()
+    assert answer.startswith("HTTP/1.1 303") and "\r\nlocation: /evil.example/\r\n" in answer.lower()
+    cookie = f"pandastack_visit={link['token']}"
+    assert f"{cookie}; Path=/; Max-Age=" in answer and "; HttpOnly; SameSite=Lax" in answer
+    shown = f"Cookie: a=1; pandastack_visit=tossed; {cookie}\r\n"
+    assert (await gateway.get("/x", more=f"{shown}Origin: http://{gateway.host}\r\n"))[0] == 200
+    assert upstream.header("cookie") == ["a=1"]
+    assert (await gateway.get(more=f"{shown}Origin: http://8000-{gateway.box}.localhost\r\n"))[0] == 403
+    assert (await gateway.get(more="Cookie: pandastack_visit=A.B\r\n"))[0] == 401
+    other = f"{gateway.port + 1}-{gateway.box}.localhost"
+    assert (await gateway.get(host=other, more=f"Cookie: {cookie}\r\n"))[0] == 404
+    assert (await gateway.get(enter, host=other))[0] == 404
+    await world.http.post(f"{sandbox}/metadata", json={"preview": "off"})
+    assert (await gateway.get(more=f"Cookie: {cookie}\r\n"))[0] == 404

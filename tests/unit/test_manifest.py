@@ -10,6 +10,7 @@ import pytest
 from pandastack.errors import InvalidRequest, TemplateNotFound
 from pandastack.host.agent import find_images_dir
 from pandastack.host.manifest import load_recipe, read_manifest, template_names
+from pandastack.host.pypi import listed
 
 ROOT = """
 label = "Root"
@@ -184,3 +185,37 @@ def test_the_templates_of_the_product() -> None:
     assert {"python3-numpy", "python3-pandas", "python3-matplotlib"} <= set(interpreter.manifest.packages)
     assert set(base.manifest.packages) <= set(interpreter.manifest.packages)
     assert interpreter.memory_mb > base.memory_mb
+
+
+def test_trees_of_npm_are_part_of_the_recipe(tmp_path: Path) -> None:
+    """With their locks: another one is another image."""
+    folder = write(tmp_path, "root", ROOT)
+    write(tmp_path, "child", CHILD.replace("[env]", '[npm]\ntools = "/usr/local/lib"\n\n[env]'))
+    with pytest.raises(InvalidRequest, match=r"names .*package\.json, which is not there"):
+        load_recipe("child", tmp_path)
+    tools = tmp_path / "child" / "tools"
+    tools.mkdir()
+    (tools / "package.json").write_text("{}")
+    (tools / "package-lock.json").write_text("{}")
+    recipe = load_recipe("child", tmp_path)
+    assert [(each.folder, each.target) for each in recipe.npm] == [(tools, "/usr/local/lib")]
+    (tools / "package-lock.json").write_text('{"lockfileVersion": 3}')
+    assert load_recipe("child", tmp_path).digest != recipe.digest
+    assert load_recipe("root", tmp_path).npm == ()
+    assert folder.is_dir()
+
+
+def test_wheels_are_pinned_by_their_content(tmp_path: Path) -> None:
+    file = tmp_path / "wheels.txt"
+    digest = "0" * 64
+    file.write_text(f"# why\nuv==0.13.9 --hash=sha256:{digest}\nb==1 \\\n  --hash=sha256:{digest}\n")
+    assert listed(file) == ["pypi:b 1", "pypi:uv 0.13.9"]
+    for line in (
+        "uv",
+        "uv==0.13.9",
+        f"uv>=1 --hash=sha256:{digest}",
+        f"--index-url=x --hash=sha256:{digest}",
+    ):
+        file.write_text(line)
+        with pytest.raises(InvalidRequest, match="is not NAME==VERSION"):
+            listed(file)

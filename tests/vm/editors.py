@@ -96,6 +96,7 @@ def typed_cells(url: str, sandbox_id: str) -> None:
     hear(b"[1] ")
     type_(b"def twice(x):\n    return x + x\n\ntwice(x)\n")  # x is of the context that is there
     hear(b"\n40\r\n")
+    hear(b"] ")  # what is typed earlier is no key of a prompt
     type_(b"import time; print('begun')\ntime.sleep(600)\n")
     hear(b"begun\r\n")
     time.sleep(2)
@@ -106,6 +107,7 @@ def typed_cells(url: str, sandbox_id: str) -> None:
     hear(b"] ")
     type_(b"x + 2\n")
     hear(b"\n22\r\n")
+    hear(b"] ")
     type_(b"\x04")
     with suppress(OSError):  # the other end of a pseudo terminal closes with EIO
         while os.read(terminal, 65_536):

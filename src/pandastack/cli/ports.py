@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pandastack.cli.session import SandboxId, session_of
+from pandastack.errors import InvalidRequest
 
 app = typer.Typer(add_completion=False)
 
@@ -40,8 +41,17 @@ def preview(
     path: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="Good for this path and below alone; repeatable.")
     ] = None,
+    own_host: Annotated[
+        bool, typer.Option("--own-host", help="To the port's own host name, for applications with cookies.")
+    ] = False,
 ) -> None:
     """Make a link to a port and print it. Whoever has it may use it until it expires."""
     session = session_of(ctx)
+    if own_host:
+        if path:
+            raise InvalidRequest("A link to the port's own host is good for all paths.")
+        url = session.named(sandbox_id).visit_url(port, ttl_seconds=ttl)
+        session.show({"url": url}, url)
+        return
     made = session.named(sandbox_id).preview(port, ttl_seconds=ttl, paths=path or ())
     session.show(made, made["url"])

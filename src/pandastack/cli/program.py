@@ -43,6 +43,7 @@ COMMANDS = {
     "preview": Place("ports"),
     "forward": Place("forward"),
     "browser": Place("browser"),
+    "dev": Place("dev", is_noun=True),
     "ssh": Place("ssh"),
     "shell": Place("shell"),
     "terminal": Place("terminal", is_noun=True),

@@ -13,6 +13,7 @@ from pandastack.client._async.client import (
 from pandastack.client._async.code import AsyncCodeContext
 from pandastack.client._async.commands import AsyncProcess, AsyncSandboxCommands
 from pandastack.client._async.connection import AsyncConnection
+from pandastack.client._async.dev import AsyncDevMachines
 from pandastack.client._async.explore import explore_async
 from pandastack.client._async.files import AsyncFiles, AsyncSandboxFilesystem
 from pandastack.client._async.lsp import AsyncLanguageServer
@@ -76,6 +77,7 @@ from pandastack.client._sync.client import (
 from pandastack.client._sync.code import CodeContext
 from pandastack.client._sync.commands import Process, SandboxCommands
 from pandastack.client._sync.connection import Connection
+from pandastack.client._sync.dev import DevMachines
 from pandastack.client._sync.explore import explore
 from pandastack.client._sync.files import Files, SandboxFilesystem
 from pandastack.client._sync.lsp import LanguageServer
@@ -124,6 +126,7 @@ __all__ = [
     "AsyncClient",
     "AsyncCodeContext",
     "AsyncConnection",
+    "AsyncDevMachines",
     "AsyncFiles",
     "AsyncLanguageServer",
     "AsyncPortConnection",
@@ -158,6 +161,7 @@ __all__ = [
     "CreateCancelled",
     "CreateOptions",
     "CreateRetryEvent",
+    "DevMachines",
     "Diff",
     "EgressPolicy",
     "EgressReceipt",

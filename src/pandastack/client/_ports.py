@@ -53,13 +53,15 @@ def preview_address(
     """The address of a port of a sandbox. ValueError for what is no port.
 
     Without a `preview_host` it is the API's host without a leading `api.`; a server of this machine has its
-    previews at `*.localhost`, which browsers know.
+    previews at `*.localhost`, which browsers know. The scheme is HTTPS but for a machine's own.
     """
     if not 0 < port <= PORT_MOST:
         raise ValueError(f"a port is 1 to {PORT_MOST}, not {port}")
     host = urlsplit(api_url).hostname or ""
     if preview_host is None and _is_local(host):
         return f"{scheme or 'http'}://{port}-{sandbox_id}.{LOCAL_PREVIEWS}"
+    if preview_host is not None and _is_local(preview_host.partition(":")[0]):
+        scheme = scheme or "http"
     return f"{scheme or 'https'}://{port}-{sandbox_id}.{preview_host or host.removeprefix('api.')}"
 
 

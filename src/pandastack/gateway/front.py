@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from pandastack.errors import InternalError, InvalidRequest, PandastackError, PortClosed
+from pandastack.gateway.entries import COOKIES, Entries
 from pandastack.gateway.hosts import named, plain_host
 from pandastack.gateway.refusals import Misdirected, TooSlow, refusal
 from pandastack.gateway.sockets import relay
@@ -50,6 +51,7 @@ class Front:
         self._suffix = suffix.lower()
         outside = urlsplit(address or "")
         self._scheme = outside.scheme or "http"
+        self._entries = Entries(previews, self._scheme)
         self._link_hosts = frozenset({self._suffix, (outside.hostname or self._suffix).lower()})
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -76,6 +78,9 @@ class Front:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         head = _head(request)
+        name = named(plain_host(head.host), self._suffix)
+        if name is not None and (entry := await self._entries.entered(head, name)) is not None:
+            return entry
         visit, target, site = await self._where(head, request.remote or "unknown")
         if visit.port == DEVTOOLS:
             return await self._browse(request, head, visit, target, site)
@@ -125,8 +130,9 @@ class Front:
         """
         host = plain_host(head.host)
         if (name := named(host, self._suffix)) is not None:
-            visit = await self._previews.by_name(name.sandbox_id, name.port)
-            return visit, head.target, Site(visit.sandbox_id, visit.port, self._scheme, client)
+            visit = await self._entries.visit(head, name)
+            site = Site(visit.sandbox_id, visit.port, self._scheme, client, cookies=COOKIES)
+            return visit, head.target, site
         if host not in self._link_hosts:
             raise Misdirected(
                 f"No sandbox has this name: a preview is at <port>-<sandbox id>.{self._suffix}."

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pandastack.errors import BuildFailed, NoSpace
-from pandastack.host import sparse
+from pandastack.host import npm, pypi, sparse
 from pandastack.host.agent import ensure_agent, find_agent
 from pandastack.host.ext4 import make_disk
 from pandastack.host.image import DiskRecord, Image, image_of
@@ -34,7 +34,7 @@ from pandastack.host.publish import (
 )
 from pandastack.host.qemu_install import QemuInstall, ensure_qemu
 from pandastack.host.record import write_record
-from pandastack.host.rootfs import BUILD_TIME, build_tree, remove_tree, wrapper
+from pandastack.host.rootfs import BUILD_TIME, build_tree, fetch, remove_tree, wrapper
 from pandastack.host.sources import Source, debian_sources
 
 KERNEL_SUITE = "bookworm"
@@ -169,7 +169,8 @@ async def _make(
 ) -> None:
     with workspace(folder.parent) as work:
         try:
-            tree = await build_tree(recipe, archive, packages, work, progress)
+            fetched = await fetch(recipe, work, archive.home.with_name("npm"), progress)
+            tree = await build_tree(recipe, archive, packages, fetched, work, progress)
             progress("making the root disk", None)
             with new_directory(folder) as draft:
                 await _fill(draft, folder, recipe, packages, tree)
@@ -184,8 +185,10 @@ async def _fill(draft: Path, folder: Path, recipe: Recipe, packages: Sequence[Pa
     await make_disk(tree, disk, size_mb=recipe.disk_mb, seed=digest, time=BUILD_TIME, inside=wrapper())
     with full_disk_said():
         (draft / OVERLAY).write_bytes(overlay(recipe.disk_mb << 20, folder / ROOT_DISK))
-        listed = "".join(f"{package.name} {package.version}\n" for package in packages)
-        (draft / PACKAGE_LIST).write_text(listed)
+        listed = [f"{package.name} {package.version}" for package in packages]
+        listed += [line for each in recipe.npm for line in npm.listed(each)]
+        listed += [line for each in recipe.wheels for line in pypi.listed(each)]
+        (draft / PACKAGE_LIST).write_text("".join(f"{line}\n" for line in listed))
     record = DiskRecord(
         digest=digest,
         recipe=recipe.digest,

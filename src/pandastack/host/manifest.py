@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pandastack.errors import InvalidRequest, TemplateNotFound
+from pandastack.host.npm import LOCK, WANTED, NpmTree
 from pandastack.model.image import Ready
 
 MANIFEST = "template.toml"
@@ -51,6 +52,16 @@ class TemplateManifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Which files of the packages are not unpacked: patterns of whole paths, where `*` matches `/` too."""
     files: str = "files"
     """The folder beside the manifest that is laid over the root before the steps run; it need not exist."""
+    npm: dict[
+        Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$")], Annotated[str, Meta(pattern=r"^/\S+$")]
+    ] = {}
+    """Folders beside the manifest with a `package.json` and its lock, and the directory of the guest that
+    gets each one's `node_modules` before the steps run, in this order.
+    """
+    wheels: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")] | None = None
+    """A file beside the manifest with the wheels that are installed into the guest's Python before the steps
+    run: `NAME==VERSION --hash=sha256:…`, a line each, with all that they need.
+    """
     steps: tuple[str, ...] = ()
     """Shell lines that run in the new root, as its root user, without a network."""
     cpu: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -81,6 +92,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """Of the whole chain: nothing that a base gives is missing in it."""
     layers: tuple[Path, ...]
     """The folders of files, the base's first."""
+    npm: tuple[NpmTree, ...] = ()
+    """The trees of modules, the base's first."""
+    wheels: tuple[Path, ...] = ()
+    """The files of wheels, the base's first."""
     digest: str
     """SHA-256 over the manifests and the files of the chain, and the version of the builder."""
 
@@ -143,7 +158,10 @@ def load_recipe(name: str, images_dir: Path) -> Recipe:
     for _, child in chain[1:]:
         manifest = _inherit(manifest, child)
     layers = tuple(folder / link.files for folder, link in chain if (folder / link.files).is_dir())
-    return Recipe(name=name, manifest=manifest, layers=layers, digest=_digest(chain))
+    npm = tuple(NpmTree(folder / name, to) for folder, link in chain for name, to in link.npm.items())
+    wheels = tuple(folder / link.wheels for folder, link in chain if link.wheels)
+    digest = _digest(chain)
+    return Recipe(name=name, manifest=manifest, layers=layers, npm=npm, wheels=wheels, digest=digest)
 
 
 def _chain(name: str, images_dir: Path) -> Iterator[tuple[Path, TemplateManifest]]:
@@ -188,7 +206,19 @@ def _digest(chain: Sequence[tuple[Path, TemplateManifest]]) -> str:
         total.update(hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).digest())
         for line in _tree_lines(folder / manifest.files):
             total.update(line)
+        for path in _named(folder, manifest):
+            if not path.is_file():
+                raise InvalidRequest(f"{folder / MANIFEST} names {path}, which is not there.")
+            total.update(b"named %s\n" % hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def _named(folder: Path, manifest: TemplateManifest) -> Iterator[Path]:
+    """The files that say what comes from registries."""
+    for tree in manifest.npm:
+        yield from (folder / tree / name for name in (WANTED, LOCK))
+    if manifest.wheels:
+        yield folder / manifest.wheels
 
 
 def _tree_lines(folder: Path) -> Iterator[bytes]:

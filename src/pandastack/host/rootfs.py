@@ -13,7 +13,10 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from msgspec import Struct
+
 from pandastack.errors import BuildFailed
+from pandastack.host import npm, pypi
 from pandastack.host.manifest import Recipe
 from pandastack.host.packages import Archive, Package, Progress
 from pandastack.host.publish import full_disk_said
@@ -95,12 +98,35 @@ def _root_that_is_a_mount() -> tuple[str, ...]:
     return ("unshare", "--mount", "--propagation=unchanged", "--", "sh", "-euc", GO_TO_ISLAND, "sh")
 
 
+class Fetched(Struct, frozen=True):
+    """What came from registries, folders in the order of the recipe."""
+
+    modules: tuple[Path, ...] = ()
+    wheels: tuple[Path, ...] = ()
+
+
+async def fetch(recipe: Recipe, work: Path, npm_cache: Path, progress: Progress) -> Fetched:
+    """Have what a recipe wants of registries, below `work`. Raises BuildFailed, NoSpace."""
+    modules = await npm.fetch(recipe.npm, work, npm_cache, progress)
+    wheels = [
+        await pypi.fetch(each, work / f"wheels-{number}", progress)
+        for number, each in enumerate(recipe.wheels)
+    ]
+    return Fetched(tuple(modules), tuple(wheels))
+
+
 async def build_tree(
-    recipe: Recipe, archive: Archive, packages: Sequence[Package], work: Path, progress: Progress
+    recipe: Recipe,
+    archive: Archive,
+    packages: Sequence[Package],
+    fetched: Fetched,
+    work: Path,
+    progress: Progress,
 ) -> Path:
     """Lay out the root file system of `recipe` in a folder below `work` and return it.
 
-    `packages` are all that get installed, already downloaded. The folder may hold files of users that only
+    `packages` are all that get installed, already downloaded, but for what was `fetched` from registries. The
+    folder may hold files of users that only
     `wrapper` can remove (see `remove_tree`). Raises BuildFailed with mmdebstrap's last lines, NoSpace.
     """
     repository, tree, started = work / "repository", work / "root", work / "started"
@@ -108,7 +134,7 @@ async def build_tree(
         lay_repository(repository, archive, packages, await archive.descriptions(packages), recipe.suite)
         (work / "sources").write_text(local_source(repository).stanza())
         started.touch()
-    command = _mmdebstrap(recipe, work / "sources", tree)
+    command = _mmdebstrap(recipe, fetched, work / "sources", tree)
     follow = _follower(len(packages), progress)
     settings = {"TMPDIR": str(work), "DEBIAN_FRONTEND": "noninteractive"}
     await run_tool(command, inside=wrapper(), timeout=BUILD_SECONDS, settings=settings, on_line=follow)
@@ -143,22 +169,42 @@ def lay_repository(
     (folder / "Release").write_text(f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\n")
 
 
-def _mmdebstrap(recipe: Recipe, sources: Path, tree: Path) -> list[str]:
+def _mmdebstrap(recipe: Recipe, fetched: Fetched, sources: Path, tree: Path) -> list[str]:
+    trees = zip(fetched.modules, recipe.npm, strict=True)
     return [
         *("mmdebstrap", "--verbose", "--mode=root", "--format=directory", "--variant=apt"),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.manifest.leave_out),
         f"--include={','.join(recipe.manifest.packages)}",
         *(f"--customize-hook={_lay_files(layer)}" for layer in recipe.layers),
+        *(f"--customize-hook={_lay_modules(folder, each.target)}" for folder, each in trees),
+        *(f"--customize-hook={_install_wheels(folder)}" for folder in fetched.wheels),
         *(f"--customize-hook={_run_step(step)}" for step in recipe.manifest.steps),
         *(recipe.suite, str(tree), str(sources)),
     ]
 
 
+NORMAL = f"--owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@{BUILD_TIME}"
+"""As root's files, whatever owner, umask and age they have."""
+
+
 def _lay_files(layer: Path) -> str:
-    """A hook that copies a folder over the root: as root's files, whatever owner, umask and age they have."""
-    normal = f"--owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@{BUILD_TIME}"
-    return f'tar -C {shlex.quote(str(layer))} {normal} -c . | tar -C "$1" --no-overwrite-dir -x'
+    """A hook that copies a folder over the root."""
+    return f'tar -C {shlex.quote(str(layer))} {NORMAL} -c . | tar -C "$1" --no-overwrite-dir -x'
+
+
+def _lay_modules(folder: Path, target: str) -> str:
+    """A hook that copies a tree of modules to its place."""
+    place = f'"$1"{shlex.quote(target)}'
+    packed = f"tar -C {shlex.quote(str(folder))} {NORMAL} -c {npm.MODULES}"
+    return f"mkdir -p {place} && {packed} | tar -C {place} --no-overwrite-dir -x"
+
+
+def _install_wheels(folder: Path) -> str:
+    """A hook that installs a folder's wheels into the guest's Python, without looking for others."""
+    flags = "--quiet --no-index --no-deps --no-compile --no-cache-dir --root-user-action=ignore"
+    install = _run_step(f"PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install {flags} /tmp/wheels/*.whl")
+    return f'cp -r {shlex.quote(str(folder))} "$1/tmp/wheels" && {install} && rm -r "$1/tmp/wheels"'
 
 
 def _run_step(step: str) -> str:

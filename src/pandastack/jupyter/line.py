@@ -21,7 +21,10 @@ GREET_SECONDS = 30.0
 """For a kernel to take connections; it may have just been started."""
 ANSWER_SECONDS = 0.25
 """After which is asked again whether its output is heard: what it said before it knew us is lost."""
-ASK_MOST = 240
+ANSWER_MOST = 8.0
+"""Up to which it is given more and more: a busy machine would else be asked faster than it answers."""
+ASK_MOST = 16
+"""A minute, in all."""
 AFTER_SECONDS = 5.0
 """How long output may still come behind the answer that a cell has ended."""
 
@@ -88,7 +91,7 @@ class Line:
             # Control is heard while a cell runs, but there may be kernels that do not answer this there.
             peer = self._shell if attempt % 2 else self._control
             async with self._asked(peer, "kernel_info_request", {}) as box:
-                if await _is_met(box):
+                if await _is_met(box, min(ANSWER_SECONDS * 2 ** (attempt // 2), ANSWER_MOST)):
                     return
         raise TimeoutError
 
@@ -156,12 +159,12 @@ class Line:
             await carried_through(box.close())
 
 
-async def _is_met(box: Mailbox[Said]) -> bool:
+async def _is_met(box: Mailbox[Said], seconds: float) -> bool:
     """Both its answer and its output came in time."""
     replied = idle = False
     with suppress(TimeoutError):
         while not (replied and idle):
-            said = await box.take(ANSWER_SECONDS)
+            said = await box.take(seconds)
             if isinstance(said, Heard):
                 replied, idle = replied or said.kind.endswith("_reply"), idle or is_idle(said)
     return replied and idle

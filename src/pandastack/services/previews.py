@@ -118,6 +118,10 @@ class Previews:
             raise SandboxNotFound(f"There is no sandbox {sandbox_id}.")
         return Visit(_guest_of(found), sandbox_id, port)
 
+    def seconds_left(self, token: str) -> int:
+        """For how long a link is good. Unauthorized for one that is none of ours."""
+        return max(0, self._read(token)[2] - int(self._clock.now().timestamp()))
+
     async def by_name(self, sandbox_id: str, port: int) -> Visit:
         """Who comes by the name of a preview host. Errors: NotFound."""
         found = await self._ledger.find_owned(sandbox_id)

@@ -13,6 +13,7 @@ from pandastack.client import _wire
 from pandastack.client._async.backups import AsyncBackupsAPI
 from pandastack.client._async.connection import AsyncConnection
 from pandastack.client._async.default import default_connection, set_default_connection
+from pandastack.client._async.dev import AsyncDevMachines
 from pandastack.client._async.sandbox import AsyncSandbox
 from pandastack.client._async.snapshots import AsyncSnapshotsAPI
 from pandastack.client._async.templates import AsyncTemplatesAPI
@@ -186,6 +187,7 @@ class AsyncClient:
         self.tokens = AsyncTokensAPI(connection)
         self.volumes = AsyncVolumesAPI(connection)
         self.backups = AsyncBackupsAPI(connection)
+        self.dev = AsyncDevMachines(connection)
 
     @property
     def api_url(self) -> str:

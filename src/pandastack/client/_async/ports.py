@@ -83,6 +83,15 @@ class AsyncPortVerbs(AsyncHandle):
         body = {"port": port, "ttl_seconds": ttl_seconds, "paths": list(paths)}
         return cast("Preview", await self._verb("POST", "preview", body))
 
+    async def visit_url(self, port: int, *, ttl_seconds: int = 3600, scheme: str | None = None) -> str:
+        """A link for browsers that opens a port at its preview host, for so many seconds.
+
+        There a service may keep cookies and open WebSockets, which it cannot behind the link of `preview`.
+        It lets in whoever has it, also with the metadata `preview` "private", where the name alone does not.
+        """
+        made = await self.preview(port, ttl_seconds=ttl_seconds)
+        return f"{self.preview_url(port, scheme)}/.pandastack/enter/{made['token']}/"
+
     async def ssh_certificate(
         self, public_key: str, *, user: str | None = None, ttl_seconds: int = 600
     ) -> SshCertificate:

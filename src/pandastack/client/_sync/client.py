@@ -19,6 +19,7 @@ from pandastack.client._retry import CreateRetryEvent
 from pandastack.client._sync.backups import BackupsAPI
 from pandastack.client._sync.connection import Connection
 from pandastack.client._sync.default import default_connection, set_default_connection
+from pandastack.client._sync.dev import DevMachines
 from pandastack.client._sync.sandbox import Sandbox
 from pandastack.client._sync.snapshots import SnapshotsAPI
 from pandastack.client._sync.templates import TemplatesAPI
@@ -187,6 +188,7 @@ class Client:
         self.tokens = TokensAPI(connection)
         self.volumes = VolumesAPI(connection)
         self.backups = BackupsAPI(connection)
+        self.dev = DevMachines(connection)
 
     @property
     def api_url(self) -> str:
