@@ -86,7 +86,7 @@ async def test_a_server_that_is_killed_leaves_nothing_of_a_build(yard: Yard, roo
         async with yard.life(f"{point}=sleep:600" if point else ""):
             build = await begin(yard, root, dockerfile, ready="sleep 3")
             if point:
-                await yard.reached(point)
+                await yard.reached(point, PATIENCE_SECONDS)
             else:
                 await said(yard, build, line)
                 await asyncio.sleep(1.0 if words == "baking" else 0.0)

@@ -83,9 +83,9 @@ class Yard:
         told = re.findall(r"previews: http://([0-9.]+):([0-9]+)", self._log())
         return told[-1][0], int(told[-1][1])
 
-    async def reached(self, point: str) -> None:
+    async def reached(self, point: str, seconds: float = 60.0) -> None:
         """Return when the log tells that a point was reached since the last verb was asked for."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(seconds):
             while f"point={point}" not in self._log()[self._read :]:
                 await asyncio.sleep(0.02)
 
