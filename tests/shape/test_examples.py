@@ -14,16 +14,18 @@ from tests.wire.conftest import Server, running
 from .checkout import ROOT
 from .test_docs import Block, blocks
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900, func_only=True)]
 
+TEMPLATES = "agent,base,browser,builder,code-interpreter,dev"
 EXAMPLE_SECONDS = 240
 """Importing pandas takes long on an emulated machine that has other things to do."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Never the process driver: some examples delete files."""
-    with running(tmp_path_factory.mktemp("docs"), "qemu") as server:
+    """Never the process driver: some examples delete files. All that they are made from is ready."""
+    settings = {"PANDASTACK_READY_TEMPLATES": TEMPLATES}
+    with running(tmp_path_factory.mktemp("docs"), "qemu", settings) as server:
         yield server
 
 

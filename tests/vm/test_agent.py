@@ -10,9 +10,13 @@ import pytest
 from pandastack import AsyncClient
 from pandastack.testing.server import Server, running_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(1200, func_only=True)]
 
-SETTINGS = {"PANDASTACK_REHEARSE": "false", "PANDASTACK_NETWORKS_READY": "2"}
+SETTINGS = {
+    "PANDASTACK_REHEARSE": "false",
+    "PANDASTACK_NETWORKS_READY": "2",
+    "PANDASTACK_READY_TEMPLATES": "agent",
+}
 TOOLS = "rg --version; fd --version; bat --version; tmux -V; git --version; jq --version"
 
 
@@ -24,9 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 async def test_agents_and_what_they_work_with(server: Server) -> None:
-    """Each agent has told its version before the snapshot was taken, or there would be none; opencode takes
-    minutes for that where machines are emulated, so it does not do it again.
-    """
+    """To tell its version opencode takes minutes where machines are emulated, so it is only there."""
     async with (
         AsyncClient(api_url=server.url, api_key=server.token) as client,
         await client.sandboxes.create("agent", ttl_seconds=3600) as box,

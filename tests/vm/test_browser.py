@@ -25,7 +25,7 @@ from pandastack.testing.server import Server, running_server
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.vm,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(900, func_only=True),
 ]
 
 PATIENCE_MS = 90_000

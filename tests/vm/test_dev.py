@@ -18,9 +18,13 @@ from pandastack import AsyncClient, AsyncSandbox
 from pandastack.testing.server import PROGRAM as OURS
 from pandastack.testing.server import Server, running_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(1200, func_only=True)]
 
-SETTINGS = {"PANDASTACK_REHEARSE": "false", "PANDASTACK_NETWORKS_READY": "2"}
+SETTINGS = {
+    "PANDASTACK_REHEARSE": "false",
+    "PANDASTACK_NETWORKS_READY": "2",
+    "PANDASTACK_READY_TEMPLATES": "dev",
+}
 EDITOR = "pgrep --uid dev --oldest --full ^node./usr/local/bin/code-server"
 DOTFILES = """
 mkdir source && cd source && git init --quiet

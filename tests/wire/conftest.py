@@ -24,7 +24,7 @@ OFFICIAL = "0.10.0"
 PROGRAM = str(Path(sys.executable).with_name("pandastack"))
 UV = Path(sys.executable).with_name("uv")
 CACHE = Path(os.environ.get("PANDASTACK_CACHE_DIR", "~/.cache/pandastack")).expanduser()
-READY_SECONDS = 600.0
+READY_SECONDS = 1800
 
 
 @dataclass(frozen=True)

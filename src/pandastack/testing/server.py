@@ -19,7 +19,7 @@ from msgspec import Struct
 from pandastack.errors import MachineError
 
 PROGRAM = Path(sys.executable).with_name("pandastack")
-READY_SECONDS = 600.0
+READY_SECONDS = 1200.0
 """The very first start on a machine bakes the templates."""
 STOP_SECONDS = 60.0
 

@@ -53,7 +53,6 @@ def load_ahead(at_start: frozenset[str], recorder: Recorder, leave: Callable[[],
     for name in MODULES:
         importlib.import_module(name)
     importlib.import_module("warm_python.chart").draw_charts()
-    importlib.import_module("warm_python.completion").complete_names()
     close_files(sys.modules)
     sys.setrecursionlimit(depth)
     if _open_files() != open_files:
