@@ -69,8 +69,9 @@ async def nothing_is_left(yard: Yard, images: int = 0) -> None:
         while kept(yard, "v") or len(kept(yard, "w")) > 1 or len(kept(yard, "i")) > images:
             await asyncio.sleep(0.2)
     assert not any((yard.state / "builds").iterdir())
-    for process in processes_with(str(yard.state / "i")):
-        assert "qemu" not in Path(f"/proc/{process}/cmdline").read_text(), "what was baked"
+    if not images:  # of one that is there its fork server runs
+        for process in processes_with(str(yard.state / "i")):
+            assert "qemu" not in Path(f"/proc/{process}/cmdline").read_text(), "what was baked"
 
 
 MOMENTS = {
