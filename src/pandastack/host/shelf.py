@@ -30,6 +30,12 @@ FIRST = ("base", "code-interpreter")
 DISK_SLACK = 1 << 30
 """Bytes that a machine's overlay may take beyond its virtual disk, for its own tables; then writes fail."""
 
+STUCK_MB, STARTING_MB = 2048, 2040
+"""In a machine of exactly 2 GiB QEMU's loader of Linux puts the end of the initramfs over the tables of ACPI,
+at the top of memory, and the kernel waits there for ever. With a little less, or with more, it leaves them
+alone.
+"""
+
 
 class BakedShelf:
     """Templates below `images_dir`; what is missing is built and baked when a template is first wanted.
@@ -109,7 +115,7 @@ def machine_config(image: Image, size: Size | None = None) -> MachineConfig:
     return MachineConfig(
         vm_id="",
         cpus=size.cpu,
-        memory_mb=size.memory_mb,
+        memory_mb=STARTING_MB if size.memory_mb == STUCK_MB else size.memory_mb,
         root_disk=image.root_disk,
         overlay=_overlay(image, size.disk_mb) if larger else image.overlay,
         disk_bytes=size.disk_mb << 20 if larger else None,
