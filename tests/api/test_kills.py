@@ -25,6 +25,8 @@ pytestmark = pytest.mark.anyio
 
 PROGRAM = Path(sys.executable).with_name("pandastack")
 ALL = "/v1/sandboxes"
+ELSEWHERE = ("build.", "backup.")
+"""How points begin that are not of sandboxes: builds are killed in `tests/vm/test_build_kills.py`."""
 PROCESSES = {"PANDASTACK_DRIVER": "process", "PANDASTACK_INSECURE_NO_ISOLATION": "true"}
 """Settings with which machines are plain processes."""
 
@@ -123,6 +125,34 @@ async def live(order: Mortal) -> None:
     await order("DELETE", f"{ALL}/{box}")
 
 
+async def test_backups_are_gone_on_with_by_the_next_server(tmp_path: Path, leak_check: LeakCheck) -> None:
+    """Also one that was not acknowledged yet. None is lost, none is told that cannot be restored."""
+    for number, point in enumerate(point for point in POINTS if point.startswith("backup.")):
+        async with server(tmp_path, f"{point}=exit") as http:
+            order = Mortal(http)
+            await order("POST", "/v1/volumes", {"name": "data"})
+            begun = (await order("POST", "/v1/volumes/data/backups")).get("id")
+            async with asyncio.timeout(120):
+                while not order.died:
+                    if (await order("GET", f"/v1/backups/{begun}")).get("status") == "ready":
+                        await order("DELETE", f"/v1/backups/{begun}")
+                    await asyncio.sleep(0.05)
+        async with server(tmp_path) as http:
+            async with asyncio.timeout(60):
+                while "saving" in (states := await backups(http)).values():
+                    await asyncio.sleep(0.05)
+            assert set(states.values()) == {"ready"}
+            assert len(states) == min(number + 1, 3), "the last one was deleted"
+            for backup in states:
+                wish = {"name": f"again-{number}-{backup}", "from_backup": backup}
+                assert (await http.post("/v1/volumes", json=wish)).status_code == 201
+
+
+async def backups(http: httpx2.AsyncClient) -> dict[str, str]:
+    """How each is."""
+    return {found["id"]: found["status"] for found in (await http.get("/v1/backups")).json()}
+
+
 async def test_a_fork_of_a_sleeper_that_is_killed_leaves_no_child_and_its_key_free(
     tmp_path: Path, leak_check: LeakCheck
 ) -> None:
@@ -163,7 +193,7 @@ async def test_a_checkpoint_that_was_due_is_told_by_the_next_server(
 
 async def test_kills_at_every_step_leave_nothing_half_done(tmp_path: Path, leak_check: LeakCheck) -> None:
     """One life after the other, each ended at another step, each beginning with what the last one left."""
-    for point in POINTS:
+    for point in (point for point in POINTS if not point.startswith(ELSEWHERE)):
         async with server(tmp_path, f"{point}=exit") as http:
             order = Mortal(http)
             await order("GET", "/healthz")

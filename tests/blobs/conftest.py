@@ -49,6 +49,7 @@ async def serving_s3(folder: Path) -> AsyncIterator[str]:
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={folder / 'rights.json'}"),
         *(f"-{name}.port={port}" for name, port in zip(names, ports, strict=True)),
         *(f"-{name}.port.grpc={port + 1}" for name, port in zip(names, ports, strict=True)),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # which would be the same for all that run here
         *("-master.volumeSizeLimitMB=64", "-volume.max=16", "-master.telemetry=false"),
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,

@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False)
 
 PIECE_BYTES = 64 << 10
 PIECES_MOST = 16
-AFTER_SECONDS = 5.0
+AFTER_SECONDS = 30.0
 """How long the server may go on when its editor has said all: it was told to end, or nobody is there."""
 
 
