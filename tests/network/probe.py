@@ -68,6 +68,9 @@ while open_ and time.monotonic() < end:
             data = s.recv(2048)
         except OSError:
             continue
+        if protocol == "icmp" and ":" not in target and data[(data[0] & 15) * 4] != 0:
+            open_[s] = (target, protocol)  # a refusal, which quotes what was sent: no answer
+            continue
         if WORD in data:
             answered[target].append(protocol)
 print(json.dumps(answered))
