@@ -14,7 +14,11 @@ from tests.wire.conftest import Server, running
 from .checkout import ROOT
 from .test_docs import Block, blocks
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.timeout(900, func_only=True),
+    pytest.mark.xdist_group("docs"),  # one server makes all templates ready, and no other waits for that
+]
 
 TEMPLATES = "agent,base,browser,builder,code-interpreter,dev"
 EXAMPLE_SECONDS = 240
