@@ -8,11 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = ("tests/host/egress", "tests/network", "tests/vm")
 """Folders whose files do not run at the same time: they have servers on the same addresses, or look at all
 networks or machines of this host.
 """
+LONGEST = ("tests/vm", "tests/network")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,10 +39,23 @@ def no_control_groups_are_left() -> Iterator[None]:
                 group.rmdir()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    items.sort(key=lambda item: _line(item.nodeid) not in LONGEST)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lines:
+    """Who says what runs on which side."""
+    return Lines(config, log)
+
+
+class Lines(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed throughout
     """Side by side run files, never the tests of one; a folder of `TOGETHER` counts as one."""
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parents[1]).as_posix()
-        folders = [folder for folder in TOGETHER if file.startswith(f"{folder}/")]
-        item.add_marker(pytest.mark.xdist_group(folders[0] if folders else file))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _line(nodeid)
+
+
+def _line(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)

@@ -17,7 +17,6 @@ from .test_docs import Block, blocks
 pytestmark = [
     pytest.mark.vm,
     pytest.mark.timeout(900, func_only=True),
-    pytest.mark.xdist_group("docs"),  # one server makes all templates ready, and no other waits for that
 ]
 
 TEMPLATES = "agent,base,browser,builder,code-interpreter,dev"

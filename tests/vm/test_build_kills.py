@@ -120,4 +120,4 @@ async def test_a_machine_that_is_killed_ends_its_build(yard: Yard, root: bytes) 
         assert found["status"] == "failed", found
         await nothing_is_left(yard)
         done = await ended(yard, await begin(yard, root, QUICK))
-        assert done["status"] == "done", "layers outlive those who die with them"
+        assert done["status"] == "done", done
