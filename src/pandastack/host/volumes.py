@@ -23,6 +23,7 @@ from msgspec import Struct, structs
 from pandastack.errors import Conflict, InvalidRequest, NoSpace, NotSupported, VolumeBusy, VolumeNotFound
 from pandastack.host import sparse
 from pandastack.host.driver import Drive
+from pandastack.host.ext4 import FEATURES
 from pandastack.host.publish import flush_tree, full_disk_said, new_directory, sweep, taken_away
 from pandastack.host.record import note, read_record, write_record
 from pandastack.host.tool import run_tool
@@ -256,7 +257,8 @@ async def make_disk(disk: Path, size_mb: int, volume_id: str) -> None:
         file.truncate(size_mb << 20)
     await run_tool(
         [
-            *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"),
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0"),
+            *("-O", f"none,{FEATURES}"),  # without its configuration it would make no journal
             *("-L", f"vol-{volume_id[:8]}", "-U", volume_id),
             *("-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard"),
             *("-i", str(BYTES_PER_INODE), str(disk)),
