@@ -132,15 +132,9 @@ async def test_backups_are_gone_on_with_by_the_next_server(tmp_path: Path, leak_
             order = Mortal(http)
             await order("POST", "/v1/volumes", {"name": "data"})
             begun = (await order("POST", "/v1/volumes/data/backups")).get("id")
-            async with asyncio.timeout(120):
-                while not order.died:
-                    if (await order("GET", f"/v1/backups/{begun}")).get("status") == "ready":
-                        await order("DELETE", f"/v1/backups/{begun}")
-                    await asyncio.sleep(0.05)
+            await deleted_until_dead(order, f"/v1/backups/{begun}")
         async with server(tmp_path) as http:
-            async with asyncio.timeout(60):
-                while "saving" in (states := await backups(http)).values():
-                    await asyncio.sleep(0.05)
+            states = await backups(http)
             assert set(states.values()) == {"ready"}
             assert len(states) == min(number + 1, 3), "the last one was deleted"
             for backup in states:
@@ -148,9 +142,23 @@ async def test_backups_are_gone_on_with_by_the_next_server(tmp_path: Path, leak_
                 assert (await http.post("/v1/volumes", json=wish)).status_code == 201
 
 
+async def deleted_until_dead(order: Mortal, backup: str) -> None:
+    """Delete a backup once it is ready, as far as the server lives, which is not long."""
+    async with asyncio.timeout(120):
+        while not order.died:
+            if (await order("GET", backup)).get("status") == "ready":
+                await order("DELETE", backup)
+            await asyncio.sleep(0.05)
+
+
 async def backups(http: httpx2.AsyncClient) -> dict[str, str]:
-    """How each is."""
-    return {found["id"]: found["status"] for found in (await http.get("/v1/backups")).json()}
+    """How each is when none is on its way any more."""
+    async with asyncio.timeout(60):
+        while True:
+            states = {found["id"]: found["status"] for found in (await http.get("/v1/backups")).json()}
+            if "saving" not in states.values():
+                return states
+            await asyncio.sleep(0.05)
 
 
 async def test_a_fork_of_a_sleeper_that_is_killed_leaves_no_child_and_its_key_free(

@@ -13,6 +13,9 @@ from tests.web.conftest import Browser
 
 pytestmark = pytest.mark.anyio
 
+PLACES = {"sandbox_id": "x", "build_id": "x", "name": "style.css"}
+"""What stands for the variables of a path."""
+
 POLICY = {
     "default-src 'none'",
     "style-src 'self'",
@@ -29,7 +32,7 @@ def is_in(browser: Browser) -> bool:
 
 @pytest.mark.parametrize("endpoint", PAGES, ids=lambda e: f"{e.method} {e.path}")
 async def test_every_answer_is_guarded_and_every_page_wants_a_login(guest: Browser, endpoint: object) -> None:
-    answer = await guest.request(endpoint.method, endpoint.path.format(sandbox_id="x", name="style.css"))  # type: ignore[attr-defined]  # a row of the table
+    answer = await guest.request(endpoint.method, endpoint.path.format_map(PLACES))  # type: ignore[attr-defined]  # a row of the table
     if endpoint.scope is not Scope.PUBLIC:  # type: ignore[attr-defined]  # the same
         assert answer.status_code == 303 and answer.headers["location"].startswith("/ui/login")
     assert set(answer.headers["content-security-policy"].split("; ")) == POLICY
