@@ -9,7 +9,7 @@ from pandastack.host.readiness import run_to_end
 from pandastack.model.host import VmSpec
 from pandastack.model.image import Size, variant_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(480)]
 
 SIZE = Size(2, 2048, 8192)
 """A machine of exactly so much memory would not start."""
