@@ -53,7 +53,7 @@ async def _converse(server: AsyncLanguageServer, said: Typed) -> None:
             telling = group.create_task(_tell(server, said, showing))
             await asyncio.wait([showing])
             telling.cancel()
-    except BaseExceptionGroup as errors:
+    except BaseExceptionGroup as errors:  # both sides end by the first that goes wrong: it is what is told
         raise errors.exceptions[0] from None
 
 
