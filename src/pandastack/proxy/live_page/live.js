@@ -78,6 +78,10 @@ async function show(targetId) {
 
 function learn({ targetInfo }) {
   if (targetInfo.type !== 'page') return;
+  if (targetInfo.url === location.href) { // this very view, in a page of the browser that it shows: a mirror of itself
+    forget(targetInfo);
+    return;
+  }
   pages.set(targetInfo.targetId, targetInfo);
   if (shown === null) show(targetInfo.targetId).catch((error) => tell(error.message));
   list();
