@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 
 from benchmarks import (
+    browser,
     burst,
+    cells,
     chain,
     create,
     density,
@@ -56,6 +58,8 @@ QUESTIONS: dict[str, Question] = {
     "net": net.QUESTION,
     "egress": egress.QUESTION,
     "templates": templates.QUESTION,
+    "cells": cells.QUESTION,
+    "browser": browser.QUESTION,
 }
 CACHE = Path("~/.cache/pandastack")
 RESULTS = Path(__file__).with_name("results")
@@ -78,6 +82,8 @@ class Wish(StrEnum):
     NET = "net"
     EGRESS = "egress"
     TEMPLATES = "templates"
+    CELLS = "cells"
+    BROWSER = "browser"
     ALL = "all"
     REPORT = "report"
 

@@ -11,6 +11,7 @@
 #include "hooks.h"
 #include "machine.h"
 #include "network.h"
+#include "wipe.h"
 
 /* What passing did. */
 struct proof {
@@ -88,6 +89,7 @@ void gate_seal(void)
 {
     gate_close();
     hooks_seal();
+    wipe_seal();
 }
 
 static void note_clock(uint64_t wall_ns)
@@ -132,6 +134,7 @@ static int begin_life(const struct fields *fields, const struct network *network
         return errno;
     guard_release();
     freezer_release();
+    wipe_all();
     *what = "network";
     if (own_machine && !network_set(network))
         return errno;
@@ -168,4 +171,5 @@ void gate_tell(struct writer *writer)
     if (proof.boot_id[0] != '\0')
         put_text(writer, TAG_BOOT_ID, proof.boot_id);
     hooks_tell(writer);
+    wipe_tell(writer);
 }

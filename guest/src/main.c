@@ -20,6 +20,7 @@
 #include "mount.h"
 #include "serve.h"
 #include "vsock.h"
+#include "wipe.h"
 
 struct options {
     const char *socket;
@@ -106,6 +107,7 @@ static void tell_programs(const char *root)
     if (!generation_prepare(root))
         give_up("generation", errno);
     hooks_prepare(root);
+    wipe_prepare(root);
 }
 
 static void own_machine(void)

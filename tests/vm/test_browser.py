@@ -75,7 +75,7 @@ DRAWN = "[...document.querySelector('canvas').getContext('2d').getImageData(5, 5
 CHANCE = "[crypto.getRandomValues(new Uint32Array(4)).join(), Math.random()]"
 GUARDS = r"""
 for directory in /proc/[0-9]*; do
-    [ "$(readlink $directory/exe)" = /usr/lib/chromium/chromium ] || continue
+    [ "$(readlink $directory/exe)" = /usr/lib/chromium/chromium-headless-shell ] || continue
     kind=$(tr '\0' ' ' < $directory/cmdline | grep -o -m 1 -e '--type=[a-z-]*')
     mode=$(sed -n 's/^Seccomp:\t//p' $directory/status)
     spaces=$(cd $directory/ns && readlink user pid net | xargs)
@@ -208,7 +208,7 @@ async def test_a_browser_that_is_logged_in_is_forked_and_sleeps(box: AsyncSandbo
     async with driven((await box.browser())["cdp_url"]) as browser:
         (page,) = browser.contexts[0].pages
         assert await page.title() == "panda"
-    await box.exec("rm /etc/pandastack/on-restore.d/*", check=True)
+    await box.exec("rm /etc/pandastack/wipe-on-restore", check=True)
     for _ in range(CONTROLS):
         (_, first), (_, second) = await forked(box, 2)
         if first == second:

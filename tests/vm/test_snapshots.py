@@ -23,7 +23,9 @@ from tests.vm.conftest import OpenHost, quiet
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(300)]
 
 FILL = "head -c {0} /dev/urandom > {1}; sha256sum < {1}"
-TICK = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/next; mv /dev/shm/next /dev/shm/ticks; sleep 0.05; done"
+TICK = (
+    "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/next; mv /dev/shm/next /dev/shm/ticks; sleep 0.05; done"
+)
 """By a name of its own first: who reads meets a whole number."""
 
 

@@ -109,7 +109,7 @@ class CodeError:
 @dataclass(frozen=True)
 class Execution:
     """A cell that has ended. `error` is the traceback as text, `error_detail` the same in its parts;
-    `truncated` says that more was shown than is told here.
+    `truncated` says that more was shown than is told here. Of `duration_ms` the kernel itself took `kernel_ms`.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -121,6 +121,7 @@ class Execution:
     error_detail: CodeError | None = None
     execution_count: int = 0
     truncated: bool = False
+    kernel_ms: float | None = None
 
     @property
     def logs(self) -> dict[str, str]:
@@ -153,6 +154,7 @@ class Execution:
             error_detail=_detail(data.get("error_detail")),
             execution_count=int(data.get("execution_count") or 0),
             truncated=bool(data.get("truncated")),
+            kernel_ms=data.get("kernel_ms"),
         )
 
 
@@ -226,6 +228,7 @@ class CellCapture:
             error_detail=_detail(self._error.get("error_detail")),
             execution_count=int(self._end.get("execution_count") or 0),
             truncated=self._missed,
+            kernel_ms=self._end.get("kernel_ms"),
         )
 
     def interrupted(self) -> ExecInterrupted:

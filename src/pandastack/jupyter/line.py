@@ -10,7 +10,17 @@ from typing import Protocol
 from pandastack.carrying import carried_through
 from pandastack.errors import PandastackError, PortClosed
 from pandastack.jupyter.mailbox import Mailbox
-from pandastack.jupyter.messages import ConnectionFile, Heard, Reply, Speech, event_of, is_idle, read
+from pandastack.jupyter.messages import (
+    ConnectionFile,
+    Heard,
+    Reply,
+    Speech,
+    event_of,
+    is_idle,
+    milliseconds,
+    read,
+    state_of,
+)
 from pandastack.jupyter.zmtp import Kind, Oversized, Peer
 from pandastack.model.code import CellEnd, CellError, CellEvent, Missed
 from pandastack.model.guest import Guest
@@ -109,8 +119,9 @@ class Line:
         }
         async with self._asked(self._shell, "execute_request", order, runs=True) as box:
             reply: Reply | None = None
-            idle, failed = False, False
-            while reply is None or not idle:
+            states: dict[str, Heard] = {}
+            failed = False
+            while reply is None or "idle" not in states:
                 try:
                     said = await box.take(deadline.left() if reply is None else AFTER_SECONDS)
                 except TimeoutError:
@@ -122,13 +133,14 @@ class Line:
                     yield Missed(said.size)
                 elif said.kind == "execute_reply":
                     reply = read(said.content, Reply) or Reply("error")
-                elif is_idle(said):
-                    idle = True
+                elif state := state_of(said):
+                    states[state] = said
                 elif event := event_of(said):
                     failed = failed or isinstance(event, CellError)
                     yield event
             self.cells += 1
-            yield CellEnd(_exit_code(reply, failed=failed), reply.execution_count or 0)
+            kernel_ms = milliseconds(states.get("busy"), states.get("idle"))
+            yield CellEnd(_exit_code(reply, failed=failed), reply.execution_count or 0, kernel_ms=kernel_ms)
 
     async def interrupt(self, seconds: float) -> None:
         """Ask it to stop the cell that runs, and wait until it has understood. Errors: TimeoutError."""

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -45,16 +46,20 @@ class ConnectionFile(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """A message of a kernel that was signed as it must be: its kind, what it answers, its content as JSON."""
+    """A message of a kernel that was signed as it must be: its kind, what it answers, its content as JSON, and
+    the kernel's date of it.
+    """
 
     kind: str
     parent_id: str
     content: bytes
+    date: str = ""
 
 
 class _Header(Struct, frozen=True):
     msg_type: str = ""
     msg_id: str = ""
+    date: str = ""
 
 
 class _Stream(Struct, frozen=True):
@@ -122,7 +127,7 @@ class Speech:
         header, parent = read(signed[0], _Header), read(signed[1], _Header)
         if header is None:
             return None
-        return Heard(header.msg_type, parent.msg_id if parent else "", signed[3])
+        return Heard(header.msg_type, parent.msg_id if parent else "", signed[3], header.date)
 
     def _signature(self, parts: tuple[bytes, ...]) -> bytes:
         if not self._key:
@@ -140,8 +145,24 @@ def read(data: bytes, kind: type[S]) -> S | None:
 
 def is_idle(heard: Heard) -> bool:
     """It has done what it was asked to."""
+    return state_of(heard) == "idle"
+
+
+def state_of(heard: Heard) -> str | None:
+    """What a kernel says of itself: busy from when it turns to an order until it is idle."""
     status = read(heard.content, _Status) if heard.kind == "status" else None
-    return status is not None and status.execution_state == "idle"
+    return status and status.execution_state
+
+
+def milliseconds(begun: Heard | None, ended: Heard | None) -> float | None:
+    """Between two messages, by the kernel's clock; None when one is missing or has no date (ISO 8601)."""
+    if begun is None or ended is None:
+        return None
+    try:
+        spent = datetime.fromisoformat(ended.date) - datetime.fromisoformat(begun.date)
+    except (ValueError, TypeError):  # no date, or one of them without its zone
+        return None
+    return round(spent.total_seconds() * 1000, 2)
 
 
 def event_of(heard: Heard) -> CellEvent | None:

@@ -92,11 +92,14 @@ class Missed(Struct, frozen=True):
 
 
 class CellEnd(Struct, frozen=True):
-    """A cell has ended. `exit_code` is 0 without an error; of a shell's cell, its status."""
+    """A cell has ended. `exit_code` is 0 without an error; of a shell's cell, its status. `duration_ms` is the
+    server's view, `kernel_ms` what the kernel itself took, by its own clock (none when it does not say).
+    """
 
     exit_code: int
     execution_count: int
     duration_ms: int = 0
+    kernel_ms: float | None = None
 
 
 CellEvent = Text | Shown | Missed | CellError | CellEnd
@@ -122,3 +125,4 @@ class CellResult(Struct, frozen=True):
     duration_ms: int
     language: str
     truncated: bool = False
+    kernel_ms: float | None = None

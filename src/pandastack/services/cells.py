@@ -163,6 +163,7 @@ class Cell:
             duration_ms=round((now - self._began) * 1000),
             language=language,
             truncated=self._missed or stdout.cut or stderr.cut,
+            kernel_ms=self._end.kernel_ms,
         )
 
 
