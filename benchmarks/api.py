@@ -61,6 +61,15 @@ class Api:
         """Something to read."""
         return self._timed("GET", path)[0]
 
+    def write(self, sandbox_id: str, path: str, content: bytes) -> None:
+        """A file of a sandbox."""
+        url, where = f"/v1/sandboxes/{sandbox_id}/fs", {"path": path}
+        answer_of(self.client.put(url, params=where, content=content))
+
+    def browser(self, sandbox_id: str) -> tuple[JSON, float]:
+        """Links to the browser of a sandbox."""
+        return self._timed("GET", f"/v1/sandboxes/{sandbox_id}/browser")
+
     @contextmanager
     def sandbox(self, **wishes: object) -> Iterator[str]:
         """The id of a sandbox that lives as long as the block."""

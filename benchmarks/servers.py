@@ -24,7 +24,8 @@ def fresh_server(
         tempfile.TemporaryDirectory(prefix="pandastack-bench-") as home,
         running_server(Path(home), settings=settings, gateway=gateway) as server,
     ):
-        _rehearsed(server)
+        time.sleep(SETTLED_SECONDS)
+        rehearsed(server)
         yield server
 
 
@@ -35,12 +36,11 @@ def server_of(checkout: Path) -> Iterator[Server]:
         yield server
 
 
-def _rehearsed(server: Server) -> None:
+def rehearsed(server: Server) -> None:
     """Wait until its fork servers have rehearsed the programs of their templates, as those of a server that
     has run for a minute have.
     """
     deadline = time.monotonic() + REHEARSED_SECONDS
-    time.sleep(SETTLED_SECONDS)
     while time.monotonic() < deadline:
         told = server.log.read_text("utf-8", "replace")
         if told.count("rehearsal.begun") == told.count("rehearsal.ended"):

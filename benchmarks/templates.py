@@ -13,6 +13,7 @@ from benchmarks.api import Refused
 from benchmarks.percentiles import Summary, summarize
 from benchmarks.question import Question, Stage
 from benchmarks.result import Answer, Bar, at_most, none_of
+from benchmarks.servers import rehearsed
 from pandastack import Client, PandastackError
 
 BASE, OWN = "base", "own"
@@ -93,6 +94,8 @@ def _creates(stage: Stage, names: Sequence[str], count: int) -> tuple[dict[str, 
     spent: dict[str, list[float]] = {name: [] for name in names}
     failures = []
     for number in stage.times(count + WARM_UP, "create and delete of each template"):
+        if number == WARM_UP:
+            rehearsed(stage.server)
         for name in names:
             try:
                 sandbox, elapsed = stage.api.create(template=name)

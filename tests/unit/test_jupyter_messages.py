@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandastack.client._code import CellCapture
-from pandastack.jupyter.messages import DELIMITER, Heard, Speech, event_of, is_idle
+from pandastack.jupyter.messages import DELIMITER, Heard, Speech, event_of, is_idle, milliseconds
 from pandastack.model.code import CellError, Shown, Text
 from pandastack.services.cells import RESULT_BYTES_MOST, Cell
 
@@ -25,7 +25,7 @@ def test_what_one_says_the_other_hears() -> None:
     message_id, parts = speech().say("execute_request", {"code": "1"})
     heard = speech().hear((b"routing", *parts))
     assert message_id == "id-1"
-    assert heard == Heard("execute_request", "", b'{"code":"1"}')
+    assert heard == Heard("execute_request", "", b'{"code":"1"}', "1970-01-01T00:00:00Z")
 
 
 def test_what_is_not_signed_with_the_key_is_passed_over() -> None:
@@ -102,6 +102,18 @@ def test_an_update_takes_the_place_of_what_was_displayed_under_its_name() -> Non
         cell.add(shown)
     told = [one["text/plain"] for one in cell.result("python", 0.0).results]
     assert told == ["a 1", "other", "a 1", "of it again", "of nobody"]
+
+
+def dated(date: str) -> Heard:
+    return Heard("status", "", b"", date)
+
+
+def test_a_kernels_own_time_is_that_of_its_clock() -> None:
+    begun = dated("2024-05-01T10:00:00.250000+02:00")
+    assert milliseconds(begun, dated("2024-05-01T08:00:01Z")) == 750.0
+    for other in (None, dated(""), dated("yesterday"), dated("2024-05-01T10:00:00")):
+        assert milliseconds(begun, other) is None
+        assert milliseconds(other, begun) is None
 
 
 def test_updates_are_counted_as_what_they_leave() -> None:

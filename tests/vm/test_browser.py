@@ -144,7 +144,7 @@ def size_and_first_pixel(png: bytes) -> tuple[tuple[int, int], tuple[int, ...]]:
 async def test_playwright_drives_it(server: Server, box: AsyncSandbox) -> None:
     """By the WebSocket's address and by the other one, through both ways in."""
     link = await box.browser()
-    assert link["browser"].startswith("Chrome/")
+    assert "Chrome/" in link["browser"]
     async with driven(link["cdp_url"]) as browser:
         assert browser.contexts[0].pages == []
         page = await page_of(browser)
@@ -164,10 +164,18 @@ async def test_playwright_drives_it(server: Server, box: AsyncSandbox) -> None:
         await (await coming.value).failure()
         assert await box.files.read(f"{DOWNLOADS}/report.txt") == b"the report"
         await check_guards(box)
+    await check_a_download_of_nobody(box)
     told = await command("browser", box.id, "--ttl", "60", server=server)
     assert told.startswith(b"cdp   ws://127.0.0.1:")
     async with connect(told.split()[1].decode()) as socket:
         assert "Chrome" in await told_version(socket)
+
+
+async def check_a_download_of_nobody(box: AsyncSandbox) -> None:
+    """What a page downloads that nobody drives is kept, also when a driver has been and gone."""
+    opened = f"curl --silent --fail -X PUT http://127.0.0.1:9222/json/new?{SITE}/report.txt"
+    waited = f"rm {DOWNLOADS}/*; {opened} && until test -s {DOWNLOADS}/report.txt; do sleep 0.1; done"
+    await box.exec(waited, check=True, timeout_seconds=60)
 
 
 async def command(*words: str, server: Server) -> bytes:

@@ -108,6 +108,7 @@ async def test_a_first_cell_a_plot_and_a_warm_cell_take_no_longer_than_promised(
         [CHART, "image/png", "text/plain"],
         [DATA, "text/html", "text/plain"],
     ]
+    assert 0 < told["kernel_ms"] < told["duration_ms"] + 1
     assert first < FIRST_SECONDS * BUSY
     assert plot < PLOT_SECONDS * BUSY
     assert min(warm) < WARM_SECONDS * BUSY
@@ -407,6 +408,7 @@ async def test_the_sdk_streams_interrupts_and_restarts(world: World) -> None:
         )
         assert ("".join(sorted(said)), done.text, done.stdout) == ("err\nout\n", "42", "out\n")
         assert [result.is_main_result for result in shown] == [True]
+        assert done.kernel_ms is not None and 0 < done.kernel_ms < done.duration_ms + 1
         done = await context.run_code("1 / 0")
         assert done.error_detail is not None
         assert (done.error_detail.name, done.exit_code) == ("ZeroDivisionError", 1)

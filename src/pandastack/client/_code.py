@@ -109,7 +109,7 @@ class CodeError:
 @dataclass(frozen=True)
 class Execution:
     """A cell that has ended. `error` is the traceback as text, `error_detail` the same in its parts;
-    `truncated` says that more was shown than is told here. Of `duration_ms` the kernel itself took `kernel_ms`.
+    `truncated` says that more was shown than is told here. Of `duration_ms` the kernel took `kernel_ms`.
     """
 
     results: list[Result] = field(default_factory=list)

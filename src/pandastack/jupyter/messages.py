@@ -46,8 +46,8 @@ class ConnectionFile(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """A message of a kernel that was signed as it must be: its kind, what it answers, its content as JSON, and
-    the kernel's date of it.
+    """A message of a kernel that was signed as it must be: its kind, what it answers, its content as JSON,
+    and the kernel's date of it.
     """
 
     kind: str
@@ -151,7 +151,7 @@ def is_idle(heard: Heard) -> bool:
 def state_of(heard: Heard) -> str | None:
     """What a kernel says of itself: busy from when it turns to an order until it is idle."""
     status = read(heard.content, _Status) if heard.kind == "status" else None
-    return status and status.execution_state
+    return None if status is None else status.execution_state
 
 
 def milliseconds(begun: Heard | None, ended: Heard | None) -> float | None:

@@ -92,8 +92,8 @@ class Missed(Struct, frozen=True):
 
 
 class CellEnd(Struct, frozen=True):
-    """A cell has ended. `exit_code` is 0 without an error; of a shell's cell, its status. `duration_ms` is the
-    server's view, `kernel_ms` what the kernel itself took, by its own clock (none when it does not say).
+    """A cell has ended. `exit_code` is 0 without an error; of a shell's cell, its status. `duration_ms` is
+    the server's view, `kernel_ms` what the kernel itself took, by its own clock (none when it does not say).
     """
 
     exit_code: int

@@ -1,6 +1,6 @@
 """Has the browser keep in one folder what its pages download, while nobody who drives it says another: this build of
 Chromium refuses downloads unless it is told, and forgets it with the connection that it was told by. So that stays open
-until the browser ends; nothing is sent over it, and nothing wakes it.
+until the browser ends. Who leaves takes along what was said before him too; then it is said again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from urllib.error import URLError
 import websockets
 
 DEVTOOLS = "http://127.0.0.1:9222"
-ORDER = {
-    "id": 1,
-    "method": "Browser.setDownloadBehavior",
-    "params": {"behavior": "allow", "downloadPath": "/workspace/downloads"},
-}
+WHERE = {"behavior": "allow", "downloadPath": "/workspace/downloads"}
+ORDER = json.dumps({"id": 1, "method": "Browser.setDownloadBehavior", "params": WHERE})
+WATCH = json.dumps({"id": 2, "method": "Target.setDiscoverTargets", "params": {"discover": True}})
+LEFT = ("Target.targetInfoChanged", '"type":"page"', '"attached":false')
+"""In what is said of a page whose driver has left it."""
 PAUSE_SECONDS = 0.5
 TRIES = 600
 
@@ -39,9 +39,11 @@ def address() -> str:
 async def hold(url: str) -> None:
     """Return when the browser has ended."""
     async with websockets.connect(url, ping_interval=None, max_size=None) as socket:
-        await socket.send(json.dumps(ORDER))
-        async for _ in socket:
-            pass
+        await socket.send(ORDER)
+        await socket.send(WATCH)
+        async for told in socket:
+            if all(word in told for word in LEFT):
+                await socket.send(ORDER)
 
 
 asyncio.run(hold(address()))
