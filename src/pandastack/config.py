@@ -193,6 +193,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The templates that are made ready before the server listens; each other one is at its first create.
     None is all but those that say `on_demand`.
     """
+    kept_sizes: Count = 16
+    """So many sizes of templates that were asked for, beside their own, stay baked on the disk: those used
+    last. Another one is baked again when it is asked for. More are there only while they are in use.
+    """
     rehearse: bool = True
     """Has emulated machines start with the code of their template's programs translated. It takes a processor
     some seconds for each template, some time after the template was first wanted.

@@ -32,7 +32,9 @@ POINTS = (
     "drop.marked", "drop.dropped",
     "egress.ordered", "egress.written",
     "build.laid_out", "build.baked",
+    "verify.laid_out", "verify.compared",
     "backup.aside", "backup.saved", "backup.sealed", "backup.dropped",
+    "restore.begun", "restore.filled", "restore.published",
 )  # fmt: skip
 """Every name that the services pass."""
 

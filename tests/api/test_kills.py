@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 PROGRAM = Path(sys.executable).with_name("pandastack")
 ALL = "/v1/sandboxes"
-ELSEWHERE = ("build.", "backup.")
+ELSEWHERE = ("build.", "verify.", "backup.", "restore.")
 """How points begin that are not of sandboxes: builds are killed in `tests/vm/test_build_kills.py`."""
 PROCESSES = {"PANDASTACK_DRIVER": "process", "PANDASTACK_INSECURE_NO_ISOLATION": "true"}
 """Settings with which machines are plain processes."""
@@ -140,6 +140,39 @@ async def test_backups_are_gone_on_with_by_the_next_server(tmp_path: Path, leak_
             for backup in states:
                 wish = {"name": f"again-{number}-{backup}", "from_backup": backup}
                 assert (await http.post("/v1/volumes", json=wish)).status_code == 201
+
+
+async def test_a_restore_that_is_cut_off_leaves_a_whole_volume_or_nothing(
+    tmp_path: Path, leak_check: LeakCheck
+) -> None:
+    """And what it was restored from is as it was: the next restore has all of it."""
+    disks = tmp_path / "state" / "w"
+    async with server(tmp_path) as http:
+        made = (await http.post("/v1/volumes", json={"name": "data", "size_mb": 16})).json()
+        original = disks / made["id"] / "disk"
+        with original.open("r+b") as disk:
+            disk.seek(8 << 20)
+            disk.write(os.urandom(3 << 20))
+        wish = {"name": "again", "from_backup": (await http.post("/v1/volumes/data/backups")).json()["id"]}
+        assert set((await backups(http)).values()) == {"ready"}
+    for point in (point for point in POINTS if point.startswith("restore.")):
+        async with server(tmp_path, f"{point}=exit") as http:
+            assert await volumes(http) == {"data": made["id"]}
+            assert [home.name for home in disks.iterdir()] == [made["id"]]
+            order = Mortal(http)
+            assert await order("POST", "/v1/volumes", wish) == {} and order.died
+    async with server(tmp_path) as http:
+        there = await volumes(http)
+        assert there.keys() == {"data", "again"}, "the last one had come to be, and was not answered"
+        there["third"] = (await http.post("/v1/volumes", json={**wish, "name": "third"})).json()["id"]
+        assert {one.name for one in disks.iterdir()} == set(there.values())
+        for name in ("again", "third"):
+            assert (disks / there[name] / "disk").read_bytes() == original.read_bytes()
+
+
+async def volumes(http: httpx2.AsyncClient) -> dict[str, str]:
+    """Their ids, by name."""
+    return {each["name"]: each["id"] for each in (await http.get("/v1/volumes")).json()}
 
 
 async def deleted_until_dead(order: Mortal, backup: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pandastack.failpoint import POINTS
 from pandastack.testing.fixtures import processes_with
 from tests.vm.yard import Yard
 from tests.wire.images import packed, root_tree
@@ -18,6 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(900)]
 
 BUILD = "/v1/templates/build"
 BUILDS = "/v1/templates/builds"
+OWN = "/v1/templates/own"
 SLOW = "FROM scratch\nADD rootfs.tar /\nRUN echo under way; sleep 600\n"
 QUICK = "FROM scratch\nADD rootfs.tar /\n"
 GONE_SECONDS = 60.0
@@ -74,15 +76,24 @@ async def nothing_is_left(yard: Yard, images: int = 0) -> None:
             assert "qemu" not in Path(f"/proc/{process}/cmdline").read_text(), "what was baked"
 
 
+async def was_cut_off(yard: Yard, build_id: str, when: str, images: int = 0) -> None:
+    """The server ended in the middle of it: that is told, and nothing else is there of it."""
+    found = await build_of(yard, build_id)
+    assert (found["status"], found["code"]) == ("failed", "build.interrupted"), when
+    await nothing_is_left(yard, images)
+
+
 MOMENTS = {
     "building": (SLOW, "under way", ""),
     "laid out": (QUICK, "", "build.laid_out"),
     "baking": (QUICK, "— baking", ""),
     "baked": (QUICK, "", "build.baked"),
 }
+VERIFYING = [point for point in POINTS if point.startswith("verify.")]
 
 
 async def test_a_server_that_is_killed_leaves_nothing_of_a_build(yard: Yard, root: bytes) -> None:
+    """Nor of one that verifies what another one has made, which is as it was."""
     for words, (dockerfile, line, point) in MOMENTS.items():
         async with yard.life(f"{point}=sleep:600" if point else ""):
             build = await begin(yard, root, dockerfile, ready="sleep 3")
@@ -93,16 +104,27 @@ async def test_a_server_that_is_killed_leaves_nothing_of_a_build(yard: Yard, roo
                 await asyncio.sleep(1.0 if words == "baking" else 0.0)
             yard.kill()
         async with yard.life():
-            found = await build_of(yard, build)
-            assert (found["status"], found["code"]) == ("failed", "build.interrupted"), words
-            await nothing_is_left(yard)
+            await was_cut_off(yard, build, words)
+    verifying = ""
+    for point in VERIFYING:
+        async with yard.life(f"{point}=sleep:600"):
+            if verifying:
+                await was_cut_off(yard, verifying, point, images=1)
+            else:
+                done = await ended(yard, await begin(yard, root, QUICK))
+                assert (done["status"], done["error"]) == ("done", None)
+            verifying = (await yard.call("POST", f"{OWN}/verify", status=202))["id"]
+            await yard.reached(point, PATIENCE_SECONDS)
+            yard.kill()
     async with yard.life(leave="destroy"):
-        done = await ended(yard, await begin(yard, root, QUICK))
-        assert (done["status"], done["error"]) == ("done", None)
+        await was_cut_off(yard, verifying, "verified", images=1)
+        assert (await yard.call("GET", f"{OWN}/bill"))["verifiable"]
         made = await yard.call("POST", "/v1/sandboxes", {"template": "own"}, 201)
         assert await yard.say(made["id"], "echo fine") == "fine\n"
         await yard.call("DELETE", f"/v1/sandboxes/{made['id']}", status=204)
         await nothing_is_left(yard, images=1)
+        await yard.call("DELETE", OWN, status=204)
+        await nothing_is_left(yard)
 
 
 async def test_a_machine_that_is_killed_ends_its_build(yard: Yard, root: bytes) -> None:

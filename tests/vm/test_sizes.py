@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from pandastack.host import procfs
 from pandastack.host.app import LocalHost
+from pandastack.host.paths import Cache
 from pandastack.host.readiness import run_to_end
+from pandastack.host.uses import users
 from pandastack.model.host import VmSpec
 from pandastack.model.image import Size, variant_of
+from pandastack.testing.real import CACHE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(480)]
 
@@ -38,3 +44,10 @@ async def test_a_machine_has_the_size_that_is_asked_for(host: LocalHost) -> None
     await host.stop("larger")
     again = await host.start(VmSpec("again", variant_of("base", SIZE)))
     assert again.boot_ms < 10_000, "it was baked once"
+    await host.stop("again")
+    ready = await host.templates.prepare(variant_of("base", SIZE))
+    assert ready.snapshot is not None
+    await host.vms.driver.release(ready.snapshot.directory.name)  # as when too many sizes are kept
+    using = users(Cache(CACHE))[ready.snapshot.directory.resolve()]
+    assert using == [f"{procfs.name(os.getpid())} ({os.getpid()})"], "its fork server has ended"
+    assert (await host.start(VmSpec("slower", variant_of("base", SIZE)))).cpu == SIZE.cpu

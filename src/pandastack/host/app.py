@@ -39,13 +39,14 @@ from pandastack.host.network.ability import lacking
 from pandastack.host.network.slots import Slots, name_servers_of, open_slots
 from pandastack.host.own_images import OwnImages
 from pandastack.host.packages import Progress
-from pandastack.host.paths import Cache
+from pandastack.host.paths import OWN_IMAGES, Cache
 from pandastack.host.probe import choose_vmm, host_cpu, probe_kvm
 from pandastack.host.qemu import QemuDriver
 from pandastack.host.qemu_install import QemuInstall, ensure_qemu
 from pandastack.host.reach import Reach
 from pandastack.host.seals import KEY, Seals
 from pandastack.host.shelf import BakedShelf
+from pandastack.host.sizes import Sizes
 from pandastack.host.templates import Shelf, Templates
 from pandastack.host.tenancy import demand
 from pandastack.host.users import users_in
@@ -158,7 +159,7 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
     taps = _with_networks(config)
     driver = await _driver(cache, config, progress, taps=taps)
     demand(config, driver.isolation, driver.degraded)
-    baker = Baker(driver, cache.root / "snapshots", cache.lock("bake").parent, sources)
+    baker = Baker(driver, cache.snapshots, cache.lock("bake").parent, sources)
     with closing(Uses(cache)) as uses:
         if isinstance(driver, QemuDriver):
             uses.take(driver.vmm.binary)
@@ -174,12 +175,17 @@ async def open_host(config: HostConfig, progress: Progress) -> AsyncIterator[Loc
                     sources,
                     config.archive_keys,
                     network=network,
-                    images=_own_images(driver, config.state_dir / "i", cache, sources, progress),
+                    images=_own_images(driver, config.state_dir / OWN_IMAGES, cache, sources, progress),
                 ) as host,
+                beside(_sizes(cache, uses, host, config).go_on()),
             ):
                 yield host
         finally:
             await driver.close()
+
+
+def _sizes(cache: Cache, uses: Uses, host: LocalHost, config: HostConfig) -> Sizes:
+    return Sizes(cache, uses, host.templates, host.vms, state=config.state_dir, most=config.kept_sizes)
 
 
 def _own_images(

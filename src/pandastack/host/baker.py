@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from pandastack.errors import MachineError
+from pandastack.errors import MachineError, SnapshotRefused
 from pandastack.host import snapshots, trust
 from pandastack.host.birth import BOOT_SECONDS, GATE_SECONDS
 from pandastack.host.death import answered
@@ -35,10 +35,13 @@ from pandastack.host.guest import GateFacts, GuestLink
 from pandastack.host.image import Image
 from pandastack.host.manifest import Recipe
 from pandastack.host.network.addresses import GUEST_NETWORK
+from pandastack.host.paths import SIZE
 from pandastack.host.publish import leftovers, locked, new_directory, sweep, workspace
 from pandastack.host.readiness import Report, make_ready, run_to_end
+from pandastack.host.record import write_record
 from pandastack.host.vm import Sources
 from pandastack.host.volumes import make_disk
+from pandastack.model.image import Size
 
 SETTLE_SECONDS = 3.0
 """Between the last command and the snapshot: the guest's kernel finishes what it does in the background."""
@@ -81,22 +84,33 @@ class Baker:
         made = map(snapshots.files_in, sorted((self._root / image.name).glob(f"{key}*")))
         return next((files for files in made if files.manifest.exists()), None)
 
-    async def bake(self, image: Image, config: MachineConfig, report: Report) -> SnapshotFiles:
-        """The snapshot, baked if there is none, and checked against its hashes either way.
+    async def bake(
+        self, image: Image, config: MachineConfig, report: Report, size: Size | None = None
+    ) -> SnapshotFiles:
+        """The snapshot, baked if there is none, and checked against its hashes either way. What is baked for
+        a `size` that was asked for is noted as that.
 
         BootFailed with the last console lines when the guest does not come up or does not become ready.
         """
-        files = self.find(image, config)
-        if files is None:
-            report(f"waiting for a turn to bake {image.name}")
-            async with locked(self._locks / f"bake-{image.name}"):
-                files = await self._bake_once(image, config, report)
-        self._driver.check(files, config)
-        report(f"checking the snapshot of {image.name}")
-        await snapshots.verify(files, snapshots.read_manifest(files))
-        return files
+        while True:
+            files = self.find(image, config)
+            if files is None:
+                report(f"waiting for a turn to bake {image.name}")
+                async with locked(self._locks / f"bake-{image.name}"):
+                    files = await self._bake_once(image, config, report, size)
+            try:
+                self._driver.check(files, config)
+                report(f"checking the snapshot of {image.name}")
+                await snapshots.verify(files, snapshots.read_manifest(files))
+            except SnapshotRefused:
+                if files.manifest.exists():
+                    raise
+                continue  # another program has removed it meanwhile
+            return files
 
-    async def _bake_once(self, image: Image, config: MachineConfig, report: Report) -> SnapshotFiles:
+    async def _bake_once(
+        self, image: Image, config: MachineConfig, report: Report, size: Size | None
+    ) -> SnapshotFiles:
         """With the lock held: unless another program was faster; what a killed one left goes first.
 
         Two bakes of the same give two memories, so each has a name of its own: what lies over the one must
@@ -109,6 +123,8 @@ class Baker:
         target = folder / (self._key(image, config) + self._sources.entropy(4).hex())
         with new_directory(target) as draft:
             await self._bake(image, config, draft, report)
+            if size is not None:
+                write_record(draft / SIZE, size)
         return snapshots.files_in(target)
 
     async def tidy(self, name: str) -> None:

@@ -47,6 +47,10 @@ class Birth:
         """As `_made`; a machine that goes on from a snapshot and does not come up is tried once more: what it
         goes on from is whole, and its process may have met with an accident.
         """
+        with self._templates.wanted(spec.template):
+            return await self._made_at_last(spec, path)
+
+    async def _made_at_last(self, spec: VmSpec, path: Path) -> Vm:
         try:
             return await self._made(spec, path)
         except BootFailed as error:

@@ -117,7 +117,7 @@ class OwnImages:
             raise BuildFailed("This host has no guest kernel any more; `pandastack setup` fetches one.")
         image = self._image(plain, kernel, await ensure_agent(self._cache))
         config = machine_config(image, size)
-        snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None))
+        snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None), size)
         await self._baker.speed_up(image, config, snapshot)
         spec = self._held[plain].spec
         return Prepared(

@@ -88,11 +88,19 @@ class Cache(Struct, frozen=True):
         return self.root / "locks" / name
 
 
+OWN_IMAGES = "i"
+"""The images of tenants, in a host's state."""
+
 # The files of one image's folder.
 ROOT_DISK = "root.ext4"
 OVERLAY = "overlay.qcow2"
 IMAGE_RECORD = "image.json"
 PACKAGE_LIST = "packages.txt"
+
+SIZE = "size.json"
+"""Beside a snapshot that was baked for a size that was asked for: which. Its modification time is its last
+use.
+"""
 
 # The files of one kernel's folder.
 VMLINUZ = "vmlinuz"

@@ -147,7 +147,7 @@ class QemuDriver:
             await self.zygotes.prepare(snapshot.directory.name, Plan(begin, rehearsal))
 
     async def release(self, name: str) -> None:
-        """End the copy of a machine that served this snapshot."""
+        """End what served this snapshot, its fork server or the copy of a machine."""
         if self.zygotes:
             await self.zygotes.drop(name)
 

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from pandastack.host.baker import Baker
 from pandastack.host.builder import prepare
-from pandastack.host.driver import MachineConfig
+from pandastack.host.driver import MachineConfig, SnapshotFiles
 from pandastack.host.image import Image, find_image
 from pandastack.host.manifest import MANIFEST, load_recipe
 from pandastack.host.network.addresses import GUEST
@@ -84,8 +84,7 @@ class BakedShelf:
         image = await self._image(plain)
         config = machine_config(image, size)
         self._uses.take(image.root_disk, image.initrd, image.kernel.vmlinuz)
-        snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None))
-        self._uses.take(snapshot.directory)
+        snapshot = await self._held(image, config, size)
         await self._baker.speed_up(image, config, snapshot)
         self.made.put_nowait(plain)
         manifest = image.recipe.manifest
@@ -98,6 +97,14 @@ class BakedShelf:
             user=manifest.user,
             guest_ip=str(GUEST.ip),
         )
+
+    async def _held(self, image: Image, config: MachineConfig, size: Size | None) -> SnapshotFiles:
+        """The snapshot, which no other program removes from now on."""
+        while True:
+            snapshot = await self._baker.bake(image, config, lambda line: self._progress(line, None), size)
+            self._uses.take(snapshot.directory)
+            if snapshot.manifest.exists():  # and not just removed
+                return snapshot
 
     async def _image(self, name: str) -> Image:
         found = find_image(name, self._cache, self._images_dir)

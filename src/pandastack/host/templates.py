@@ -7,7 +7,9 @@ at most once at a time; everybody who waits gets the same result, and a caller t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +18,8 @@ from msgspec import Struct
 
 from pandastack.errors import PandastackError, TemplateNotFound
 from pandastack.host.driver import MachineConfig, SnapshotFiles
+from pandastack.host.paths import SIZE
+from pandastack.host.uses import mark_used
 from pandastack.model.image import Template, is_own, parted
 from pandastack.telemetry import logger
 
@@ -76,10 +80,14 @@ class Templates:
         self._shelves = shelves
         self._ready: dict[str, Prepared] = {}
         self._making: dict[str, asyncio.Task[Prepared]] = {}
+        self._wanted: Counter[str] = Counter()
+        self.made = asyncio.Event()
+        """Set whenever one has been made ready."""
 
     async def prepare(self, name: str) -> Prepared:
         """The template, made ready if it is not; TemplateNotFound names those that exist."""
         if prepared := self.ready(name):
+            _note_use(name, prepared)
             return prepared
         self._shelf_of(name)
         task = self._making.get(name)
@@ -104,6 +112,36 @@ class Templates:
                     log.warning("template.unreadable", template=name, reason=error.message)
         return found
 
+    @contextmanager
+    def wanted(self, name: str) -> Iterator[None]:
+        """Within the block what is ready of it is not put back: a machine is being started from it."""
+        self._wanted[name] += 1
+        try:
+            yield
+        finally:
+            self._wanted[name] -= 1
+            if not self._wanted[name]:
+                del self._wanted[name]
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether machines are being started from it, or it is being made ready."""
+        return name in self._wanted or name in self._making
+
+    def has_ready(self, name: str, folder: Path) -> bool:
+        """Whether what is ready of it is the snapshot in `folder`."""
+        prepared = self._ready.get(name)
+        files = prepared.snapshot if prepared else None
+        return files is not None and files.directory == folder
+
+    def put_back(self, name: str, folder: Path) -> bool:
+        """Have it be ready no more, if the snapshot in `folder` is what is; the next who wants it has it made
+        ready again.
+        """
+        is_that = self.has_ready(name, folder)
+        if is_that:
+            del self._ready[name]
+        return is_that
+
     async def forget(self, name: str) -> list[Prepared]:
         """It is to be there no more, in no size: it is not made ready any further. What was ready of it."""
         for task in [task for making, task in self._making.items() if parted(making)[0] == name]:
@@ -124,6 +162,8 @@ class Templates:
         try:
             prepared = await self._shelf_of(name).make_ready(name)
             self._ready[name] = prepared
+            _note_use(name, prepared)
+            self.made.set()
             return prepared
         finally:
             del self._making[name]
@@ -139,6 +179,12 @@ class Templates:
                 return shelf
         known = ", ".join(each for shelf in self._shelves for each in shelf.names() if not is_own(each))
         raise TemplateNotFound(f'unknown template "{name}": this server has {known}')
+
+
+def _note_use(name: str, prepared: Prepared) -> None:
+    """Of a size that was asked for: of these not all are kept."""
+    if parted(name)[1] is not None and prepared.snapshot is not None:
+        mark_used(prepared.snapshot.directory / SIZE)
 
 
 class BareShelf:

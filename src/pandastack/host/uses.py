@@ -72,6 +72,13 @@ class Uses:
             mark_used(descriptor)
             os.close(descriptor)
 
+    def let_go(self, *paths: Path) -> None:
+        """Hold the entries of these paths no more; fine when they are not held."""
+        for path in paths:
+            entry = entry_of(self._cache, path)
+            if entry is not None:
+                self._let_go(entry)
+
     def close(self) -> None:
         """Let go of all."""
         for entry in list(self._held):
@@ -94,3 +101,16 @@ def users(cache: Cache) -> Mapping[Path, list[str]]:
             assert entry is not None  # noqa: S101  # it was taken out above
             found.setdefault(entry, []).append(f"{procfs.name(pid)} ({pid})")
     return found
+
+
+def is_used_by_others(entry: Path, home: Path) -> bool:
+    """Whether a process of this machine uses an entry that is not this one, nor has files below `home` open.
+    As far as we may look.
+    """
+    theirs, ours = str(entry.resolve()), str(home.resolve()) + "/"
+    for pid in set(procfs.processes()).difference([os.getpid()]):
+        files = procfs.files(pid)
+        uses = any(path == theirs or path.startswith(theirs + "/") for path in files)
+        if uses and not any(path.startswith(ours) for path in files):
+            return True
+    return False

@@ -97,6 +97,10 @@ class Vault:
         """All snapshots."""
         return [self._report(kept) for kept in self._kept.values()]
 
+    def passing(self) -> list[Prepared]:
+        """What is started from those that do not last: they have no files of their own."""
+        return [kept.prepared for kept in self._kept.values() if not kept.report.durable]
+
     def folders(self) -> list[Path]:
         """The directories of all that is to last: snapshots, and what they lie over."""
         own = [self._snapshots / name for name, kept in self._kept.items() if kept.report.durable]

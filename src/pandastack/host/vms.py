@@ -37,7 +37,7 @@ from pandastack.host.room import Room
 from pandastack.host.scrub import Scrub
 from pandastack.host.shortage import told
 from pandastack.host.spares import FIRST_REST_SECONDS, REST_SECONDS, Spares
-from pandastack.host.templates import Templates
+from pandastack.host.templates import Prepared, Templates
 from pandastack.host.vault import Vault
 from pandastack.host.vm import CONSOLE, RECORD, Sources, Supplies, Vm, VmRecord, check_id, found_dead
 from pandastack.host.watch import Watch
@@ -273,6 +273,10 @@ class Vms:
         """The living first, then the dead that nobody has stopped yet."""
         return [vm.report for vm in self._vms.values()] + list(self._dead.values())
 
+    def origins(self) -> list[Prepared]:
+        """What the machines were started from."""
+        return [vm.prepared for vm in self._vms.values() if vm.prepared]
+
     @asynccontextmanager
     async def deaths(self) -> AsyncIterator[AsyncIterator[VmReport]]:
         queue: asyncio.Queue[VmReport] = asyncio.Queue()
@@ -452,7 +456,7 @@ class Vms:
         if self._room.is_back():
             await self._go_on()
         if not self._starting and not self._keeping:
-            await self.vault.tidy([vm.prepared for vm in self._vms.values() if vm.prepared])
+            await self.vault.tidy(self.origins())
 
     async def _go_on(self) -> None:
         """Not those of which a snapshot is being taken: they may have to stand still behind it."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from uuid import UUID
@@ -127,7 +127,8 @@ class Volumes:
         me = f"reader-{next(self._readings)}"
         readers[me] = True
         try:
-            yield _pieces(self.path_of(volume_id))
+            async with aclosing(_pieces(self.path_of(volume_id))) as pieces:
+                yield pieces
         finally:
             del readers[me]
 
@@ -278,7 +279,7 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-async def _pieces(disk: Path) -> AsyncIterator[Piece]:
+async def _pieces(disk: Path) -> AsyncGenerator[Piece, None]:
     with disk.open("rb") as file:
         chunks = sparse.chunks(file.fileno())
         while (found := await asyncio.to_thread(next, chunks, None)) is not None:

@@ -88,6 +88,11 @@ class Zygote:
         self._machines: set[int] = set()
         self._childless = asyncio.Event()
 
+    @property
+    def is_childless(self) -> bool:
+        """Whether it has no machine whose end it has to tell."""
+        return not self._machines
+
     def alive(self) -> bool:
         """Whether it still serves, and its children become machines."""
         return not self._broken and self._child.alive()

@@ -14,6 +14,7 @@ from msgspec import Struct
 from pandastack.errors import PandastackError
 from pandastack.host import unix
 from pandastack.host.driver import Machine, Rehearsal
+from pandastack.host.publish import taken_away
 from pandastack.host.zygote import Zygote
 
 log = structlog.get_logger("host")
@@ -22,6 +23,8 @@ MOST_COPIES = 8
 MOST_COPIED_BYTES = 256 << 20
 """Copies of machines that are kept to serve their snapshots, and what all of these have of their own."""
 
+PROGRAMS = ".programs"
+"""Behind the name of a home whose server has rehearsed them."""
 CALM_SECONDS = 5.0
 """After which programs are rehearsed: who has just come is served first."""
 
@@ -88,12 +91,32 @@ class Zygotes:
             await self.drop(next(iter(self._spare)))
 
     async def drop(self, key: str) -> None:
-        """End the copy that serves for `key`; fine when there is none."""
+        """End what serves for `key`, and make it no more; fine when there is nothing. A server that has
+        machines ends with the last of them.
+        """
         self._spare.pop(key, None)
-        copy = self._copies.pop(key, None)
-        if copy is not None:
-            self._ready.pop(key, None)
-            await copy.close()
+        is_copy = self._copies.pop(key, None) is not None
+        was_planned = self._plans.pop(key, None) is not None
+        if making := self._making.get(key):
+            making.cancel()
+            await asyncio.wait([making])
+            if self._making.get(key) is making:  # it had not begun
+                del self._making[key]
+        server = self._ready.pop(key, None) if is_copy or was_planned else None
+        if is_copy and server is not None:
+            await server.close()
+        elif server is not None:
+            ending = self._retire(server, server.outlive_machines())
+            if server.is_childless:
+                await asyncio.wait([ending])
+        if was_planned and key not in self._plans and (server is None or server.is_childless):
+            await self._clear(key)
+
+    async def _clear(self, key: str) -> None:
+        """Remove the homes of its servers; those of the next ones have the same names."""
+        for home in (self._root / key, self._root / (key + PROGRAMS)):
+            if home.exists():
+                await asyncio.to_thread(shutil.rmtree, taken_away(home), ignore_errors=True)
 
     def keys(self) -> set[str]:
         """What servers were asked for."""
@@ -158,7 +181,7 @@ class Zygotes:
         try:
             async with self._one_at_a_time:
                 await asyncio.sleep(CALM_SECONDS)
-                better = await self._made(self._root / f"{key}.programs", plan, programs=True)
+                better = await self._made(self._root / (key + PROGRAMS), plan, programs=True)
         except (PandastackError, OSError) as error:
             log.warning("rehearsal.ended", snapshot=key, reason=str(error))
             return
@@ -169,11 +192,12 @@ class Zygotes:
         if before is not None:
             self._retire(before, before.outlive_machines())
 
-    def _retire(self, zygote: Zygote, ending: Coroutine[None, None, None]) -> None:
+    def _retire(self, zygote: Zygote, ending: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Owned as the others: `close` ends what is left."""
         retiring = asyncio.create_task(ending, name="retire a fork server")
         self._retiring[retiring] = zygote
         retiring.add_done_callback(self._retired)
+        return retiring
 
     def _retired(self, retiring: asyncio.Task[None]) -> None:
         del self._retiring[retiring]

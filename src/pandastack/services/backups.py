@@ -10,7 +10,7 @@ it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from functools import partial
 
@@ -27,6 +27,7 @@ from pandastack.errors import (
 )
 from pandastack.model.account import Caller, Scope
 from pandastack.model.backup import Backup, BackupStatus, Manifest
+from pandastack.model.host import Piece
 from pandastack.model.volume import Volume, VolumeCreate
 from pandastack.services.chunks import Chunks
 from pandastack.services.ground import Ground
@@ -169,11 +170,20 @@ class Backups:
         with self._reading(found):
             try:
                 manifest = await self._chunks.manifest(found.workspace, found.id, found.digest)
-                async with aclosing(self._chunks.load(found.workspace, manifest.chunks)) as pieces:
-                    return await self._volumes.fill(caller, request.name, size_mb, found.volume, pieces)
+                async with aclosing(self._loaded(found, manifest)) as pieces:
+                    made = await self._volumes.fill(caller, request.name, size_mb, found.volume, pieces)
             except BackupDamaged as error:
                 await self._note(found, error.details["chunks"])
                 raise
+            await self._failpoint("restore.published")
+            return made
+
+    async def _loaded(self, backup: Backup, manifest: Manifest) -> AsyncGenerator[Piece, None]:
+        """What its volume had. Errors: BackupDamaged, BlobsDown."""
+        async with aclosing(self._chunks.load(backup.workspace, manifest.chunks)) as pieces:
+            async for piece in pieces:
+                yield piece
+                await self._failpoint("restore.begun")  # the first one is written
 
     # -- by itself
 

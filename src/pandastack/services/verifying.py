@@ -31,6 +31,7 @@ class Verifying:
     def __init__(self, ground: Ground, workshops: Workshops, templates: Templates) -> None:
         self._database = ground.database
         self._clock = ground.clock
+        self._failpoint = ground.failpoint
         self._workshops = workshops
         self._templates = templates
 
@@ -58,8 +59,10 @@ class Verifying:
             await workshop.make(wish, taken.files.archive, bases)
             await words.step(BuildStatus.RUNNING, "laying out")
             now = await workshop.lay_out(wish)
+            await self._failpoint("verify.laid_out")
             await words.step(BuildStatus.RUNNING, "comparing")
             found = await workshop.compare(taken.files.listing, own, now)
+        await self._failpoint("verify.compared")
         _tell(found, words)
         await words.flush()
         told = {"ended_at": self._clock.now(), "step": "", "comparison": msgspec.to_builtins(found)}

@@ -59,6 +59,7 @@ class Volumes:
         self._placement = ground.placement
         self._clock = ground.clock
         self._new_id = ground.new_id
+        self._failpoint = ground.failpoint
         self._patience = ground.terms.create_timeout_seconds
         self._turns = ground.turns
         self._limits = ground.terms.volumes
@@ -254,6 +255,8 @@ class Volumes:
         try:
             await self._database.write_soon(partial(self._insert, volume=draft))
             made = await self._filled(draft, source, pieces)
+            if pieces is not None:
+                await self._failpoint("restore.filled")
             await self._database.write(partial(self._publish, caller=caller, volume=made))
         except BaseException:
             await self._discard(draft)
