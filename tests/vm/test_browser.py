@@ -1,26 +1,31 @@
-"""The template `browser`, driven by the real Playwright through the API's own address and the gateway."""
+"""The template `browser`, driven by the real Playwright and Puppeteer through both ways in."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx2
 import msgspec
 import pytest
-from playwright.async_api import Browser, Page, Route, WebSocketRoute, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from pandastack import AsyncClient, AsyncSandbox
-from pandastack.client import BrowserLink
 from pandastack.errors import PandastackError
+from pandastack.host import npm
+from pandastack.host.npm import NpmTree
+from pandastack.host.tool import run_tool
+from pandastack.testing.real import CACHE
 from pandastack.testing.server import PROGRAM as OURS
 from pandastack.testing.server import Server, running_server
+from tests.vm.browsing import PATIENCE_MS, driven, leading_here, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -28,8 +33,7 @@ pytestmark = [
     pytest.mark.timeout(900, func_only=True),
 ]
 
-PATIENCE_MS = 90_000
-"""A page may take so long, on a machine that others load too."""
+PUPPETEER = Path(__file__).with_name("puppeteer")
 SETTINGS = {
     "PANDASTACK_REHEARSE": "false",
     "PANDASTACK_READY_TEMPLATES": "browser",
@@ -108,16 +112,6 @@ async def box(client: AsyncClient) -> AsyncIterator[AsyncSandbox]:
         yield box
 
 
-@asynccontextmanager
-async def driven(address: str) -> AsyncIterator[Browser]:
-    """The browser behind an address, as Playwright has it."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.connect_over_cdp(address, timeout=PATIENCE_MS)
-        for context in browser.contexts:
-            context.set_default_timeout(PATIENCE_MS)
-        yield browser
-
-
 async def page_of(browser: Browser, path: str = "/") -> Page:
     page = await browser.contexts[0].new_page()
     await page.goto(SITE + path)
@@ -176,6 +170,20 @@ async def check_a_download_of_nobody(box: AsyncSandbox) -> None:
     opened = f"curl --silent --fail -X PUT http://127.0.0.1:9222/json/new?{SITE}/report.txt"
     waited = f"rm {DOWNLOADS}/*; {opened} && until test -s {DOWNLOADS}/report.txt; do sleep 0.1; done"
     await box.exec(waited, check=True, timeout_seconds=60)
+
+
+async def test_puppeteer_drives_it(box: AsyncSandbox, tmp_path: Path) -> None:
+    """The package of npm as the lock pins it, with the Node.js of this machine."""
+    tree = NpmTree(PUPPETEER, "/")
+    modules = await npm.fetch([tree], tmp_path, CACHE / "npm", lambda what, done: None)
+    program = shutil.copy(PUPPETEER / "drive.mjs", modules[0])
+    link = await box.browser()
+    told = msgspec.json.decode(await run_tool(["node", program, link["cdp_url"], SITE], timeout=200))
+    assert (told["title"], told["clicked"]) == ("nobody", "clicked")
+    assert size_and_first_pixel(b64decode(told["png"])) == ((1280, 800), GREEN)
+    assert b64decode(told["pdf"]).startswith(b"%PDF-")
+    async with driven(link["cdp_url"]) as browser:  # which it has left, and not closed
+        assert [await page.title() for page in browser.contexts[0].pages] == ["clicked"]
 
 
 async def command(*words: str, server: Server) -> bytes:
@@ -328,14 +336,16 @@ async def told_version(socket: ClientConnection) -> str:
 
 
 async def test_the_live_view_shows_a_page_and_clicks_in_it(server: Server, box: AsyncSandbox) -> None:
-    """Its own script, in another page of the same browser, over a WebSocket that is carried to the link."""
+    """In another page of the same browser: frames are drawn, and what is done there is told."""
     link = await box.browser()
     live = through_the_gateway(server, link["live_url"])
-    async with driven(link["cdp_url"]) as browser, httpx2.AsyncClient(trust_env=False) as http:
+    async with (
+        leading_here(box, int(live.split("/")[2].partition(":")[2])),
+        driven(link["cdp_url"]) as browser,
+    ):
         shown = await page_of(browser)
         viewer = await (await browser.new_context(viewport={"width": 1300, "height": 950})).new_page()
         viewer.set_default_timeout(PATIENCE_MS)
-        await carried(viewer, live, link, http)
         await viewer.goto(live)
         await expect(viewer.locator("#state")).to_have_text("live", timeout=PATIENCE_MS)
         await expect(viewer.locator("#address")).to_have_value(f"{SITE}/", timeout=PATIENCE_MS)
@@ -345,33 +355,3 @@ async def test_the_live_view_shows_a_page_and_clicks_in_it(server: Server, box: 
         scale = place["width"] / int(await viewer.evaluate("document.querySelector('canvas').width"))
         await viewer.mouse.click(place["x"] + 200 * scale, place["y"] + 150 * scale)
         await until(shown, "document.title", lambda told: told == "clicked")
-
-
-async def until(page: Page, expression: str, fits: Callable[[Any], bool]) -> None:
-    """Return once what a page says fits."""
-    async with asyncio.timeout(PATIENCE_MS / 1000):
-        while not fits(await page.evaluate(expression)):
-            await asyncio.sleep(0.2)
-
-
-async def carried(viewer: Page, live: str, link: BrowserLink, http: httpx2.AsyncClient) -> None:
-    """Have the page get what the server answers, although its browser cannot reach this machine."""
-
-    async def fetch(route: Route) -> None:
-        answer = await http.get(route.request.url)
-        await route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
-
-    tasks: list[asyncio.Task[None]] = []
-
-    async def converse(route: WebSocketRoute) -> None:
-        socket = await connect(link["cdp_url"], max_size=None)
-
-        async def back() -> None:
-            async for message in socket:
-                route.send(message)
-
-        tasks.append(asyncio.create_task(back()))
-        route.on_message(lambda message: tasks.append(asyncio.create_task(socket.send(message))))
-
-    await viewer.route(re.compile(re.escape(live)), fetch)
-    await viewer.route_web_socket(re.compile("/devtools/browser"), converse)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
@@ -17,6 +18,7 @@ from websockets.asyncio.client import connect
 from pandastack import AsyncClient, AsyncSandbox
 from pandastack.testing.server import PROGRAM as OURS
 from pandastack.testing.server import Server, running_server
+from tests.vm.browsing import driven, leading_here
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vm, pytest.mark.timeout(1200, func_only=True)]
 
@@ -107,6 +109,7 @@ async def test_a_machine_with_an_editor_that_sleeps_and_wakes(server: Server) ->
     assert "workbench" in page.text
     assert await visitor.speaks()
     async with AsyncClient(api_url=server.url, api_key=server.token) as client:
+        await check_in_a_browser(client, made["editor_url"])
         machine = await client.dev.get("me")
         assert await said(machine, "whoami; pwd; sudo id -u; stat -c %U:%a .") == "dev\n/home/dev\n0\ndev:750"
         assert (await said(machine, "node --version")).startswith("v24.")
@@ -125,6 +128,24 @@ async def test_a_machine_with_an_editor_that_sleeps_and_wakes(server: Server) ->
         assert (await dev(server, "ssh", "me", "--", "whoami; cat told")).split() == ["dev", "panda"]
         await client.aclose()
     assert made["ssh"] == f"pandastack ssh --user dev {made['id']}"
+
+
+async def check_in_a_browser(client: AsyncClient, link: str) -> None:
+    """The link lets a real one in, which comes back with its cookie. To draw it all takes minutes where
+    machines are emulated.
+    """
+    async with (
+        await client.sandboxes.create("browser", ttl_seconds=600) as box,
+        leading_here(box, urlsplit(link).port or 80),
+        driven((await box.browser())["cdp_url"]) as browser,
+    ):
+        page = await browser.contexts[0].new_page()
+        async with page.expect_response(re.compile("/workbench.js$")) as script:
+            await page.goto(link, wait_until="commit")
+        assert (await script.value).ok
+        assert urlsplit(page.url)._replace(scheme="", netloc="").geturl() == "/?folder=/home/dev"
+        (cookie,) = [each for each in await browser.contexts[0].cookies() if each["httpOnly"]]
+        assert cookie["domain"] == urlsplit(link).hostname
 
 
 async def test_a_home_outlives_its_machine(server: Server) -> None:
