@@ -59,12 +59,14 @@ async def test_a_terminal_is_typed_in_resized_left_and_found_again(server: Serve
         await page.get_by_label("API key").fill(server.token)
         await page.get_by_role("button", name="Log in").click()
         await expect(screen).to_contain_text("#")  # the prompt
-        await page.keyboard.type("while sleep 0.2; do stty size; done\n")
+        await page.keyboard.insert_text("while sleep 0.2; do stty size; done")
+        await page.keyboard.press("Enter")
         for high, rows in ((500, range(5, 20)), (700, range(20, 40))):
             await page.set_viewport_size({"width": 900, "height": high})
             await until(page, SIZES, partial(agreed, rows))
         await page.keyboard.press("Control+C")
-        await page.keyboard.type("clear; echo $((6*7)) $(hostname); seq 60\n")
+        await page.keyboard.insert_text("clear; echo $((6*7)) $(hostname); seq 60")
+        await page.keyboard.press("Enter")
         await expect(screen).to_contain_text("5960")
         await page.goto("about:blank")
         await page.goto(address)
