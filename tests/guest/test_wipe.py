@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Agent, serve
-from .test_hooks import CHILD, PARENT, Root, gated, send_gate
+from .test_hooks import CHILD, PARENT, Root, gated, line, root, rooted, send_gate
 from .wire import Wire
 
 NAME = b"wipe-on-restore"
@@ -43,6 +42,8 @@ int main(int count, char **words)
 """
 WHOLE, WIPED = 6 * 4096, 3 * 4096
 
+__all__ = ["line", "root", "rooted"]  # fixtures
+
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,26 +52,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "program"
     subprocess.run(["gcc", "-o", path, folder / "program.c"], check=True)
     return path
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    path = tmp_path / "root"
-    (path / "etc/pandastack").mkdir(parents=True)
-    return Root(path)
-
-
-@pytest.fixture
-def rooted(binary: Path, root: Root, tmp_path: Path) -> Iterator[Agent]:
-    with serve(binary, tmp_path / "agent.socket", "--root", root.path) as agent:
-        yield agent
-
-
-@pytest.fixture
-def line(rooted: Agent) -> Iterator[Wire]:
-    with rooted.connect() as wire:
-        wire.hello()
-        yield wire
 
 
 class Running:
@@ -97,6 +78,7 @@ def running(program: Path) -> Iterator[Running]:
 
 def listed(root: Root, *paths: Path) -> Path:
     file = root.path / "etc/pandastack/wipe-on-restore"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{path}\n" for path in paths))
     file.chmod(0o644)
     return file

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import itertools
 import json
 
 import msgspec
+import pytest
 from httpx2 import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +29,17 @@ def test_what_one_says_the_other_hears() -> None:
     heard = speech().hear((b"routing", *parts))
     assert message_id == "id-1"
     assert heard == Heard("execute_request", "", b'{"code":"1"}', "1970-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    "header", [b'{"msg_type":"status","date":null}', b'{"msg_type":"status","date":[1]}']
+)
+def test_a_message_without_a_date_is_heard(header: bytes) -> None:
+    parts = (header, b"{}", b"{}", b'{"execution_state":"idle"}')
+    signature = hmac.new(b"secret", b"".join(parts), hashlib.sha256).hexdigest().encode()
+    heard = speech().hear((DELIMITER, signature, *parts))
+    assert heard is not None
+    assert (is_idle(heard), heard.date) == (True, "")
 
 
 def test_what_is_not_signed_with_the_key_is_passed_over() -> None:

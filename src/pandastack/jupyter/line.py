@@ -119,9 +119,10 @@ class Line:
         }
         async with self._asked(self._shell, "execute_request", order, runs=True) as box:
             reply: Reply | None = None
-            states: dict[str, Heard] = {}
+            busy: Heard | None = None
+            idle: Heard | None = None
             failed = False
-            while reply is None or "idle" not in states:
+            while reply is None or idle is None:
                 try:
                     said = await box.take(deadline.left() if reply is None else AFTER_SECONDS)
                 except TimeoutError:
@@ -134,12 +135,12 @@ class Line:
                 elif said.kind == "execute_reply":
                     reply = read(said.content, Reply) or Reply("error")
                 elif state := state_of(said):
-                    states[state] = said
+                    busy, idle = (said if state == "busy" else busy), (said if state == "idle" else idle)
                 elif event := event_of(said):
                     failed = failed or isinstance(event, CellError)
                     yield event
             self.cells += 1
-            kernel_ms = milliseconds(states.get("busy"), states.get("idle"))
+            kernel_ms = milliseconds(busy, idle)
             yield CellEnd(_exit_code(reply, failed=failed), reply.execution_count or 0, kernel_ms=kernel_ms)
 
     async def interrupt(self, seconds: float) -> None:

@@ -59,7 +59,7 @@ class Heard(Struct, frozen=True):
 class _Header(Struct, frozen=True):
     msg_type: str = ""
     msg_id: str = ""
-    date: str = ""
+    date: object = None  # of another type than text it is none, and the message is heard all the same
 
 
 class _Stream(Struct, frozen=True):
@@ -127,7 +127,8 @@ class Speech:
         header, parent = read(signed[0], _Header), read(signed[1], _Header)
         if header is None:
             return None
-        return Heard(header.msg_type, parent.msg_id if parent else "", signed[3], header.date)
+        date = header.date if isinstance(header.date, str) else ""
+        return Heard(header.msg_type, parent.msg_id if parent else "", signed[3], date)
 
     def _signature(self, parts: tuple[bytes, ...]) -> bytes:
         if not self._key:
